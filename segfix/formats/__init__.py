@@ -1,0 +1,22 @@
+"""Files to arrays and back: photographs, label maps, offset maps, folders."""
+
+from segfix.formats.folders import Entry, Pair, list_entries, pair_entries
+from segfix.formats.images import IMAGE_SUFFIXES, read_image
+from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map
+from segfix.formats.offset_maps import OffsetMap, read_offset_map, write_offset_map
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "Entry",
+    "LabelMap",
+    "OffsetMap",
+    "Pair",
+    "list_entries",
+    "pair_entries",
+    "read_image",
+    "read_label_map",
+    "read_offset_map",
+    "write_label_map",
+    "write_offset_map",
+]

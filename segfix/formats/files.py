@@ -1,0 +1,75 @@
+"""Whole files or none: atomic writing, and opening pictures with errors that name the file."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from segfix.errors import FileFormatError
+
+# What Pillow and its decoders raise on broken or hostile files.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Args:
+        path: The file to write; missing parent folders are made.
+
+    Yields:
+        The path to write to. Whatever happens, `path` is its old self or the whole new file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open a picture with Pillow; every fault becomes a `FileFormatError` that names the file.
+
+    Args:
+        path: The file.
+        what: What it should be ("image", "label map"), for the message.
+
+    Yields:
+        The picture, not yet decoded; decode it inside the block.
+
+    Raises:
+        FileFormatError: The file is missing, not a picture, truncated or too large.
+    """
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file.") from error
+    except UnidentifiedImageError as error:
+        raise FileFormatError(f"{path}: not a readable {what}; expected a picture file.") from error
+    except Image.DecompressionBombError as error:
+        raise FileFormatError(f"{path}: too large a picture; cut it into tiles.") from error
+    except DECODE_ERRORS as error:
+        raise FileFormatError(
+            f"{path}: broken or truncated {what} ({error}); replace the file."
+        ) from error

@@ -1,0 +1,188 @@
+"""Offset maps: one palette PNG per photograph that holds boundary, direction and confidence."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segfix.errors import FileFormatError
+from segfix.formats.files import open_picture
+from segfix.formats.label_maps import RECORD_KEY, save_png
+from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, direction_to_offsets
+
+FORMAT_VERSION = 1
+NUM_LEVELS = 8
+"""Steps of confidence kept in the file (L)."""
+
+
+@dataclass(frozen=True)
+class OffsetMap:
+    """Where each boundary pixel finds its label.
+
+    Attributes:
+        codes: (H, W) uint8: 0 interior, otherwise 1 + direction + m · level.
+        num_directions: m.
+        boundary_width: γ the directions were trained with, pixels.
+        lowest_confidence: t0, the confidence at which level 0 begins.
+        num_levels: L; level = floor(L · (c - t0) / (1 - t0)), at most L - 1.
+        confidence: What c is, in words.
+        source: What made the map (network and digest, label map, …) and with which settings.
+    """
+
+    codes: NDArray[np.uint8]
+    num_directions: int = 8
+    boundary_width: float = 5
+    lowest_confidence: float = 0.0
+    num_levels: int = NUM_LEVELS
+    confidence: str = "1 everywhere"
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def encode(
+        cls,
+        boundary_mask: NDArray[np.bool_],
+        direction_map: NDArray[np.uint8],
+        confidence_map: NDArray[np.floating[Any]] | float = 1.0,
+        *,
+        num_directions: int = 8,
+        lowest_confidence: float = 0.0,
+        num_levels: int = NUM_LEVELS,
+        **metadata: Any,
+    ) -> OffsetMap:
+        """Pack boundary, direction and confidence into codes.
+
+        Args:
+            boundary_mask: (H, W) bool.
+            direction_map: (H, W) uint8 sectors; where undefined (255) the pixel becomes interior.
+            confidence_map: (H, W) in [0, 1], or one number for all.
+            num_directions: m, one of 4, 8, 16.
+            lowest_confidence: t0 in [0, 1).
+            num_levels: L, with 1 + m · L ≤ 256.
+            metadata: The other attributes of the class.
+
+        Raises:
+            ValueError: The codes would not fit into 8 bits.
+
+        Example:
+            >>> mask, sectors = np.array([[True, True, False]]), np.array([[3, 255, 1]], np.uint8)
+            >>> OffsetMap.encode(mask, sectors, 0.5).codes
+            array([[36,  0,  0]], dtype=uint8)
+        """
+        if 1 + num_directions * num_levels > 256:
+            raise ValueError(
+                "Expected 1 + num_directions · num_levels to be at most 256 but got "
+                f"{1 + num_directions * num_levels}."
+            )
+        share = (np.asarray(confidence_map) - lowest_confidence) / (1 - lowest_confidence)
+        levels = np.clip(np.floor(num_levels * share), 0, num_levels - 1).astype(np.uint8)
+        codes = 1 + direction_map + np.uint8(num_directions) * levels
+        codes = np.where(boundary_mask & (direction_map != UNDEFINED), codes, 0).astype(np.uint8)
+        return cls(
+            codes,
+            num_directions=num_directions,
+            lowest_confidence=lowest_confidence,
+            num_levels=num_levels,
+            **metadata,
+        )
+
+    def boundary_mask(self, min_confidence: float = 0.0) -> NDArray[np.bool_]:
+        """(H, W) bool: boundary pixels whose level begins at `min_confidence` or above."""
+        levels = np.arange(self.num_levels) / self.num_levels
+        floors = self.lowest_confidence + levels * (1 - self.lowest_confidence)
+        bold = np.zeros(256, bool)
+        bold[1 : 1 + self.num_directions * self.num_levels] = np.repeat(
+            floors + 1e-9 >= min_confidence, self.num_directions
+        )
+        # Level 0 holds everything from t0 upwards: it goes only when more than t0 is asked for.
+        return bold[self.codes]
+
+    def direction_map(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 sectors, 255 off the boundary."""
+        sectors = np.full(256, UNDEFINED, np.uint8)
+        sectors[1:] = np.arange(255) % self.num_directions
+        return sectors[self.codes]
+
+    def vectors(self, min_confidence: float = 0.0) -> NDArray[np.int8]:
+        """Unit offset of every boundary pixel that is confident enough.
+
+        Returns:
+            (2, H, W) int8, pixels, rows first, not multiplied by any scale.
+        """
+        return direction_to_offsets(
+            self.boundary_mask(min_confidence), self.direction_map(), self.num_directions
+        )
+
+
+def colour_wheel(num_directions: int, num_levels: int) -> bytes:
+    """Palette of the codes: black interior, hue = direction, brightness = confidence."""
+    colours = [(0.0, 0.0, 0.0)]
+    for level in range(num_levels):
+        value = 0.4 + 0.6 * (level + 1) / num_levels
+        for angle in direction_angles(num_directions):
+            colours.append(colorsys.hsv_to_rgb((angle + 180) / 360, 0.85, value))
+    return np.rint(np.array(colours) * 255).astype(np.uint8).tobytes()
+
+
+def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:
+    """What the file says about the map beside its pixels; JSON-ready."""
+    metadata = asdict(offset_map)
+    del metadata["codes"]
+    height, width = offset_map.codes.shape
+    return {"kind": "offset map", "version": FORMAT_VERSION, "size": [width, height], **metadata}
+
+
+def write_offset_map(path: Path, offset_map: OffsetMap) -> None:
+    """Write an offset map as palette PNG with its metadata, atomically."""
+    picture = Image.fromarray(offset_map.codes)
+    picture.putpalette(colour_wheel(offset_map.num_directions, offset_map.num_levels))
+    record = json.dumps(metadata_record(offset_map), sort_keys=True)
+    save_png(path, picture, record=record, transparency=None)
+
+
+def read_offset_map(path: Path) -> OffsetMap:
+    """Read an offset map that `write_offset_map` made.
+
+    Raises:
+        FileFormatError: The file is missing, broken, or no offset map of a version we know.
+    """
+    with open_picture(path, "offset map") as picture:
+        text = picture.info.get(RECORD_KEY)
+        codes = np.array(picture)
+    try:
+        record = json.loads(text or "")
+        if record["kind"] != "offset map":
+            raise ValueError(record["kind"])
+        version, _ = record.pop("version"), record.pop("kind")
+        width, height = record.pop("size")
+        offset_map = OffsetMap(codes, **record)
+        most = 1 + offset_map.num_directions * offset_map.num_levels
+        valid = (
+            codes.shape == (height, width)
+            and codes.dtype == np.uint8
+            and offset_map.num_directions in NUM_DIRECTIONS
+            and 0 <= offset_map.lowest_confidence < 1
+            and most <= 256
+            and int(codes.max(initial=0)) < most
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise FileFormatError(
+            f"{path}: a picture, but not an offset map; make offset maps with "
+            "'segfix predict-offsets'."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path}: offset map of format version {version}, expected {FORMAT_VERSION}; "
+            "make it again with 'segfix predict-offsets'."
+        )
+    if not valid:
+        raise FileFormatError(
+            f"{path}: damaged offset map (its pixels don't fit its metadata); make it again."
+        )
+    return offset_map

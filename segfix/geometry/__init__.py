@@ -1,0 +1,35 @@
+"""The maths of SegFix on NumPy arrays: the compass, the targets, the offsets."""
+
+from segfix.geometry.directions import (
+    NUM_DIRECTIONS,
+    UNDEFINED,
+    direction_angles,
+    flip_direction_map,
+    quantize_directions,
+    unit_offsets,
+)
+from segfix.geometry.offsets import apply_offsets, direction_to_offsets, follow_offsets
+from segfix.geometry.targets import (
+    Targets,
+    boundary_map,
+    direction_map,
+    distance_map,
+    make_targets,
+)
+
+__all__ = [
+    "NUM_DIRECTIONS",
+    "UNDEFINED",
+    "Targets",
+    "apply_offsets",
+    "boundary_map",
+    "direction_angles",
+    "direction_map",
+    "direction_to_offsets",
+    "distance_map",
+    "flip_direction_map",
+    "follow_offsets",
+    "make_targets",
+    "quantize_directions",
+    "unit_offsets",
+]

@@ -1,0 +1,213 @@
+"""From a label map to what the network learns: distance, boundary and direction."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from segfix.geometry.directions import UNDEFINED, check_num_directions, quantize_directions
+
+BOUNDARY_WIDTH = 5
+"""γ of the paper, pixels on each side of a boundary."""
+
+IGNORE_INDEX = 255
+"""The void label, and the boundary target of void pixels."""
+
+SOBEL_RADIUS = 4
+"""The Sobel kernel is 9×9."""
+
+
+class Targets(NamedTuple):
+    """What the network learns about one label map.
+
+    Attributes:
+        distance_map: (H, W) float32, pixels; see `distance_map`.
+        boundary_map: (H, W) uint8, 1 boundary, 0 interior, 255 void.
+        direction_map: (H, W) uint8, sector towards the interior, 255 where undefined.
+    """
+
+    distance_map: NDArray[np.float32]
+    boundary_map: NDArray[np.uint8]
+    direction_map: NDArray[np.uint8]
+
+
+def distance_map(
+    label_map: NDArray[Any], *, ignore_index: int | None = IGNORE_INDEX
+) -> NDArray[np.float32]:
+    """Euclidean distance from each pixel to the nearest pixel of another label.
+
+    The frame of the image is not a boundary, and void counts as another label.
+
+    Args:
+        label_map: (H, W) integer class ids.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        (H, W) float32, pixels: at least 1, 0 on void, infinite where there is no other label.
+
+    Example:
+        >>> distance_map(np.array([[7, 7, 7, 1, 1, 255]]))
+        array([[3., 2., 1., 1., 1., 0.]], dtype=float32)
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, Section 3.3.
+    """
+    ids, regions = np.unique(label_map, return_inverse=True)
+    regions = regions.reshape(label_map.shape).astype(np.uint32) + 1
+    if ignore_index is not None:
+        regions[label_map == ignore_index] = 0
+    if len(ids) == 1:
+        return np.where(regions > 0, np.float32(np.inf), np.float32(0))
+    try:
+        from edt import edt
+    except ImportError:
+        return _distance_by_region(regions)
+    distances: NDArray[np.float32] = edt(np.ascontiguousarray(regions), black_border=False)
+    return distances
+
+
+def _distance_by_region(regions: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """`distance_map` with SciPy alone: one transform per region, on its bounding box."""
+    distances = np.zeros(regions.shape, np.float32)
+    for region, box in enumerate(ndimage.find_objects(regions.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        # One pixel more than the box holds the nearest other label, so the crop is exact.
+        window = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+        inside = regions[window] == region
+        distances[window][inside] = ndimage.distance_transform_edt(inside)[inside]
+    return distances
+
+
+def boundary_map(
+    distance_map: NDArray[np.float32], *, boundary_width: float = BOUNDARY_WIDTH
+) -> NDArray[np.uint8]:
+    """Pixels within γ of another label.
+
+    Args:
+        distance_map: (H, W) pixels, 0 on void, as `distance_map` makes it.
+        boundary_width: γ, pixels.
+
+    Returns:
+        (H, W) uint8: 1 where 0 < distance ≤ γ, 0 beyond, 255 on void.
+
+    Example:
+        >>> boundary_map(np.array([[0, 1, 5, 5.1]], np.float32))
+        array([[255,   1,   1,   0]], dtype=uint8)
+    """
+    boundary = (distance_map <= boundary_width).astype(np.uint8)
+    boundary[distance_map == 0] = IGNORE_INDEX
+    return boundary
+
+
+def direction_map(
+    label_map: NDArray[Any],
+    distance_map: NDArray[np.float32],
+    *,
+    num_directions: int = 8,
+    max_distance: float = 2 * BOUNDARY_WIDTH,
+) -> NDArray[np.uint8]:
+    """Sector that points from each pixel near a boundary into its own object.
+
+    The gradient is the 9×9 Sobel filter k[j, i] = i / (i² + j²) of the distance map of the
+    pixel's own class, which is 0 outside that class; past the frame the map goes on as at the
+    frame.
+
+    Args:
+        label_map: (H, W) integer class ids.
+        distance_map: (H, W) pixels, as `distance_map` makes it of `label_map`.
+        num_directions: m, one of 4, 8, 16.
+        max_distance: Pixels farther than this from another label get no direction.
+
+    Returns:
+        (H, W) uint8 sectors; 255 beyond `max_distance`, on void, and where the gradient vanishes
+        (a line one pixel wide, a ridge).
+
+    Raises:
+        ValueError: `num_directions` is not one of 4, 8, 16.
+
+    Example:
+        >>> labels = np.array([[1, 1, 1, 2, 2, 2]])
+        >>> direction_map(labels, distance_map(labels))
+        array([[0, 0, 0, 4, 4, 4]], dtype=uint8)
+    """
+    check_num_directions(num_directions)
+    height, width = label_map.shape
+    r = SOBEL_RADIUS
+    # Beyond this no pixel of the band can see a difference, and infinity must not meet itself.
+    capped = np.minimum(distance_map, np.float32(max_distance + 2 * r))
+    distances = np.pad(capped, r, mode="edge")
+    labels = np.pad(label_map, r, mode="edge")
+    dy, dx = (np.zeros((height, width), np.float32) for _ in range(2))
+    # Opposite neighbours are subtracted first: on a ridge they cancel to exactly zero.
+    for j in range(r + 1):
+        for i in range(-r, r + 1):
+            if (j, i) <= (0, 0):
+                continue
+            ahead = np.s_[r + j : r + j + height, r + i : r + i + width]
+            behind = np.s_[r - j : r - j + height, r - i : r - i + width]
+            difference = distances[ahead] * (labels[ahead] == label_map)
+            difference -= distances[behind] * (labels[behind] == label_map)
+            weight = 1 / (i * i + j * j)
+            if j:
+                dy += np.float32(j * weight) * difference
+            if i:
+                dx += np.float32(i * weight) * difference
+    sectors = np.full((height, width), UNDEFINED, np.uint8)
+    band = (distance_map > 0) & (distance_map <= max_distance)
+    sectors[band] = quantize_directions(dy[band], dx[band], num_directions)
+    return sectors
+
+
+def make_targets(
+    label_map: NDArray[Any],
+    *,
+    num_directions: int = 8,
+    boundary_width: float = BOUNDARY_WIDTH,
+    ignore_index: int | None = IGNORE_INDEX,
+) -> Targets:
+    """Distance, boundary and direction of a label map.
+
+    Args:
+        label_map: (H, W) integer class ids.
+        num_directions: m, one of 4, 8, 16.
+        boundary_width: γ, pixels.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        The three maps; directions exist to distance 2γ, since a network's boundary is wider than
+        the true one.
+
+    Raises:
+        ValueError: `label_map` is not two-dimensional or not of integers, or `num_directions` is
+            not one of 4, 8, 16.
+
+    Example:
+        >>> targets = make_targets(np.array([[1, 1, 1, 2, 255]]), boundary_width=2)
+        >>> targets.boundary_map
+        array([[  0,   1,   1,   1, 255]], dtype=uint8)
+        >>> targets.direction_map
+        array([[  0,   0,   0, 255, 255]], dtype=uint8)
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, Section 3.3.
+    """
+    if label_map.ndim != 2 or label_map.dtype.kind not in "biu":
+        raise ValueError(
+            "Expected label_map to be a two-dimensional array of integers but got "
+            f"{label_map.ndim} dimensions of {label_map.dtype}."
+        )
+    distances = distance_map(label_map, ignore_index=ignore_index)
+    return Targets(
+        distances,
+        boundary_map(distances, boundary_width=boundary_width),
+        direction_map(
+            label_map,
+            distances,
+            num_directions=num_directions,
+            max_distance=2 * boundary_width,
+        ),
+    )

@@ -1,0 +1,191 @@
+"""Scores of label maps and of the SegFix network: arrays to counts, counts to numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from segfix.geometry.directions import UNDEFINED
+from segfix.geometry.targets import IGNORE_INDEX
+
+
+def confusion_matrix(
+    preds: NDArray[Any], target: NDArray[Any], num_classes: int, *, ignore_index: int | None
+) -> NDArray[np.int64]:
+    """Count the pairs of true and predicted class.
+
+    Args:
+        preds: (H, W) ids; those of `num_classes` and above count as one class of their own.
+        target: (H, W) ids below `num_classes`, or void.
+        num_classes: K.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        (K, K + 1) counts, rows true; the last column holds predictions outside the classes.
+
+    Raises:
+        ValueError: The shapes differ, or `target` holds an id outside the classes.
+
+    Example:
+        >>> confusion_matrix(np.array([[0, 1, 9]]), np.array([[0, 0, 1]]), 2, ignore_index=255)
+        array([[1, 1, 0],
+               [0, 0, 1]])
+    """
+    if preds.shape != target.shape:
+        raise ValueError(f"Expected equal shapes but got {preds.shape} and {target.shape}.")
+    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    true = target[valid].astype(np.int64)
+    predicted = preds[valid].astype(np.int64)
+    if true.size and (true.max() >= num_classes or true.min() < 0):
+        raise ValueError(f"Expected target ids below {num_classes} but got {true.max()}.")
+    predicted[(predicted < 0) | (predicted >= num_classes)] = num_classes
+    counts = np.bincount(true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1))
+    return counts.reshape(num_classes, num_classes + 1)
+
+
+def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union of each class.
+
+    Args:
+        confusion: (K, K + 1) counts of `confusion_matrix`, summed over the set.
+
+    Returns:
+        (K,) in [0, 1]; NaN for classes that don't occur in the labels. `numpy.nanmean` of it is
+        the mIoU.
+
+    Example:
+        >>> class_iou(np.array([[1, 1, 0], [0, 0, 1]]))
+        array([0.5, 0. ])
+    """
+    num_classes = len(confusion)
+    hits = np.diagonal(confusion).astype(float)
+    true, predicted = confusion.sum(axis=1), confusion[:, :num_classes].sum(axis=0)
+    union = true + predicted - hits
+    return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+
+
+def mask_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels whose right, lower or lower right neighbour differs: DAVIS's `seg2bmap`.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        (H, W) bool, a line one pixel wide.
+
+    Example:
+        >>> mask_boundary(np.array([[True, True, False, False]])).astype(int)
+        array([[0, 1, 0, 0]])
+    """
+    boundary = np.zeros(mask.shape, bool)
+    boundary[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    boundary[:-1] |= mask[:-1] != mask[1:]
+    boundary[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return boundary
+
+
+def boundary_f(
+    preds: NDArray[np.bool_], target: NDArray[np.bool_], radii: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Boundary F-score of one class mask at several tolerances.
+
+    Args:
+        preds: (H, W) bool, the predicted mask of one class, void left out.
+        target: (H, W) bool, the true mask, void left out.
+        radii: Tolerances, pixels (Euclidean).
+
+    Returns:
+        One F in [0, 1] per radius; 1 where neither mask has a boundary, 0 where one alone has.
+
+    Reference:
+        Perazzi et al., DAVIS, CVPR 2016; SegFix, Section 4.1.
+    """
+    lines = mask_boundary(preds), mask_boundary(target)
+    if not (lines[0].any() and lines[1].any()):
+        return np.full(len(radii), float(lines[0].any() == lines[1].any()))
+    # Beyond this box neither has a boundary.
+    rows, cols = np.nonzero(lines[0] | lines[1])
+    box = np.s_[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+    found, true = lines[0][box], lines[1][box]
+    to_true = ndimage.distance_transform_edt(~true)[found]
+    to_found = ndimage.distance_transform_edt(~found)[true]
+    scores = []
+    for radius in radii:
+        precision, recall = np.mean(to_true <= radius), np.mean(to_found <= radius)
+        total = precision + recall
+        scores.append(2 * precision * recall / total if total else 0.0)
+    return np.array(scores)
+
+
+def class_boundary_f(
+    preds: NDArray[Any],
+    target: NDArray[Any],
+    num_classes: int,
+    *,
+    radii: tuple[float, ...] = (1, 2, 3),
+    ignore_index: int | None = IGNORE_INDEX,
+) -> NDArray[np.float64]:
+    """Boundary F-score of every class of one image.
+
+    Args:
+        preds: (H, W) ids.
+        target: (H, W) ids.
+        num_classes: K.
+        radii: Tolerances, pixels.
+        ignore_index: Void is left out of both maps.
+
+    Returns:
+        (K, R); NaN for classes in neither map. Mean over images, then over classes, is the score.
+    """
+    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    scores = np.full((num_classes, len(radii)), np.nan)
+    for k in range(num_classes):
+        found, true = (preds == k) & valid, (target == k) & valid
+        if found.any() or true.any():
+            scores[k] = boundary_f(found, true, radii)
+    return scores
+
+
+def offset_counts(
+    boundary_mask: NDArray[np.bool_],
+    direction_map: NDArray[np.uint8],
+    target_boundary: NDArray[np.uint8],
+    target_direction: NDArray[np.uint8],
+) -> NDArray[np.int64]:
+    """Counts behind mask F-score and direction accuracy, to be summed over a set.
+
+    Args:
+        boundary_mask: (H, W) bool, predicted.
+        direction_map: (H, W) uint8, predicted sectors.
+        target_boundary: (H, W) uint8: 1, 0, 255 void.
+        target_direction: (H, W) uint8 sectors, 255 undefined.
+
+    Returns:
+        (5,): true positives, predicted positives, actual positives; right directions, and pixels
+        of predicted boundary where a direction is defined.
+    """
+    valid = target_boundary != IGNORE_INDEX
+    actual, found = target_boundary == 1, boundary_mask & valid
+    directed = found & (target_direction != UNDEFINED)
+    right = directed & (direction_map == target_direction)
+    return np.array([(found & actual).sum(), found.sum(), actual.sum(), right.sum(), directed.sum()])
+
+
+def offset_scores(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Mask F-score and direction accuracy of summed `offset_counts`.
+
+    Returns:
+        `mask_f` and `direction_accuracy`, in [0, 1]; 0 where nothing counts.
+
+    Example:
+        >>> offset_scores(np.array([1, 2, 2, 1, 4]))
+        {'mask_f': 0.5, 'direction_accuracy': 0.25}
+    """
+    hits, found, actual, right, directed = (int(count) for count in counts)
+    return {
+        "mask_f": 2 * hits / max(found + actual, 1),
+        "direction_accuracy": right / max(directed, 1),
+    }

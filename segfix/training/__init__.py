@@ -1,0 +1,1 @@
+"""Networks, data, the training loop and export: everything that needs torch."""

@@ -1,0 +1,216 @@
+"""Crops of photographs with targets made after the augmentation, the same for the same seed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segfix.errors import FileFormatError, PairingError
+from segfix.formats import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    list_entries,
+    pair_entries,
+    read_image,
+    read_label_map,
+)
+from segfix.geometry import UNDEFINED, make_targets
+from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A photograph and its label map."""
+
+    image: Path
+    labels: Path
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
+        """(H, W, 3) RGB and (H, W) ids; `FileFormatError` where a file is broken or sizes differ."""
+        image, labels = read_image(self.image), read_label_map(self.labels)
+        if image.shape[:2] != labels.array.shape[:2]:
+            raise FileFormatError(
+                f"{self.labels}: label map of {labels.size} for an image of "
+                f"{image.shape[1]}×{image.shape[0]} ({self.image.name}); sizes must be equal."
+            )
+        return image, labels.ids()
+
+
+def find_labelled_images(folder: Path) -> list[LabelledImage]:
+    """The pairs of `folder/images` and `folder/labels`.
+
+    Raises:
+        PairingError: A folder is missing or empty, or an image has no label map.
+    """
+    images = list_entries(folder / "images", IMAGE_SUFFIXES, what="images", recursive=True)
+    labels = list_entries(folder / "labels", LABEL_SUFFIXES, what="label maps", recursive=True)
+    found = []
+    for pair in pair_entries(images, labels):
+        if pair.partner is None:
+            raise PairingError(f"{pair.entry.path}: no label map in {folder / 'labels'}.")
+        found.append(LabelledImage(pair.entry.path, pair.partner.path))
+    return found
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a crop is varied.
+
+    Attributes:
+        scales: Smallest and largest factor on the size of the photograph, drawn log-uniformly.
+        jitter: Largest relative change of brightness, contrast, saturation and gamma.
+        blur: Share of the crops blurred (σ 0.3 to 1.5 px).
+        jpeg: Share of the crops compressed (quality 30 to 90).
+    """
+
+    scales: tuple[float, float] = (0.5, 2.0)
+    jitter: float = 0.3
+    blur: float = 0.2
+    jpeg: float = 0.2
+
+
+class CropDataset(Dataset[dict[str, Tensor]]):
+    """Sample i is a pure function of the seed and i, so a training resumes where it stopped.
+
+    Args:
+        sources: Data sets, each a list of labelled images and the weight it is drawn with.
+        num_samples: Length: steps × batch size.
+        crop_size: Height and width of a crop, pixels.
+        num_directions: m.
+        boundary_width: γ, pixels.
+        ignore_index: Void id of the label maps.
+        ignore_frame: Pixels to cut off at the frame of each photograph, where the labels of
+            several data sets are void or wrong.
+        augmentation: How crops are varied.
+        seed: Of all random choices.
+
+    Items: image (3, S, S) uint8, boundary (S, S) uint8 with 255 void, direction (S, S) uint8
+    with 255 undefined.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Sequence[LabelledImage], float]],
+        num_samples: int,
+        *,
+        crop_size: int,
+        num_directions: int,
+        boundary_width: float,
+        ignore_index: int = IGNORE_INDEX,
+        ignore_frame: int = 0,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sources = [images for images, _ in sources]
+        weights = np.array([weight for _, weight in sources], float)
+        self.shares = weights / weights.sum()
+        self.num_samples = num_samples
+        self.crop_size = crop_size
+        self.num_directions = num_directions
+        self.boundary_width = boundary_width
+        self.ignore_index = ignore_index
+        self.ignore_frame = ignore_frame
+        self.augmentation = augmentation or Augmentation()
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        images = self.sources[rng.choice(len(self.sources), p=self.shares)]
+        image, labels = images[rng.integers(len(images))].read()
+        frame = self.ignore_frame
+        if frame and min(labels.shape) > 4 * frame:
+            image, labels = (array[frame:-frame, frame:-frame] for array in (image, labels))
+        # What lies just beyond the crop decides the targets at its frame.
+        margin = int(2 * self.boundary_width) + SOBEL_RADIUS
+        size = self.crop_size + 2 * margin
+        image, labels, inside = random_window(image, labels, size, self.augmentation.scales, rng)
+        if rng.random() < 0.5:
+            image, labels, inside = image[:, ::-1], labels[:, ::-1], inside[:, ::-1]
+        targets = make_targets(
+            np.ascontiguousarray(labels),
+            num_directions=self.num_directions,
+            boundary_width=self.boundary_width,
+            ignore_index=self.ignore_index,
+        )
+        core = np.s_[margin:-margin, margin:-margin]
+        inside = inside[core]
+        boundary = np.where(inside, targets.boundary_map[core], IGNORE_INDEX)
+        direction = np.where(inside, targets.direction_map[core], UNDEFINED)
+        varied = vary_appearance(image[core], self.augmentation, rng)
+        return {
+            "image": torch.from_numpy(varied).permute(2, 0, 1).contiguous(),
+            "boundary": torch.from_numpy(boundary.astype(np.uint8)),
+            "direction": torch.from_numpy(direction.astype(np.uint8)),
+        }
+
+
+def random_window(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer[Any]],
+    size: int,
+    scales: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]], NDArray[np.bool_]]:
+    """A square window of the scaled photograph; where it is larger, edge pixels go on.
+
+    Returns:
+        (size, size, 3) RGB, (size, size) ids, and (size, size) bool, whether the photograph
+        reaches there.
+    """
+    height, width = labels.shape
+    scale = float(np.exp(rng.uniform(*np.log(scales))))
+    box, pads, inner = [], [], []
+    for length in (width, height):
+        span = min(length, size / scale)
+        start = rng.uniform(0, length - span)
+        pixels = size if span < length else max(1, min(size, round(length * scale)))
+        before = int(rng.integers(size - pixels + 1))
+        box.append((start, start + span))
+        pads.append((before, size - pixels - before))
+        inner.append(pixels)
+    (x0, x1), (y0, y1) = box
+    picture = Image.fromarray(image).resize(
+        (inner[0], inner[1]), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
+    )
+    rows = np.minimum((y0 + (np.arange(inner[1]) + 0.5) * (y1 - y0) / inner[1]), height - 1)
+    cols = np.minimum((x0 + (np.arange(inner[0]) + 0.5) * (x1 - x0) / inner[0]), width - 1)
+    scaled_labels = labels[rows.astype(int)[:, None], cols.astype(int)]
+    around = (pads[1], pads[0])
+    return (
+        np.pad(np.asarray(picture), (*around, (0, 0)), mode="edge"),
+        np.pad(scaled_labels, around, mode="edge"),
+        np.pad(np.ones(scaled_labels.shape, bool), around),
+    )
+
+
+def vary_appearance(
+    image: NDArray[np.uint8], augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Change light and colours of an (H, W, 3) image, then blur and compress some."""
+    values = np.arange(256) / 255
+    brightness, contrast, saturation, gamma = 1 + rng.uniform(-1, 1, 4) * augmentation.jitter
+    curve = np.clip(((values - 0.5) * contrast + 0.5) * brightness, 0, 1) ** gamma
+    varied = (curve * 255).astype(np.float32)[image]
+    grey = varied.mean(axis=2, keepdims=True)
+    varied = np.clip(grey + saturation * (varied - grey) + 0.5, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(varied)
+    if rng.random() < augmentation.blur:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.5)))
+    if rng.random() < augmentation.jpeg:
+        file = io.BytesIO()
+        picture.save(file, format="JPEG", quality=int(rng.integers(30, 91)))
+        picture = Image.open(file)
+    return np.array(picture)

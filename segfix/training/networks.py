@@ -1,0 +1,101 @@
+"""The SegFix network: an HRNet of timm with a boundary head and a direction head."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.errors import SegfixError
+
+BACKBONES = ("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48")
+HEAD_CHANNELS = 256
+STRIDE = 32
+"""Height and width of the network's input must be multiples of this."""
+
+
+class SegFixNet(nn.Module):
+    """HRNet branches at strides 4 to 32, upsampled to stride 4 and concatenated, and two heads.
+
+    Args:
+        backbone: timm name of an HRNet, one of `BACKBONES`.
+        num_directions: m, one of 4, 8, 16.
+        pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
+        head_channels: Width of both heads.
+
+    Raises:
+        SegfixError: The pretrained weights can't be had.
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, Section 3.2.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "hrnet_w18_small",
+        num_directions: int = 8,
+        *,
+        pretrained: bool = False,
+        head_channels: int = HEAD_CHANNELS,
+    ) -> None:
+        super().__init__()
+        try:
+            self.backbone = timm.create_model(
+                backbone,
+                pretrained=pretrained,
+                features_only=True,
+                feature_location="",
+                out_indices=(1, 2, 3, 4),
+            )
+        except Exception as error:
+            if not pretrained:
+                raise
+            raise SegfixError(
+                f"timm can't load ImageNet weights for {backbone} ({type(error).__name__}): they "
+                "are downloaded once; go online, or train without --pretrained."
+            ) from error
+        channels = sum(self.backbone.feature_info.channels())
+        self.boundary_head = head(channels, head_channels, 1)
+        self.direction_head = head(channels, head_channels, num_directions)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits at full size.
+
+        Args:
+            image: (N, 3, H, W) float, normalised; H and W multiples of 32.
+
+        Returns:
+            Boundary logits (N, 1, H, W) and direction logits (N, m, H, W).
+        """
+        branches = self.backbone(image)
+        size = branches[0].shape[-2:]
+        features = torch.cat([branches[0], *(resized(b, size) for b in branches[1:])], dim=1)
+        full = image.shape[-2:]
+        return (
+            resized(self.boundary_head(features), full),
+            resized(self.direction_head(features), full),
+        )
+
+
+def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
+    """1×1 convolution, batch norm, ReLU, 1×1 convolution."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, outputs, 1),
+    )
+
+
+def resized(maps: Tensor, size: torch.Size) -> Tensor:
+    """Bilinear upsampling of (N, C, h, w) to `size`."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def normalization(network: SegFixNet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
+    config = network.backbone.default_cfg
+    return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])

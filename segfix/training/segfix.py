@@ -1,0 +1,171 @@
+"""Training of the SegFix network on photographs with label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.geometry import make_targets
+from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
+from segfix.losses import segfix_loss
+from segfix.metrics import offset_counts, offset_scores
+from segfix.training.datasets import CropDataset, LabelledImage, find_labelled_images
+from segfix.training.loop import Settings, fit
+from segfix.training.networks import STRIDE, SegFixNet, normalization
+
+
+@dataclass(frozen=True)
+class SegFixSettings:
+    """What the SegFix network and its targets are.
+
+    Attributes:
+        backbone: timm name of an HRNet.
+        num_directions: m.
+        boundary_width: γ, pixels.
+        crop_size: Pixels, a multiple of 32.
+        class_weights: See `segfix.losses.segfix_loss`.
+        ignore_index: Void id of the label maps.
+        ignore_frame: See `CropDataset`.
+    """
+
+    backbone: str = "hrnet_w18_small"
+    num_directions: int = 8
+    boundary_width: int = BOUNDARY_WIDTH
+    crop_size: int = 256
+    class_weights: bool = False
+    ignore_index: int = IGNORE_INDEX
+    ignore_frame: int = 4
+
+
+def train_segfix(
+    data: Sequence[tuple[Path, float]],
+    out: Path,
+    *,
+    val: Sequence[Path] = (),
+    segfix: SegFixSettings | None = None,
+    settings: Settings | None = None,
+    pretrained: bool = False,
+    init: Path | None = None,
+    **options: Any,
+) -> dict[str, float]:
+    """Train the SegFix network.
+
+    Args:
+        data: Folders with `images/` and `labels/`, and the weight each is drawn with.
+        out: Folder for checkpoint, state and log.
+        val: Folders of the same layout to score on.
+        segfix: Network and targets.
+        settings: Of the optimisation.
+        pretrained: Start from timm's ImageNet weights.
+        init: Start from this checkpoint's weights.
+        options: Passed on to `fit`.
+
+    Returns:
+        Mask F-score and direction accuracy on `val`, in [0, 1]; empty without `val`.
+    """
+    segfix, settings = segfix or SegFixSettings(), settings or Settings()
+    sources = [(find_labelled_images(folder), weight) for folder, weight in data]
+    held_out = [pair for folder in val for pair in find_labelled_images(folder)]
+    torch.manual_seed(settings.seed)
+    network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
+    if init is not None:
+        from segfix.training.export import load_checkpoint
+
+        network.load_state_dict(load_checkpoint(init)[0].state_dict())
+    mean, std = normalization(network)
+    dataset = CropDataset(
+        sources,
+        settings.steps * settings.batch_size,
+        crop_size=segfix.crop_size,
+        num_directions=segfix.num_directions,
+        boundary_width=segfix.boundary_width,
+        ignore_index=segfix.ignore_index,
+        ignore_frame=segfix.ignore_frame,
+        seed=settings.seed,
+    )
+    metadata = {
+        "kind": "segfix",
+        "backbone": segfix.backbone,
+        "num_directions": segfix.num_directions,
+        "boundary_width": segfix.boundary_width,
+        "crop_size": segfix.crop_size,
+        "class_weights": segfix.class_weights,
+        "ignore_index": segfix.ignore_index,
+        "ignore_frame": segfix.ignore_frame,
+        "mean": list(mean),
+        "std": list(std),
+        "data": {str(Path(*folder.parts[-2:])): weight for folder, weight in data},
+    }
+
+    def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        image = normalized(batch["image"], mean, std)
+        boundary, direction = network(image)
+        losses = segfix_loss(
+            boundary,
+            direction,
+            batch["boundary"],
+            batch["direction"],
+            class_weights=segfix.class_weights,
+        )
+        return {"boundary_loss": losses[0], "direction_loss": losses[1]}
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        return score_offsets(network, held_out, segfix, mean, std)
+
+    return fit(
+        network,
+        dataset,
+        compute_loss,
+        settings,
+        out,
+        metadata=metadata,
+        evaluate=evaluate if held_out else None,
+        **options,
+    )
+
+
+def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
+    shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
+    return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def score_offsets(
+    network: nn.Module,
+    images: Sequence[LabelledImage],
+    segfix: SegFixSettings,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> dict[str, float]:
+    """Mask F-score and direction accuracy over whole photographs."""
+    device = next(network.parameters()).device
+    counts = np.zeros(5, np.int64)
+    for pair in images:
+        image, labels = pair.read()
+        height, width = labels.shape
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        padding = (0, -width % STRIDE, 0, -height % STRIDE)
+        boundary, direction = network(
+            F.pad(normalized(pixels, mean, std), padding, mode="replicate")
+        )
+        targets = make_targets(
+            labels,
+            num_directions=segfix.num_directions,
+            boundary_width=segfix.boundary_width,
+            ignore_index=segfix.ignore_index,
+        )
+        counts += offset_counts(
+            (boundary[0, 0, :height, :width] > 0).cpu().numpy(),
+            cast(Any, direction[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()),
+            targets.boundary_map,
+            targets.direction_map,
+        )
+    return offset_scores(counts)
