@@ -142,10 +142,9 @@ def class_boundary_f(
     """
     valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
     scores = np.full((num_classes, len(radii)), np.nan)
-    for k in range(num_classes):
-        found, true = (preds == k) & valid, (target == k) & valid
-        if found.any() or true.any():
-            scores[k] = boundary_f(found, true, radii)
+    for k in np.union1d(preds[valid], target[valid]):
+        if 0 <= k < num_classes:
+            scores[k] = boundary_f((preds == k) & valid, (target == k) & valid, radii)
     return scores
 
 

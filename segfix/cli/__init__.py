@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from segfix import __version__
+from segfix.cli.demo import demo
+from segfix.cli.doctor import doctor
+from segfix.cli.evaluate import evaluate
+from segfix.cli.export import export
+from segfix.cli.predict_offsets import predict_offsets
+from segfix.cli.refine import refine
+from segfix.cli.targets import targets
 from segfix.cli.train import train
+from segfix.cli.weights import weights
+from segfix.errors import DeviceError, PairingError, SegfixError
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE = 1, 2, 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """Commands in the order of use; errors of the library become one line and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: D102
+        try:
+            return super().invoke(ctx)
+        except SegfixError as error:
+            click.echo(f"segfix: {error}", err=True)
+            if isinstance(error, DeviceError):
+                ctx.exit(EXIT_DEVICE)
+            ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, "--version", prog_name="segfix")
 def main() -> None:
-    """Clean up the boundaries of any segmentation model's label maps."""
+    """Clean up the boundaries of any segmentation model's label maps.
+
+    \b
+    segfix predict-offsets images/             once per folder of photographs
+    segfix refine preds/ --offsets offsets/    any model's label maps, as often as you like
+    segfix evaluate preds/ labels/ --against refined=refined/
+    """
 
 
-for command in (train,):
+for command in (
+    predict_offsets, refine, evaluate, targets, train, export, weights, doctor, demo,
+):
     main.add_command(command)

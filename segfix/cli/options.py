@@ -2,21 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from segfix.errors import MissingExtraError
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+any_path = click.Path(path_type=Path)
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace results that exist.")
+recursive = click.option(
+    "-r", "--recursive", is_flag=True, help="Go into folders within; results mirror the tree."
+)
+max_failures = click.option(
+    "--max-failures", type=click.IntRange(1), metavar="N", help="Stop after N failures."
+)
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Files worked on at a time. [default: one per core available]",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
+    help="Where the network runs; auto takes a GPU that works, else the CPU, and says so.",
+)
+weights = click.option(
+    "--weights",
+    metavar="NAME|FILE",
+    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_w18_small]",
+)
+void = click.option(
+    "--void",
+    "ignore_index",
+    type=int,
+    default=255,
+    show_default=True,
+    help="Void id of the ground truth: never counted.",
+)
+suffixes = click.option(
+    "--suffix",
+    "suffixes",
+    multiple=True,
+    metavar="TEXT",
+    help="Ending of file stems to pass over when pairing, besides those of Cityscapes and other "
+    "layouts; repeatable.",
+)
+num_directions = click.option(
+    "--num-directions",
+    type=click.Choice(["4", "8", "16"]),
+    default="8",
+    show_default=True,
+    help="Sectors of direction.",
+)
+boundary_width = click.option(
+    "--boundary-width",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Width γ of the boundary on each side, in pixels.",
+)
 
 
-class WeightedFolder(click.ParamType):
+def out_folder(default: str) -> Callable[[_Command], _Command]:
+    """-o FOLDER."""
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default),
+        show_default=True,
+        help="Folder for the results.",
+    )
+
+
+class WeightedFolder(click.ParamType[tuple[Path, float]]):
     """DIR or DIR:WEIGHT."""
 
     name = "dir[:weight]"
@@ -24,11 +95,12 @@ class WeightedFolder(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Path, float]:
+        """To the folder and its weight."""
         if isinstance(value, tuple):
             return value
-        folder, weight = value, 1.0
-        head, _, tail = value.rpartition(":")
-        if head and not Path(value).exists():
+        folder, weight = str(value), 1.0
+        head, _, tail = folder.rpartition(":")
+        if head and not Path(folder).exists():
             try:
                 folder, weight = head, float(tail)
             except ValueError:
@@ -49,3 +121,10 @@ def missing_extra(extra: str) -> Iterator[None]:
         raise MissingExtraError(
             f"{error.name} isn't installed; this command needs: pip install 'segfix-refine[{extra}]'"
         ) from error
+
+
+def check_folders(source: Path, out: Path, name: str) -> None:
+    """Refuse to write into the folder that is read."""
+    folder = source if source.is_dir() else source.parent
+    if out.resolve() == folder.resolve():
+        raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")

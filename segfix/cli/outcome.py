@@ -1,0 +1,59 @@
+"""How a run over many files ends: the summary, the failures, the exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from segfix.inference.batch import Summary
+
+SHOWN_FAILURES = 20
+
+
+def finish(
+    summary: Summary, out: Path, *, as_json: bool, quiet: bool, note: str = "", **extra: Any
+) -> None:
+    """Report a run and exit with 1 if anything failed.
+
+    Args:
+        summary: What became of the files.
+        out: The output folder.
+        as_json: Print JSON instead of a sentence.
+        quiet: Print failures only.
+        note: End of the sentence.
+        extra: More entries of the JSON.
+    """
+    if as_json:
+        report = {
+            "out": str(out),
+            "done": summary.done,
+            "skipped": summary.skipped,
+            "failed": summary.failed,
+            "not_tried": summary.left,
+            **extra,
+        }
+        click.echo(json.dumps(report, indent=2))
+    elif not quiet:
+        parts = [f"{len(summary.done)} written"]
+        if summary.skipped:
+            parts.append(f"{len(summary.skipped)} already there")
+        if summary.failed:
+            parts.append(f"{len(summary.failed)} failed")
+        if summary.left:
+            parts.append(f"{summary.left} not tried (--max-failures)")
+        click.echo(f"{out}: {', '.join(parts)}{note if summary.done else ''}")
+    list_failures(summary.failed, as_json=as_json)
+    if summary.failed:
+        click.get_current_context().exit(1)
+
+
+def list_failures(failed: list[str], *, as_json: bool) -> None:
+    """One line per failure on stderr; all of them are in the JSON."""
+    for text in failed[:SHOWN_FAILURES]:
+        click.echo(f"failed: {text}", err=True)
+    if len(failed) > SHOWN_FAILURES and not as_json:
+        click.echo(f"… and {len(failed) - SHOWN_FAILURES} more (--json lists all).", err=True)

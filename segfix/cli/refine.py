@@ -1,0 +1,105 @@
+"""segfix refine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from segfix.cli import options
+from segfix.cli.outcome import finish
+
+
+@click.command()
+@click.argument("preds", type=options.any_path, required=False)
+@click.option(
+    "--offsets",
+    type=options.any_path,
+    is_flag=False,
+    flag_value=Path("offsets"),
+    default=Path("offsets"),
+    show_default=True,
+    help="Offset maps of 'segfix predict-offsets'.",
+)
+@options.out_folder("refined")
+@click.option(
+    "--scale",
+    type=click.FloatRange(0, 64),
+    default=2.0,
+    show_default=True,
+    help="Steps per offset: more for coarse predictions, 1 for strong ones and instance masks; "
+    "with 16 directions, whose unit is 2 px, halve it.",
+)
+@click.option(
+    "--iterate",
+    type=click.IntRange(0, 1000),
+    is_flag=False,
+    flag_value=10,
+    default=0,
+    metavar="[STEPS]",
+    help="Instead of one scaled step, follow the offsets to the first pixel off the boundary, "
+    "for up to STEPS steps (10 if no number is given).",
+)
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Leave pixels alone whose offset is less sure than this.",
+)
+@options.suffixes
+@options.recursive
+@options.overwrite
+@options.workers
+@options.max_failures
+@options.as_json
+@options.quiet
+def refine(
+    preds: Path | None,
+    offsets: Path,
+    out: Path,
+    scale: float,
+    iterate: int,
+    min_confidence: float,
+    suffixes: tuple[str, ...],
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    max_failures: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Give each boundary pixel the label found a step towards the interior.
+
+    PREDS is a label map (PNG: grey of any depth, palette, RGB or RGBA) or a folder of them, from
+    any model. Results keep name, kind and palette; a label that a map lacks is never written
+    into it.
+    """
+    if preds is None:
+        raise click.UsageError(
+            f"Missing argument PREDS. --offsets took {str(offsets)!r} as its folder; write PREDS "
+            "first: segfix refine PREDS --offsets"
+            if click.get_current_context().get_parameter_source("offsets")
+            is click.core.ParameterSource.COMMANDLINE
+            else "Missing argument PREDS: a label map or a folder of them."
+        )
+    options.check_folders(preds, out, "PREDS")
+    options.check_folders(offsets, out, "the offset maps")
+    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+    from segfix.inference.batch import Batch
+    from segfix.inference.model import available_threads
+    from segfix.inference.refine import RefineSettings, refine_file
+
+    entries = list_entries(preds, LABEL_SUFFIXES, what="label maps", recursive=recursive)
+    maps = list_entries(offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive)
+    pairs = pair_entries(entries, maps, suffixes=suffixes)
+    settings = RefineSettings(scale, iterate, min_confidence)
+    summary = Batch(
+        pairs,
+        lambda pair: refine_file(pair.entry, pair.partner, out, settings, overwrite=overwrite),
+        "map",
+    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
+    pixels = sum(row["pixels"] for row in summary.done)
+    share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
+    note = f"; {share:.2%} of the pixels changed their label"
+    finish(summary, out, as_json=as_json, quiet=quiet, note=note, share_changed=share)

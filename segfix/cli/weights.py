@@ -1,0 +1,46 @@
+"""segfix weights."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from segfix.cli import options
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@options.as_json
+def weights(names: tuple[str, ...], as_json: bool) -> None:
+    """List the shipped weights, their scores and their terms."""
+    from segfix.inference.model import load
+    from segfix.inference.weights import DEFAULT_WEIGHTS, find_weights, shipped_weights
+
+    found = []
+    for name in names or tuple(shipped_weights()):
+        path = find_weights(name)
+        model = load(path, device="cpu")
+        size = path.stat().st_size
+        found.append(
+            {
+                **model.metadata,
+                "path": str(path),
+                "bytes": size,
+                "sha256": model.digest,
+                "default": path == shipped_weights().get(DEFAULT_WEIGHTS),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for row in found:
+        default = " (default)" if row["default"] else ""
+        click.echo(f"{row['name']}{default}: {row['path']}")
+        click.echo(f"  {row['backbone']}, m = {row['num_directions']}, γ = {row['boundary_width']}, "
+                   f"{row['bytes'] / 1e6:.1f} MB, SHA-256 {row['sha256'][:16]}…")
+        scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
+        click.echo(f"  trained {row['step']} steps on {', '.join(row['data'])}; {scores or 'unscored'}")
+        for key in ("license", "terms"):
+            if key in row:
+                click.echo(f"  {key}: {row[key]}")

@@ -1,0 +1,6 @@
+"""The trained network on photographs, and its offsets on label maps, with onnxruntime alone."""
+
+from segfix.inference.model import OffsetModel, load
+from segfix.inference.refine import refine
+
+__all__ = ["OffsetModel", "load", "refine"]

@@ -1,0 +1,144 @@
+"""Folders of files: skip what is done, go on after a failure, say in the end what happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from segfix.errors import SegfixError
+from segfix.formats.label_maps import read_record
+
+_Job = TypeVar("_Job")
+
+
+@dataclass
+class Summary:
+    """What became of the files of a run.
+
+    Attributes:
+        done: One row per file written: its output path, and what the work reports of it.
+        skipped: Outputs that were there already, made from the same input with the same settings.
+        failed: One text per failure, which names the file.
+        left: How many files were not tried, since too many had failed.
+    """
+
+    done: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    left: int = 0
+
+
+class Skipped(Exception):  # noqa: N818 - it reports, nothing failed
+    """Raised by work on a file whose output is there already."""
+
+
+@dataclass(frozen=True)
+class Batch(Generic[_Job]):
+    """Jobs and what to do with each.
+
+    Attributes:
+        jobs: One per output file.
+        work: Does a job; returns what it reports, raises `Skipped` or `SegfixError`.
+        unit: What a job is, for the progress bar.
+    """
+
+    jobs: Sequence[_Job]
+    work: Callable[[_Job], dict[str, Any]]
+    unit: str
+
+    def run(
+        self, *, workers: int = 1, max_failures: int | None = None, quiet: bool = False
+    ) -> Summary:
+        """Do all jobs, a few at a time, in bounded memory.
+
+        Args:
+            workers: Threads; file reading and writing of one job overlap with another's work.
+            max_failures: Stop after this many failures.
+            quiet: No progress bar.
+        """
+        summary = Summary()
+        waiting = iter(self.jobs)
+        running: dict[Future[dict[str, Any]], None] = {}
+        bar = tqdm(total=len(self.jobs), unit=self.unit, disable=quiet)
+        with bar, ThreadPoolExecutor(workers) as pool:
+            while True:
+                full = max_failures is not None and len(summary.failed) >= max_failures
+                while not full and len(running) < workers + 1:
+                    job = next(waiting, None)
+                    if job is None:
+                        break
+                    running[pool.submit(self.work, job)] = None
+                if not running:
+                    break
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    del running[future]
+                    collect(future, summary)
+                    bar.update()
+        summary.left = sum(1 for _ in waiting)
+        for rows in (summary.skipped, summary.failed):
+            rows.sort()
+        summary.done.sort(key=lambda row: str(row["output"]))
+        return summary
+
+
+def collect(future: Future[dict[str, Any]], summary: Summary) -> None:
+    """Enter one job's outcome into the summary."""
+    try:
+        summary.done.append(future.result())
+    except Skipped as skipped:
+        summary.skipped.append(str(skipped))
+    except SegfixError as error:
+        summary.failed.append(str(error))
+    except OSError as error:
+        summary.failed.append(f"{error.filename or 'input/output'}: {error.strerror or error}.")
+
+
+def check_output(path: Path, expected: dict[str, Any], keys: Iterable[str], overwrite: bool) -> None:
+    """Decide whether an output is to be made.
+
+    Args:
+        path: The output, a PNG file.
+        expected: What its record will say.
+        keys: Which entries of the record settle that it was made from the same with the same.
+        overwrite: Whether to replace whatever is there.
+
+    Raises:
+        Skipped: It is there, whole, and made from the same input with the same settings.
+        SegfixError: Something else is there.
+    """
+    if overwrite or not path.exists():
+        return
+    text = read_record(path)
+    try:
+        record = json.loads(text or "null")
+        same = all(record[key] == expected[key] for key in keys)
+    except (TypeError, KeyError, ValueError):
+        same = False
+    if same:
+        raise Skipped(str(path))
+    raise SegfixError(
+        f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
+        "elsewhere."
+    )
+
+
+def content_digest(path: Path) -> str:
+    """Short digest of a file's bytes, to notice when an input has changed."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise SegfixError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+def output_path(folder: Path, stem: str) -> Path:
+    """Where the result for the file of this stem goes."""
+    return folder / f"{stem}.png"

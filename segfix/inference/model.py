@@ -1,0 +1,244 @@
+"""The ONNX network: its session, its device, and photographs to offset maps."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from segfix.errors import DeviceError, FileFormatError, SegfixError
+from segfix.formats import OffsetMap
+from segfix.geometry import NUM_DIRECTIONS
+from segfix.inference.weights import file_digest, find_weights
+
+METADATA_KEY = "segfix"
+BOUNDARY_THRESHOLD = 0.5
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+CONFIDENCE = "probability of boundary × probability of the direction"
+
+
+class OffsetModel:
+    """A SegFix network ready to run.
+
+    Attributes:
+        path: The ONNX file.
+        metadata: What the file says: name, backbone, num_directions, boundary_width, scores, …
+        device: "cpu", "cuda:0", "tensorrt:0".
+        digest: SHA-256 of the file.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self.path = path
+        self.session, self.device = open_session(path, device, threads or available_threads())
+        self.metadata = read_metadata(self.session, path)
+        self.digest = file_digest(path)
+        # One inference at a time uses all threads; more at once would only fight for them.
+        self._lock = threading.Lock()
+
+    @property
+    def num_directions(self) -> int:
+        """The number m of sectors."""
+        return int(self.metadata["num_directions"])
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Name and digest, as offset maps record them."""
+        return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
+
+    def predict(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        """Run the network on one photograph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
+            sector × 255.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}."
+            )
+        batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+        with self._lock:
+            outputs = self.session.run(["direction", "boundary", "certainty"], {"image": batch})
+        return tuple(output[0] for output in outputs)
+
+    def offsets(self, image: NDArray[np.uint8]) -> OffsetMap:
+        """Predict the offset map of one photograph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            The offset map: boundary where its probability exceeds 0.5, with the arg-max sector.
+
+        Example:
+            >>> model = load()
+            >>> offset_map = model.offsets(np.zeros((40, 50, 3), np.uint8))
+            >>> offset_map.vectors().shape
+            (2, 40, 50)
+        """
+        direction, boundary, certainty = self.predict(image)
+        return OffsetMap.encode(
+            boundary > BOUNDARY_THRESHOLD * 255,
+            direction,
+            boundary.astype(np.float32) * certainty / 255**2,
+            num_directions=self.num_directions,
+            # The lowest product there is: a boundary at the threshold, all sectors alike.
+            lowest_confidence=BOUNDARY_THRESHOLD / self.num_directions,
+            boundary_width=self.metadata["boundary_width"],
+            confidence=CONFIDENCE,
+            source=dict(self.source),
+        )
+
+
+def load(weights: str | Path | None = None, *, device: str = "auto") -> OffsetModel:
+    """Load a SegFix network.
+
+    Args:
+        weights: Name of shipped weights, or path of an ONNX file; by default the shipped default.
+        device: "auto", "cpu", "cuda", "cuda:1", "tensorrt".
+
+    Raises:
+        SegfixError: There are no such weights, or the file is none of ours.
+        DeviceError: The device isn't there.
+    """
+    return OffsetModel(find_weights(weights), device)
+
+
+def available_threads() -> int:
+    """Cores this process may use: its affinity mask, and the quota of its cgroup."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
+    """An onnxruntime session on the device asked for, and that device's name.
+
+    Raises:
+        FileFormatError: The file is no ONNX file.
+        DeviceError: The device isn't there; onnxruntime would fall back to the CPU without a word.
+    """
+    check_installation()
+    kind, _, index = device.partition(":")
+    if kind not in (*PROVIDERS, "auto") or (index and not index.isdecimal()):
+        raise DeviceError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or tensorrt.")
+    tries = [kind] if kind != "auto" else ["cuda", "cpu"] if has_nvidia_driver() else ["cpu"]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Failures are reported by us, in one line.
+    options.log_severity_level = 4
+    for attempt in tries:
+        provider = PROVIDERS[attempt]
+        if provider not in ort.get_available_providers():
+            continue
+        choices: list[Any] = [provider]
+        if attempt != "cpu":
+            choices = [(provider, {"device_id": int(index or 0)}), PROVIDERS["cpu"]]
+            if attempt == "cuda":
+                choices[0][1]["cudnn_conv_algo_search"] = "HEURISTIC"
+        try:
+            session = ort.InferenceSession(str(path), options, providers=choices)
+        except Exception as error:
+            # onnxruntime's exceptions have no common base but Exception.
+            if attempt != "cpu" and is_onnx(path):
+                continue
+            raise FileFormatError(
+                f"{path}: not a readable ONNX file ({type(error).__name__}); make one with "
+                "'segfix export'."
+            ) from error
+        if session.get_providers()[0] == provider:
+            return session, attempt if attempt == "cpu" else f"{attempt}:{index or 0}"
+    raise DeviceError(
+        f"device {device!r} isn't available here (onnxruntime offers: "
+        f"{', '.join(ort.get_available_providers())}); check with 'segfix doctor', or use "
+        "--device cpu."
+    )
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether the CPU provider can load the file."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception:
+        return False
+    return True
+
+
+def has_nvidia_driver() -> bool:
+    """Whether CUDA's driver library loads; without it the CUDA provider only complains."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def check_installation() -> None:
+    """Refuse an environment in which two builds of onnxruntime overwrite each other."""
+    present = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        present.append(name)
+    if len(present) == 2:
+        raise SegfixError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; mend it: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        )
+
+
+def read_metadata(session: Any, path: Path) -> dict[str, Any]:
+    """Our metadata in an ONNX file.
+
+    Raises:
+        FileFormatError: The file is not one that `segfix export` made.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+    try:
+        metadata = json.loads(text)
+        known = (
+            metadata["kind"] == "segfix network"
+            and metadata["version"] == 1
+            and metadata["num_directions"] in NUM_DIRECTIONS
+            and metadata["boundary_width"] > 0
+            and isinstance(metadata["name"], str)
+        )
+    except (TypeError, ValueError, KeyError):
+        known = False
+    outputs = [output.name for output in session.get_outputs()]
+    if not known or outputs != ["direction", "boundary", "certainty"]:
+        raise FileFormatError(
+            f"{path}: an ONNX file, but not one of a SegFix network; make one with "
+            "'segfix export'."
+        )
+    return dict(metadata)

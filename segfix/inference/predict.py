@@ -1,0 +1,94 @@
+"""From photographs to offset map files, and from label maps to ground-truth offset map files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segfix.errors import SegfixError
+from segfix.formats import (
+    Entry,
+    OffsetMap,
+    read_image,
+    read_label_map,
+    write_offset_map,
+)
+from segfix.geometry import make_targets
+from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.inference.model import OffsetModel
+
+
+def predict_file(
+    model: OffsetModel, image: Entry, out: Path, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Predict the offset map of one photograph file.
+
+    Args:
+        model: The network.
+        image: The photograph.
+        out: Folder of the result, named after the photograph.
+        overwrite: Whether to replace an existing result.
+
+    Returns:
+        The paths, the number of pixels and of those on a boundary.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: The photograph is missing or broken.
+    """
+    if image.problem:
+        raise SegfixError(image.problem)
+    path = output_path(out, image.stem)
+    source = {**model.source, "image": content_digest(image.path)}
+    check_output(path, {"source": source}, ("source",), overwrite)
+    offset_map = replace(model.offsets(read_image(image.path)), source=source)
+    return write_row(image.path, path, offset_map)
+
+
+def target_file(
+    labels: Entry,
+    out: Path,
+    *,
+    num_directions: int,
+    boundary_width: int,
+    ignore_index: int,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Make the ground-truth offset map of one label map file; see `predict_file`."""
+    if labels.problem:
+        raise SegfixError(labels.problem)
+    path = output_path(out, labels.stem)
+    source = {
+        "labels": content_digest(labels.path),
+        "num_directions": num_directions,
+        "boundary_width": boundary_width,
+        "ignore_index": ignore_index,
+    }
+    check_output(path, {"source": source}, ("source",), overwrite)
+    targets = make_targets(
+        read_label_map(labels.path).ids(),
+        num_directions=num_directions,
+        boundary_width=boundary_width,
+        ignore_index=ignore_index,
+    )
+    offset_map = OffsetMap.encode(
+        targets.boundary_map == 1,
+        targets.direction_map,
+        num_directions=num_directions,
+        num_levels=1,
+        boundary_width=boundary_width,
+        source=source,
+    )
+    return write_row(labels.path, path, offset_map)
+
+
+def write_row(source: Path, path: Path, offset_map: OffsetMap) -> dict[str, Any]:
+    """Write an offset map and report it."""
+    write_offset_map(path, offset_map)
+    return {
+        "input": str(source),
+        "output": str(path),
+        "pixels": offset_map.codes.size,
+        "boundary": int((offset_map.codes > 0).sum()),
+    }

@@ -1,0 +1,44 @@
+"""The shipped weights: where they are and what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from segfix.errors import SegfixError
+
+DEFAULT_WEIGHTS = "hrnet_w18_small"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Names and ONNX files of the weights that came with this installation."""
+    package = Path(__file__).parents[1]
+    # In the wheel the folder lies inside the package, in a checkout beside it.
+    for folder in (package / "weights", package.parent / "weights"):
+        found = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+        if found:
+            return found
+    return {}
+
+
+def find_weights(name_or_path: str | Path | None = None) -> Path:
+    """The ONNX file of a name or path; None means the default.
+
+    Raises:
+        SegfixError: There is no such name or file.
+    """
+    shipped = shipped_weights()
+    wanted = str(name_or_path or DEFAULT_WEIGHTS)
+    if wanted in shipped:
+        return shipped[wanted]
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    names = ", ".join(shipped) or "none: this installation is incomplete"
+    raise SegfixError(f"{wanted}: no such weights; expected an ONNX file or a name ({names}).")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Pictures that show what refinement did."""
