@@ -40,7 +40,8 @@ def confusion_matrix(
     true = target[valid].astype(np.int64)
     predicted = preds[valid].astype(np.int64)
     if true.size and (true.max() >= num_classes or true.min() < 0):
-        raise ValueError(f"Expected target ids below {num_classes} but got {true.max()}.")
+        wrong = true.min() if true.min() < 0 else true.max()
+        raise ValueError(f"Expected target ids from 0 to {num_classes - 1} but got {wrong}.")
     predicted[(predicted < 0) | (predicted >= num_classes)] = num_classes
     counts = np.bincount(true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1))
     return counts.reshape(num_classes, num_classes + 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import struct
+import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The path to write to. Whatever happens, `path` is its old self or the whole new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
+    # Short, since names have at most 255 bytes; unique, since threads write side by side.
+    temporary = path.with_name(f".{path.stem[:20]}.{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

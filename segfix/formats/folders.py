@@ -126,7 +126,7 @@ def pair_entries(
         return [Pair(entries[0], partners[0])]
     by_stem = {entry.stem: entry for entry in reversed(partners)}
     by_core: dict[str, Entry | None] = {}
-    for entry in partners:
+    for entry in by_stem.values():
         core = _core(entry.stem, suffixes)
         by_core[core] = None if core in by_core else entry
     pairs = [

@@ -31,4 +31,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         if upright.mode.startswith("I"):
             grey = np.clip(np.asarray(upright) >> 8, 0, 255).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
+        if upright.mode == "P":
+            # Straight to RGB, Pillow warns where colours are half transparent.
+            upright = upright.convert("RGBA")
         return np.array(upright.convert("RGB"))

@@ -20,6 +20,10 @@ RECORD_KEY = "segfix"
 """Keyword of the PNG text chunk that holds our JSON record."""
 
 
+GREY_STEPS = {2: 85, 4: 17}
+"""Pillow spreads grey of 2 and 4 bits over 0 … 255; this is the step between two ids there."""
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """A label map and what is needed to write it back in the same kind.
@@ -28,11 +32,13 @@ class LabelMap:
         array: (H, W) bool, uint8, uint16 or int32 ids, or (H, W, C) uint8 colours.
         palette: RGB bytes of a palette file's colours, else None.
         transparency: The palette's or the colour's transparency as Pillow gives it, else None.
+        bits: Bits per pixel of the file; 2 and 4 of a grey one are kept.
     """
 
     array: NDArray[Any]
     palette: bytes | None = None
     transparency: Any = None
+    bits: int = 8
 
     @property
     def size(self) -> str:
@@ -74,11 +80,22 @@ def read_label_map(path: Path) -> LabelMap:
                 f"{path}: expected a PNG label map but got {picture.format}; convert it, "
                 "without loss, to PNG."
             )
+        with path.open("rb") as file:
+            bits = file.read(25)[24]
+        if bits == 16 and not picture.mode.startswith("I"):
+            raise FileFormatError(
+                f"{path}: colours of 16 bits, of which half would be lost; expected 8 bits per "
+                "channel, or 16-bit grey."
+            )
         palette = picture.getpalette()
+        array = np.array(picture)
+        if picture.mode == "L":
+            array //= GREY_STEPS.get(bits, 1)
         return LabelMap(
-            np.array(picture),
+            array,
             bytes(palette) if palette is not None else None,
             picture.info.get("transparency"),
+            bits,
         )
 
 
@@ -90,18 +107,28 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
         label_map: Pixels, palette and transparency.
         record: Text kept in the file beside the pixels; `read_record` gives it back.
     """
-    picture = Image.fromarray(label_map.array)
-    if label_map.palette is not None:
-        picture.putpalette(label_map.palette)
-    save_png(path, picture, record=record, transparency=label_map.transparency)
+    array, palette, options = label_map.array, label_map.palette, {}
+    highest = int(array.max(initial=0))
+    step = GREY_STEPS.get(label_map.bits)
+    if step and palette is None and array.ndim == 2 and highest * step <= 255:
+        array = array * np.uint8(step)
+        options["bits"] = label_map.bits
+    picture = Image.fromarray(array)
+    if palette is not None:
+        # Pillow takes as few bits per pixel as the palette has colours, whatever the ids.
+        picture.putpalette(palette.ljust(3 * (highest + 1), b"\0"))
+    save_png(path, picture, record=record, transparency=label_map.transparency, **options)
 
 
-def save_png(path: Path, picture: Image.Image, *, record: str | None, transparency: Any) -> None:
+def save_png(
+    path: Path, picture: Image.Image, *, record: str | None, transparency: Any, **options: Any
+) -> None:
     """Save a picture as PNG with our record, atomically."""
     text = PngImagePlugin.PngInfo()
     if record is not None:
         text.add_text(RECORD_KEY, record)
-    options = {} if transparency is None else {"transparency": transparency}
+    if transparency is not None:
+        options["transparency"] = transparency
     with atomic_path(path) as temporary:
         # Level 1: a fifth of the time for a tenth more bytes on label maps.
         picture.save(temporary, format="PNG", pnginfo=text, compress_level=1, **options)

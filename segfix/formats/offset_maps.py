@@ -160,27 +160,29 @@ def read_offset_map(path: Path) -> OffsetMap:
         if record["kind"] != "offset map":
             raise ValueError(record["kind"])
         version, _ = record.pop("version"), record.pop("kind")
+        if version != FORMAT_VERSION:
+            raise FileFormatError(
+                f"{path}: offset map of format version {version}, expected {FORMAT_VERSION}; "
+                "make it again with 'segfix predict-offsets'."
+            )
         width, height = record.pop("size")
         offset_map = OffsetMap(codes, **record)
         most = 1 + offset_map.num_directions * offset_map.num_levels
         valid = (
             codes.shape == (height, width)
             and codes.dtype == np.uint8
+            and type(offset_map.num_directions) is type(offset_map.num_levels) is int
             and offset_map.num_directions in NUM_DIRECTIONS
+            and offset_map.boundary_width > 0
             and 0 <= offset_map.lowest_confidence < 1
-            and most <= 256
+            and 1 < most <= 256
             and int(codes.max(initial=0)) < most
         )
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise FileFormatError(
             f"{path}: a picture, but not an offset map; make offset maps with "
             "'segfix predict-offsets'."
         ) from error
-    if version != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{path}: offset map of format version {version}, expected {FORMAT_VERSION}; "
-            "make it again with 'segfix predict-offsets'."
-        )
     if not valid:
         raise FileFormatError(
             f"{path}: damaged offset map (its pixels don't fit its metadata); make it again."

@@ -70,9 +70,9 @@ def quantize_directions(
         >>> quantize_directions(np.array([0, -1, 0, 1, 0]), np.array([-1, 0, 1, 1, 0]))
         array([  0,   2,   4,   5, 255], dtype=uint8)
     """
-    width = 360.0 / num_directions
-    turn = np.degrees(np.arctan2(dy, dx)) - direction_angles(num_directions)[0]
-    sectors = (np.floor(turn / width + 0.5) % num_directions).astype(np.uint8)
+    first = direction_angles(num_directions)[0]
+    turn = (np.degrees(np.arctan2(dy, dx)) - first) / (360.0 / num_directions)
+    sectors = np.asarray(np.floor(turn + 0.5) % num_directions).astype(np.uint8)
     sectors[np.hypot(dy, dx) < VANISHING_GRADIENT] = UNDEFINED
     return sectors
 

@@ -68,7 +68,8 @@ def apply_offsets(
         array([[1, 1, 1, 2]])
     """
     rows, cols, moving = _moving_pixels(label_map, offset_map)
-    dy, dx = (np.rint(scale * offset_map[axis][moving]).astype(np.intp) for axis in (0, 1))
+    # A float factor, or products beyond 127 would wrap around in int8.
+    dy, dx = (np.rint(float(scale) * offset_map[axis][moving]).astype(np.intp) for axis in (0, 1))
     refined = label_map.copy()
     refined[moving] = label_map[_clipped(rows + dy, cols + dx, label_map.shape)]
     return refined

@@ -142,20 +142,23 @@ def direction_map(
     distances = np.pad(capped, r, mode="edge")
     labels = np.pad(label_map, r, mode="edge")
     dy, dx = (np.zeros((height, width), np.float32) for _ in range(2))
-    # Opposite neighbours are subtracted first: on a ridge they cancel to exactly zero.
-    for j in range(r + 1):
-        for i in range(-r, r + 1):
-            if (j, i) <= (0, 0):
-                continue
-            ahead = np.s_[r + j : r + j + height, r + i : r + i + width]
-            behind = np.s_[r - j : r - j + height, r - i : r - i + width]
-            difference = distances[ahead] * (labels[ahead] == label_map)
-            difference -= distances[behind] * (labels[behind] == label_map)
+
+    def own(j: int, i: int) -> NDArray[np.float32]:
+        there = np.s_[r + j : r + j + height, r + i : r + i + width]
+        distances_there: NDArray[np.float32] = distances[there] * (labels[there] == label_map)
+        return distances_there
+
+    # Mirrored neighbours are subtracted from each other first: across a line of symmetry they
+    # cancel to exactly zero, and what is left over doesn't choose between two sectors.
+    for k in range(1, r + 1):
+        dy += np.float32(1 / k) * (own(k, 0) - own(-k, 0))
+        dx += np.float32(1 / k) * (own(0, k) - own(0, -k))
+    for j in range(1, r + 1):
+        for i in range(1, r + 1):
+            after, before = (own(j, i), own(j, -i)), (own(-j, i), own(-j, -i))
             weight = 1 / (i * i + j * j)
-            if j:
-                dy += np.float32(j * weight) * difference
-            if i:
-                dx += np.float32(i * weight) * difference
+            dy += np.float32(j * weight) * ((after[0] + after[1]) - (before[0] + before[1]))
+            dx += np.float32(i * weight) * ((after[0] - after[1]) + (before[0] - before[1]))
     sectors = np.full((height, width), UNDEFINED, np.uint8)
     band = (distance_map > 0) & (distance_map <= max_distance)
     sectors[band] = quantize_directions(dy[band], dx[band], num_directions)

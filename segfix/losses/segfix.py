@@ -20,7 +20,7 @@ def segfix_loss(
     """Binary cross-entropy of the boundary, cross-entropy of the direction inside it.
 
     The direction counts on the pixels that the boundary branch itself marks as boundary, void
-    and undefined directions left out. Computed in float32 under autocast as well.
+    and undefined directions left out. Computed in float32 at least, under autocast as well.
 
     Args:
         boundary_logits: (N, 1, H, W).
@@ -45,16 +45,18 @@ def segfix_loss(
         Yuan et al., SegFix, ECCV 2020, Sections 3.1 and 3.3.
     """
     with torch.autocast(boundary_logits.device.type, enabled=False):
-        boundary_logits, direction_logits = boundary_logits[:, 0].float(), direction_logits.float()
+        precision = torch.promote_types(boundary_logits.dtype, torch.float32)
+        boundary_logits = boundary_logits[:, 0].to(precision)
+        direction_logits = direction_logits.to(precision)
         valid = boundary != IGNORE_INDEX
         inside = valid & (boundary_logits.detach() > 0) & (direction != IGNORE_INDEX)
-        target = boundary[valid].float()
+        target = boundary[valid].to(precision)
         weight = sector_weights = None
         if class_weights:
             share = target.mean()
             weight = torch.where(target > 0, 1 - share, share)
             counts = torch.bincount(direction[inside], minlength=direction_logits.shape[1])
-            sector_weights = 1 - counts / counts.sum().clamp(min=1)
+            sector_weights = 1 - counts.to(precision) / counts.sum().clamp(min=1)
         boundary_loss = F.binary_cross_entropy_with_logits(
             boundary_logits[valid], target, weight, reduction="sum"
         ) / valid.sum().clamp(min=1)

@@ -133,8 +133,9 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         frame = self.ignore_frame
         if frame and min(labels.shape) > 4 * frame:
             image, labels = (array[frame:-frame, frame:-frame] for array in (image, labels))
-        # What lies just beyond the crop decides the targets at its frame.
-        margin = int(2 * self.boundary_width) + SOBEL_RADIUS
+        # What lies just beyond the crop decides the targets at its frame: the kernel reaches
+        # over it by its radius, and the distances it meets there are up to 2γ + √2 radii.
+        margin = int(2 * self.boundary_width) + 3 * SOBEL_RADIUS
         size = self.crop_size + 2 * margin
         image, labels, inside = random_window(image, labels, size, self.augmentation.scales, rng)
         if rng.random() < 0.5:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from segfix.errors import SegfixError
+from segfix.errors import DeviceError, SegfixError
 from segfix.formats.files import atomic_path
 
 Batch = dict[str, Tensor]
@@ -100,7 +103,10 @@ def fit(
 
     Raises:
         SegfixError: `out` holds a training already, or one with other settings.
+        DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device 'cuda': torch finds no GPU here; use --device cpu.")
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=settings.precision,
@@ -158,24 +164,25 @@ def fit(
     network.train()
     try:
         for batch in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            with accelerator.autocast():
-                losses = compute_loss(network, batch)
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(sum(losses.values()))
-            optimizer.step()
-            average.update_parameters(plain)
-            step += 1
-            bar.update()
-            if step % LOG_EVERY == 0 or step == settings.steps:
-                values = {name: float(loss.detach()) for name, loss in losses.items()}
-                now = time.perf_counter()
-                rate, started, since = (step - since) / (now - started), now, step
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-                if log is not None:
-                    lr = learning_rate(step - 1, settings)
-                    log.write(step, {**values, "learning_rate": lr, "steps_per_second": rate})
+            with whole_step():
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, settings)
+                with accelerator.autocast():
+                    losses = compute_loss(network, batch)
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.backward(sum(losses.values()))
+                optimizer.step()
+                average.update_parameters(plain)
+                step += 1
+                bar.update()
+                if step % LOG_EVERY == 0 or step == settings.steps:
+                    values = {name: float(loss.detach()) for name, loss in losses.items()}
+                    now = time.perf_counter()
+                    rate, started, since = (step - since) / (now - started), now, step
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+                    if log is not None:
+                        lr = learning_rate(step - 1, settings)
+                        log.write(step, {**values, "learning_rate": lr, "steps_per_second": rate})
             if evaluate is not None and (step % evaluate_every == 0 or step == settings.steps):
                 scores = evaluate(average.module.eval())
                 started, since = time.perf_counter(), step
@@ -192,6 +199,22 @@ def fit(
         if log is not None:
             log.close()
     return scores
+
+
+@contextmanager
+def whole_step() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends: half a step can't be resumed to the same result."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:

@@ -27,7 +27,7 @@ class SegFixNet(nn.Module):
         head_channels: Width of both heads.
 
     Raises:
-        SegfixError: The pretrained weights can't be had.
+        SegfixError: There is no such backbone, or its pretrained weights can't be had.
 
     Reference:
         Yuan et al., SegFix, ECCV 2020, Section 3.2.
@@ -42,6 +42,8 @@ class SegFixNet(nn.Module):
         head_channels: int = HEAD_CHANNELS,
     ) -> None:
         super().__init__()
+        if backbone not in BACKBONES:
+            raise SegfixError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
         try:
             self.backbone = timm.create_model(
                 backbone,

@@ -1,0 +1,46 @@
+# Everything runs in .venv, which is made when first needed. PYTHON picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install check fix demo bench smoke clean
+
+install: .venv/dev
+
+.venv/base: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: .venv/base pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+fix: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cli.md: .venv/dev $(wildcard segfix/cli/*.py) tests/cli/reference.py
+	$(BIN)/python tests/cli/reference.py cli.md
+
+demo: .venv/base
+	$(BIN)/segfix demo --overwrite
+
+bench: .venv/dev
+	$(BIN)/python tests/bench/speed.py
+
+# The wheel without extras in a clean environment: help, predict, refine.
+smoke: .venv/dev
+	rm -rf build/smoke
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/smoke .
+	$(PYTHON) -m venv build/smoke/env
+	build/smoke/env/bin/python -m pip install --quiet build/smoke/*.whl
+	cd build/smoke && env/bin/segfix --help > /dev/null && env/bin/segfix doctor && env/bin/segfix demo
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis demo offsets refined

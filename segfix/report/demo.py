@@ -1,0 +1,79 @@
+"""The demo: bundled photographs and coarse label maps, refined and drawn."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from segfix.errors import SegfixError
+from segfix.formats import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    list_entries,
+    pair_entries,
+    read_image,
+    read_label_map,
+)
+from segfix.formats.files import atomic_path
+from segfix.inference.batch import Batch
+from segfix.inference.model import load
+from segfix.inference.predict import predict_file
+from segfix.inference.refine import RefineSettings, refine_file
+from segfix.report.overlay import before_after
+
+DEMO_SCALE = 4
+"""The bundled label maps are coarse: their boundaries are up to eight pixels off."""
+
+
+def run_demo(
+    out: Path, *, device: str = "auto", overwrite: bool = False, quiet: bool = False
+) -> list[Path]:
+    """Predict offsets, refine, and draw before and after.
+
+    Args:
+        out: Folder that receives `images/`, `preds/`, `offsets/`, `refined/` and `overlays/`.
+        device: See `segfix.load`.
+        overwrite: Whether to replace results that exist.
+        quiet: No progress bars.
+
+    Returns:
+        The overlays: before, after and the changed pixels side by side.
+
+    Raises:
+        SegfixError: A file could not be made.
+    """
+    source = Path(__file__).parents[1] / "demo"
+    for kind in ("images", "preds"):
+        shutil.copytree(source / kind, out / kind, dirs_exist_ok=True)
+    model = load(device=device)
+    images = list_entries(out / "images", IMAGE_SUFFIXES, what="images")
+    preds = list_entries(out / "preds", LABEL_SUFFIXES, what="label maps")
+    settings = RefineSettings(scale=DEMO_SCALE)
+    offsets_out, refined_out = out / "offsets", out / "refined"
+    predicted = Batch(
+        images, lambda entry: predict_file(model, entry, offsets_out, overwrite=overwrite), "image"
+    ).run(quiet=quiet)
+    offsets = list_entries(offsets_out, LABEL_SUFFIXES, what="offset maps")
+    refined = Batch(
+        pair_entries(preds, offsets),
+        lambda p: refine_file(p.entry, p.partner, refined_out, settings, overwrite=overwrite),
+        "map",
+    ).run(quiet=quiet)
+    failed = predicted.failed + refined.failed
+    if failed:
+        raise SegfixError("; ".join(failed))
+    drawn = []
+    for pair in pair_entries(images, preds):
+        if pair.partner is None:
+            continue
+        after = read_label_map(refined_out / f"{pair.partner.stem}.png").ids()
+        panels = before_after(
+            read_image(pair.entry.path), read_label_map(pair.partner.path).ids(), after
+        )
+        path = out / "overlays" / f"{pair.entry.stem}.png"
+        with atomic_path(path) as temporary:
+            Image.fromarray(panels).save(temporary)
+        drawn.append(path)
+    return drawn
