@@ -1,3 +1,26 @@
-"""SegFix: cleans up the boundaries of any model's label maps."""
+"""SegFix: cleans up the boundaries of any model's label maps.
+
+`segfix.load` gives a network, its `offsets` an offset map, `segfix.refine` applies it:
+
+    offset_map = segfix.load().offsets(image)           # (H, W, 3) uint8 RGB
+    refined = segfix.refine(label_map, offset_map)      # (H, W) class ids
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segfix.inference import OffsetModel, load, refine
 
 __version__ = "0.1.0"
+__all__ = ["OffsetModel", "load", "refine"]
+
+
+def __getattr__(name: str) -> Any:
+    # Deferred, so that `segfix --help` needs neither NumPy nor onnxruntime.
+    if name in __all__:
+        from segfix import inference
+
+        return getattr(inference, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

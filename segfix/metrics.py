@@ -43,7 +43,9 @@ def confusion_matrix(
         wrong = true.min() if true.min() < 0 else true.max()
         raise ValueError(f"Expected target ids from 0 to {num_classes - 1} but got {wrong}.")
     predicted[(predicted < 0) | (predicted >= num_classes)] = num_classes
-    counts = np.bincount(true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1))
+    counts = np.bincount(
+        true * (num_classes + 1) + predicted, minlength=num_classes * (num_classes + 1)
+    )
     return counts.reshape(num_classes, num_classes + 1)
 
 
@@ -171,7 +173,9 @@ def offset_counts(
     actual, found = target_boundary == 1, boundary_mask & valid
     directed = found & (target_direction != UNDEFINED)
     right = directed & (direction_map == target_direction)
-    return np.array([(found & actual).sum(), found.sum(), actual.sum(), right.sum(), directed.sum()])
+    return np.array(
+        [(found & actual).sum(), found.sum(), actual.sum(), right.sum(), directed.sum()]
+    )
 
 
 def offset_scores(counts: NDArray[np.int64]) -> dict[str, float]:

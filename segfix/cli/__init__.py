@@ -24,7 +24,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE = 1, 2, 3
 class Commands(click.Group):
     """Commands in the order of use; errors of the library become one line and an exit status."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: D102
@@ -43,7 +43,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, "--version", prog_name="segfix")
 def main() -> None:
-    """Clean up the boundaries of any segmentation model's label maps.
+    r"""Clean up the boundaries of any segmentation model's label maps.
 
     \b
     segfix predict-offsets images/             once per folder of photographs
@@ -53,6 +53,14 @@ def main() -> None:
 
 
 for command in (
-    predict_offsets, refine, evaluate, targets, train, export, weights, doctor, demo,
+    predict_offsets,
+    refine,
+    evaluate,
+    targets,
+    train,
+    export,
+    weights,
+    doctor,
+    demo,
 ):
     main.add_command(command)

@@ -10,8 +10,19 @@ import click
 from segfix.cli import options
 
 PACKAGES = (
-    "segfix-refine", "numpy", "scipy", "pillow", "click", "tqdm", "onnxruntime-gpu", "onnxruntime",
-    "torch", "timm", "accelerate", "safetensors", "edt",
+    "segfix-refine",
+    "numpy",
+    "scipy",
+    "pillow",
+    "click",
+    "tqdm",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "torch",
+    "timm",
+    "accelerate",
+    "safetensors",
+    "edt",
 )
 
 

@@ -11,7 +11,13 @@ import click
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 
-COLUMNS = {"miou": "mIoU", "f1": "F@1px", "f2": "F@2px", "f3": "F@3px", "pixel_accuracy": "accuracy"}
+COLUMNS = {
+    "miou": "mIoU",
+    "f1": "F@1px",
+    "f2": "F@2px",
+    "f3": "F@3px",
+    "pixel_accuracy": "accuracy",
+}
 
 
 class NamedFolder(click.ParamType[tuple[str, Path]]):
@@ -91,12 +97,12 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     """Scores in percent, one line per set, with the difference to the first."""
     width = max(len(name) for name in rows)
     first = next(iter(rows.values()))
-    lines = [" " * width + "".join(f"{title:>16}" for title in COLUMNS.values()) + "  images"]
+    lines = [" " * width + "".join(f"{title:>18}" for title in COLUMNS.values()) + "  images"]
     for name, row in rows.items():
         cells = ""
         for key in COLUMNS:
             delta = "" if row is first else f" ({100 * (row[key] - first[key]):+.2f})"
-            cells += f"{100 * row[key]:.2f}{delta}".rjust(16)
+            cells += f"{100 * row[key]:.2f}{delta}".rjust(18)
         lines.append(f"{name:<{width}}{cells}{row['images']:>8}")
         if row["pixels_of_absent_classes"]:
             lines.append(

@@ -18,7 +18,9 @@ from segfix.cli import options
     help="The ONNX file to make. [default: beside CHECKPOINT]",
 )
 @click.option("--name", help="Name of the weights. [default: the file's stem]")
-@click.option("--license", "license_", metavar="TEXT", help="Licence of the weights, kept in the file.")
+@click.option(
+    "--license", "license_", metavar="TEXT", help="Licence of the weights, kept in the file."
+)
 @click.option("--terms", metavar="TEXT", help="Terms of the training data, kept in the file.")
 @options.overwrite
 def export(

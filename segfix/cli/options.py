@@ -119,7 +119,8 @@ def missing_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{error.name} isn't installed; this command needs: pip install 'segfix-refine[{extra}]'"
+            f"{error.name} isn't installed; this command needs: "
+            f"pip install 'segfix-refine[{extra}]'"
         ) from error
 
 

@@ -6,68 +6,167 @@ from pathlib import Path
 
 import click
 
-from segfix.cli.options import WeightedFolder, existing_folder, missing_extra, quiet
+from segfix.cli import options
 
 
 @click.command()
-@click.option("--loss", type=click.Choice(["segfix"]), default="segfix", show_default=True,
-              help="What to train; segfix is the boundary and direction network.")
-@click.option("--data", "data", type=WeightedFolder(), multiple=True, default=["."], show_default=True,
-              help="Folder with images/ and labels/; repeat it to mix data sets, each drawn by "
-              "its weight (DIR:2.5).")
-@click.option("--val", "val", type=existing_folder, multiple=True,
-              help="Folder with images/ and labels/ to score on while training; repeatable.")
-@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False),
-              default=Path("runs/segfix"), show_default=True,
-              help="Folder for checkpoint, state and log.")
-@click.option("--backbone", default="hrnet_w18_small", show_default=True,
-              help="timm name of an HRNet: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48.")
-@click.option("--pretrained/--from-scratch", default=False, show_default=True,
-              help="Start from timm's ImageNet weights (downloaded once).")
-@click.option("--init", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="Start from the weights of this checkpoint (model.safetensors).")
-@click.option("--steps", type=click.IntRange(1), default=10_000, show_default=True,
-              help="Optimizer steps.")
-@click.option("--batch-size", type=click.IntRange(1), default=6, show_default=True,
-              help="Crops per step.")
-@click.option("--crop-size", type=click.IntRange(32), default=256, show_default=True,
-              help="Side of a crop in pixels, a multiple of 32.")
-@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw",
-              show_default=True, help="Optimizer; sgd has momentum 0.9.")
-@click.option("--lr", "learning_rate", type=click.FloatRange(0, min_open=True), default=2e-3,
-              show_default=True, help="Peak learning rate.")
-@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True,
-              help="Weight decay.")
-@click.option("--warmup", type=click.IntRange(0), default=200, show_default=True,
-              help="Steps over which the learning rate rises.")
-@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), default=0.999, show_default=True,
-              help="Decay of the average of the weights that is saved.")
-@click.option("--class-weights/--no-class-weights", default=False, show_default=True,
-              help="Weigh rare classes and sectors more, as the released code does.")
-@click.option("--num-directions", type=click.Choice(["4", "8", "16"]), default="8",
-              show_default=True, help="Sectors of direction.")
-@click.option("--boundary-width", type=click.IntRange(1), default=5, show_default=True,
-              help="Width γ of the boundary on each side, in pixels.")
-@click.option("--void", "ignore_index", type=int, default=255, show_default=True,
-              help="Void id of the label maps.")
-@click.option("--ignore-frame", type=click.IntRange(0), default=4, show_default=True,
-              help="Pixels cut off at the frame of each photograph, where labels are often wrong.")
-@click.option("--precision", type=click.Choice(["auto", "no", "bf16", "fp16"]), default="auto",
-              show_default=True, help="Mixed precision; auto takes what the hardware computes in.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-              show_default=True, help="Where to train.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of the network. [default: all]")
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
-              help="Processes that make batches.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
-              help="Of initialisation and data.")
-@click.option("--val-every", type=click.IntRange(1), default=1000, show_default=True,
-              help="Steps between two scorings on --val.")
+@click.option(
+    "--loss",
+    type=click.Choice(["segfix"]),
+    default="segfix",
+    show_default=True,
+    expose_value=False,
+    help="What to train; segfix is the boundary and direction network.",
+)
+@click.option(
+    "--data",
+    "data",
+    type=options.WeightedFolder(),
+    multiple=True,
+    default=["."],
+    show_default=True,
+    help="Folder with images/ and labels/; repeat it to mix data sets, each drawn by "
+    "its weight (DIR:2.5).",
+)
+@click.option(
+    "--val",
+    "val",
+    type=options.existing_folder,
+    multiple=True,
+    help="Folder with images/ and labels/ to score on while training; repeatable.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/segfix"),
+    show_default=True,
+    help="Folder for checkpoint, state and log.",
+)
+@click.option(
+    "--backbone",
+    default="hrnet_w18_small",
+    show_default=True,
+    help="timm name of an HRNet: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48.",
+)
+@click.option(
+    "--pretrained/--from-scratch",
+    default=False,
+    show_default=True,
+    help="Start from timm's ImageNet weights (downloaded once).",
+)
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Start from the weights of this checkpoint (model.safetensors).",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=10_000, show_default=True, help="Optimizer steps."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=6, show_default=True, help="Crops per step."
+)
+@click.option(
+    "--crop-size",
+    type=click.IntRange(32),
+    default=256,
+    show_default=True,
+    help="Side of a crop in pixels, a multiple of 32.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adamw", "sgd"]),
+    default="adamw",
+    show_default=True,
+    help="Optimizer; sgd has momentum 0.9.",
+)
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=click.FloatRange(0, min_open=True),
+    default=2e-3,
+    show_default=True,
+    help="Peak learning rate.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(0),
+    default=0.01,
+    show_default=True,
+    help="Weight decay.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    help="Steps over which the learning rate rises.",
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.999,
+    show_default=True,
+    help="Decay of the average of the weights that is saved.",
+)
+@click.option(
+    "--class-weights/--no-class-weights",
+    default=False,
+    show_default=True,
+    help="Weigh rare classes and sectors more, as the released code does.",
+)
+@options.num_directions
+@options.boundary_width
+@options.void
+@click.option(
+    "--ignore-frame",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Pixels cut off at the frame of each photograph, where labels are often wrong.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "no", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Mixed precision; auto takes what the hardware computes in.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads of the network. [default: all]"
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Processes that make batches.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of initialisation and data.",
+)
+@click.option(
+    "--val-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps between two scorings on --val.",
+)
 @click.option("--resume", is_flag=True, help="Go on where the training in --out stopped.")
 @click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
-@quiet
+@options.quiet
 def train(
-    loss: str,
     data: tuple[tuple[Path, float], ...],
     val: tuple[Path, ...],
     out: Path,
@@ -104,7 +203,7 @@ def train(
     """
     if crop_size % 32:
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
-    with missing_extra("train"):
+    with options.missing_extra("train"):
         import torch
 
         from segfix.training.loop import Settings, best_precision

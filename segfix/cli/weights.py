@@ -37,10 +37,14 @@ def weights(names: tuple[str, ...], as_json: bool) -> None:
     for row in found:
         default = " (default)" if row["default"] else ""
         click.echo(f"{row['name']}{default}: {row['path']}")
-        click.echo(f"  {row['backbone']}, m = {row['num_directions']}, γ = {row['boundary_width']}, "
-                   f"{row['bytes'] / 1e6:.1f} MB, SHA-256 {row['sha256'][:16]}…")
+        click.echo(
+            f"  {row['backbone']}, m = {row['num_directions']}, γ = {row['boundary_width']}, "
+            f"{row['bytes'] / 1e6:.1f} MB, SHA-256 {row['sha256'][:16]}…"
+        )
         scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
-        click.echo(f"  trained {row['step']} steps on {', '.join(row['data'])}; {scores or 'unscored'}")
+        click.echo(
+            f"  trained {row['step']} steps on {', '.join(row['data'])}; {scores or 'unscored'}"
+        )
         for key in ("license", "terms"):
             if key in row:
                 click.echo(f"  {key}: {row[key]}")

@@ -47,7 +47,7 @@ class Scores:
             ValueError: The shapes differ, or ids go beyond 1023.
         """
         valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
-        top = max(int(ids[valid].max(initial=-1)) for ids in (preds, target)) + 1
+        top = max(int(ids[valid].max(initial=0)) for ids in (preds, target)) + 1
         if top > MAX_CLASSES:
             raise ValueError(
                 f"Expected class ids below {MAX_CLASSES} but got {top - 1} (colours? instances?)."
@@ -134,7 +134,9 @@ def evaluate_folder(
 
     total = Scores()
     with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(pool.map(score, pairs), total=len(pairs), unit="image", desc=title, disable=quiet)
+        bar = tqdm(
+            pool.map(score, pairs), total=len(pairs), unit="image", desc=title, disable=quiet
+        )
         for scores in bar:
             total.merge(scores)
             total.failed += scores.failed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import atomic_path, open_picture
+from segfix.formats.files import DECODE_ERRORS, atomic_path, open_picture
 
 LABEL_SUFFIXES = (".png",)
 """File name endings of label maps: lossless, or boundaries would blur."""
@@ -135,18 +135,22 @@ def save_png(
 
 
 def read_record(path: Path) -> str | None:
-    """The record of a PNG file that we wrote.
+    """The record of a PNG file that we wrote, even one cut short.
 
     Returns:
-        The text; None where there is no file, no record, or the file isn't whole.
+        The text; None where there is no file or no record.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(-12, 2)
-            if file.read()[4:8] != b"IEND":
-                return None
         with Image.open(path) as picture:
             text = picture.info.get(RECORD_KEY)
-    except (OSError, SyntaxError, ValueError):
+    except DECODE_ERRORS:
         return None
     return text if isinstance(text, str) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG file goes to its end chunk."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 12, 0))
+        return file.read()[4:8] == b"IEND"

@@ -127,7 +127,7 @@ def colour_wheel(num_directions: int, num_levels: int) -> bytes:
         value = 0.4 + 0.6 * (level + 1) / num_levels
         for angle in direction_angles(num_directions):
             colours.append(colorsys.hsv_to_rgb((angle + 180) / 360, 0.85, value))
-    return np.rint(np.array(colours) * 255).astype(np.uint8).tobytes()
+    return bytes(np.rint(np.array(colours) * 255).astype(np.uint8))
 
 
 def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def direction_angles(num_directions: int = 8) -> NDArray[np.float64]:
     """
     check_num_directions(num_directions)
     first = -135.0 if num_directions == 4 else -180.0
-    return first + np.arange(num_directions) * (360.0 / num_directions)
+    return np.linspace(first, first + 360.0, num_directions, endpoint=False)
 
 
 def quantize_directions(
@@ -99,7 +99,8 @@ def unit_offsets(num_directions: int = 8) -> NDArray[np.int8]:
     angles = np.radians(direction_angles(num_directions))
     steps = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     radius = 2 if num_directions == 16 else 1
-    return np.rint(radius * steps / np.abs(steps).max(axis=1, keepdims=True)).astype(np.int8)
+    ring: NDArray[np.float64] = radius * steps / np.abs(steps).max(axis=1, keepdims=True)
+    return np.rint(ring).astype(np.int8)
 
 
 def flip_direction_map(

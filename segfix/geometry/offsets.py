@@ -44,7 +44,10 @@ def direction_to_offsets(
 
 
 def apply_offsets(
-    label_map: NDArray[_Scalar], offset_map: NDArray[np.integer[Any]], *, scale: float = OFFSET_SCALE
+    label_map: NDArray[_Scalar],
+    offset_map: NDArray[np.integer[Any]],
+    *,
+    scale: float = OFFSET_SCALE,
 ) -> NDArray[_Scalar]:
     """Give each pixel the label found at the end of its offset.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,24 +56,25 @@ def distance_map(
     Reference:
         Yuan et al., SegFix, ECCV 2020, Section 3.3.
     """
-    ids, regions = np.unique(label_map, return_inverse=True)
-    regions = regions.reshape(label_map.shape).astype(np.uint32) + 1
+    ids, index = np.unique(label_map, return_inverse=True)
+    regions = index.reshape(label_map.shape).astype(np.uint32) + np.uint32(1)
     if ignore_index is not None:
         regions[label_map == ignore_index] = 0
     if len(ids) == 1:
         return np.where(regions > 0, np.float32(np.inf), np.float32(0))
     try:
-        from edt import edt
+        edt: Any = importlib.import_module("edt")
     except ImportError:
         return _distance_by_region(regions)
-    distances: NDArray[np.float32] = edt(np.ascontiguousarray(regions), black_border=False)
+    distances: NDArray[np.float32] = edt.edt(np.ascontiguousarray(regions), black_border=False)
     return distances
 
 
 def _distance_by_region(regions: NDArray[np.uint32]) -> NDArray[np.float32]:
     """`distance_map` with SciPy alone: one transform per region, on its bounding box."""
     distances = np.zeros(regions.shape, np.float32)
-    for region, box in enumerate(ndimage.find_objects(regions.astype(np.int32)), start=1):
+    boxes: list[Any] = ndimage.find_objects(regions.astype(np.int32))
+    for region, box in enumerate(boxes, start=1):
         if box is None:
             continue
         # One pixel more than the box holds the nearest other label, so the crop is exact.

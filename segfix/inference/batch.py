@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
-from segfix.formats.label_maps import read_record
+from segfix.formats.label_maps import is_whole, read_record
 
 _Job = TypeVar("_Job")
 
@@ -101,8 +101,10 @@ def collect(future: Future[dict[str, Any]], summary: Summary) -> None:
         summary.failed.append(f"{error.filename or 'input/output'}: {error.strerror or error}.")
 
 
-def check_output(path: Path, expected: dict[str, Any], keys: Iterable[str], overwrite: bool) -> None:
-    """Decide whether an output is to be made.
+def check_output(
+    path: Path, expected: dict[str, Any], keys: Iterable[str], overwrite: bool
+) -> None:
+    """Decide whether an output is to be made: it is missing, or one of ours cut short.
 
     Args:
         path: The output, a PNG file.
@@ -114,16 +116,20 @@ def check_output(path: Path, expected: dict[str, Any], keys: Iterable[str], over
         Skipped: It is there, whole, and made from the same input with the same settings.
         SegfixError: Something else is there.
     """
-    if overwrite or not path.exists():
+    if overwrite or not path.exists() or not path.stat().st_size:
         return
     text = read_record(path)
     try:
         record = json.loads(text or "null")
-        same = all(record[key] == expected[key] for key in keys)
-    except (TypeError, KeyError, ValueError):
-        same = False
-    if same:
+        ours = all(key in record for key in keys)
+        same = ours and all(record[key] == expected[key] for key in keys)
+    except (TypeError, ValueError):
+        ours = same = False
+    whole = is_whole(path)
+    if same and whole:
         raise Skipped(str(path))
+    if ours and not whole:
+        return
     raise SegfixError(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
         "elsewhere."

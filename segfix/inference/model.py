@@ -238,7 +238,6 @@ def read_metadata(session: Any, path: Path) -> dict[str, Any]:
     outputs = [output.name for output in session.get_outputs()]
     if not known or outputs != ["direction", "boundary", "certainty"]:
         raise FileFormatError(
-            f"{path}: an ONNX file, but not one of a SegFix network; make one with "
-            "'segfix export'."
+            f"{path}: an ONNX file, but not one of a SegFix network; make one with 'segfix export'."
         )
     return dict(metadata)

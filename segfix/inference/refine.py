@@ -106,7 +106,9 @@ def refine_file(
     if labels.problem:
         raise SegfixError(labels.problem)
     if offsets is None:
-        raise SegfixError(f"{labels.path}: no offset map of that name; run predict-offsets on its image.")
+        raise SegfixError(
+            f"{labels.path}: no offset map of that name; run predict-offsets on its image."
+        )
     path = output_path(out, labels.stem)
     record = {
         "kind": "refined label map",

@@ -26,7 +26,9 @@ def label_colours(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         colorsys.hsv_to_rgb((0.05 + GOLDEN_RATIO * int(k)) % 1, 0.75, 0.6 + 0.4 * (int(k) % 3 == 0))
         for k in known
     ]
-    return np.rint(np.array(colours) * 255).astype(np.uint8)[index.reshape(ids.shape)]
+    table = np.rint(np.array(colours) * 255).astype(np.uint8)
+    drawn: NDArray[np.uint8] = table[index.reshape(ids.shape)]
+    return drawn
 
 
 def overlay(

@@ -36,7 +36,7 @@ class LabelledImage:
     labels: Path
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-        """(H, W, 3) RGB and (H, W) ids; `FileFormatError` where a file is broken or sizes differ."""
+        """(H, W, 3) RGB and (H, W) ids; `FileFormatError` if broken or of different sizes."""
         image, labels = read_image(self.image), read_label_map(self.labels)
         if image.shape[:2] != labels.array.shape[:2]:
             raise FileFormatError(
@@ -129,10 +129,11 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         images = self.sources[rng.choice(len(self.sources), p=self.shares)]
-        image, labels = images[rng.integers(len(images))].read()
+        image, labels = images[int(rng.integers(len(images)))].read()
         frame = self.ignore_frame
         if frame and min(labels.shape) > 4 * frame:
-            image, labels = (array[frame:-frame, frame:-frame] for array in (image, labels))
+            core = np.s_[frame:-frame, frame:-frame]
+            image, labels = image[core], labels[core]
         # What lies just beyond the crop decides the targets at its frame: the kernel reaches
         # over it by its radius, and the distances it meets there are up to 2γ + √2 radii.
         margin = int(2 * self.boundary_width) + 3 * SOBEL_RADIUS

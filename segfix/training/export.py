@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
@@ -134,7 +134,11 @@ def export_onnx(
 
 def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
     """Export with dynamic batch, height and width, and our metadata inside."""
-    dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    dims = {
+        0: torch.export.Dim("batch"),
+        2: torch.export.Dim("height"),
+        3: torch.export.Dim("width"),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -150,7 +154,11 @@ def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
     if program is None:
         raise SegfixError("torch made no ONNX program; update torch and onnxscript.")
     model = program.model_proto
-    del model.metadata_props[:]
+    graph = model.graph
+    # torch notes where each node was traced: half a megabyte, with the paths of this machine.
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        del part.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
     model.producer_name = "segfix"
     onnx.save(model, str(path))

@@ -115,7 +115,9 @@ def fit(
     described = {**metadata, "settings": asdict(settings)}
     network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True
+        network,
+        multi_avg_fn=get_ema_multi_avg_fn(settings.ema),  # type: ignore[no-untyped-call]
+        use_buffers=True,
     )
     optimizer = make_optimizer(network, settings)
     scaler_free = accelerator.mixed_precision != "fp16"
@@ -186,7 +188,9 @@ def fit(
             if evaluate is not None and (step % evaluate_every == 0 or step == settings.steps):
                 scores = evaluate(average.module.eval())
                 started, since = time.perf_counter(), step
-                bar.write(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+                if not bar.disable:
+                    told = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+                    bar.write(f"step {step}: {told}")
                 if log is not None:
                     log.write(step, scores)
             if step % SAVE_EVERY == 0 or step == settings.steps:
@@ -219,7 +223,7 @@ def whole_step() -> Iterator[None]:
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """The optimizer; norms and biases are not decayed."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -258,7 +262,9 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = json.loads(state["described"])
     except Exception as error:
-        raise SegfixError(f"{path}: not the state of a training ({type(error).__name__}).") from error
+        raise SegfixError(
+            f"{path}: not the state of a training ({type(error).__name__})."
+        ) from error
     now = json.loads(json.dumps(described))
     differing = [
         name
@@ -269,8 +275,8 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     ]
     if differing:
         raise SegfixError(
-            f"{path}: made with other settings ({', '.join(differing)}); resume with the same ones, "
-            "or train into another folder."
+            f"{path}: made with other settings ({', '.join(differing)}); resume with the same "
+            "ones, or train into another folder."
         )
     return state
 
@@ -295,6 +301,7 @@ class Log:
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Enter named values of a step."""
         for name, value in values.items():
             self.writer.writerow([step, name, f"{value:.6g}"])
             if self.board is not None:
@@ -302,6 +309,7 @@ class Log:
         self.file.flush()
 
     def close(self) -> None:
+        """Close the files."""
         self.file.close()
         if self.board is not None:
             self.board.close()

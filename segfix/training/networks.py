@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -45,7 +45,7 @@ class SegFixNet(nn.Module):
         if backbone not in BACKBONES:
             raise SegfixError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
         try:
-            self.backbone = timm.create_model(
+            backbone_module: Any = timm.create_model(
                 backbone,
                 pretrained=pretrained,
                 features_only=True,
@@ -59,7 +59,8 @@ class SegFixNet(nn.Module):
                 f"timm can't load ImageNet weights for {backbone} ({type(error).__name__}): they "
                 "are downloaded once; go online, or train without --pretrained."
             ) from error
-        channels = sum(self.backbone.feature_info.channels())
+        self.backbone = backbone_module
+        channels = sum(backbone_module.feature_info.channels())
         self.boundary_head = head(channels, head_channels, 1)
         self.direction_head = head(channels, head_channels, num_directions)
 
@@ -99,5 +100,5 @@ def resized(maps: Tensor, size: torch.Size) -> Tensor:
 
 def normalization(network: SegFixNet) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
-    config = network.backbone.default_cfg
+    config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])

@@ -1,0 +1,372 @@
+"""The commands through click's runner: results, conduct, bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from segfix.cli import main
+from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def run_json(*arguments: object) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run(*arguments, "--json", "-q").stdout)
+    return report
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    return read_label_map(path).array
+
+
+@pytest.fixture
+def offsets(work: Path, tiny_onnx: Path) -> Path:
+    assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
+    return work / "offsets"
+
+
+def test_the_main_job_needs_no_option(work: Path, tiny_onnx: Path) -> None:
+    predicted = run("predict-offsets", "images", "--weights", tiny_onnx)
+    assert predicted.exit_code == 0
+    assert "offsets: 3 written" in predicted.stdout
+    assert "weights tiny on cpu" in predicted.stderr
+    refined = run("refine", "preds", "--offsets")
+    assert refined.exit_code == 0
+    assert "refined: 3 written; 5.00% of the pixels changed" in refined.stdout
+    for stem in "abc":
+        truth = pixels(work / "labels" / f"{stem}.png")
+        assert np.array_equal(pixels(work / "refined" / f"{stem}.png"), truth)
+    scored = run("evaluate", "preds", "labels", "--against", "refined")
+    assert scored.exit_code == 0
+    assert "100.00 (+9.55)" in scored.stdout
+
+
+def test_offsets_may_be_left_out_or_given_before_preds(offsets: Path) -> None:
+    assert run("refine", "preds").exit_code == 0
+    assert run("refine", "--offsets", offsets, "preds", "-o", "other").exit_code == 0
+
+
+def test_a_bare_offsets_option_that_swallows_preds_is_explained(offsets: Path) -> None:
+    result = run("refine", "--offsets", "preds")
+    assert result.exit_code == 2
+    assert "--offsets took 'preds' as its folder; write PREDS first" in " ".join(
+        result.stderr.split()
+    )
+    assert run("refine").exit_code == 2
+
+
+def test_a_second_run_skips_and_overwrite_redoes(offsets: Path, tiny_onnx: Path) -> None:
+    before = (offsets / "a.png").stat().st_mtime_ns
+    again = run_json("predict-offsets", "images", "--weights", tiny_onnx)
+    assert (again["done"], len(again["skipped"])) == ([], 3)
+    assert (offsets / "a.png").stat().st_mtime_ns == before
+    redone = run_json("predict-offsets", "images", "--weights", tiny_onnx, "--overwrite")
+    assert len(redone["done"]) == 3
+
+
+def test_an_interrupted_run_is_completed(offsets: Path, tiny_onnx: Path) -> None:
+    (offsets / "b.png").unlink()
+    report = run_json("predict-offsets", "images", "--weights", tiny_onnx)
+    assert [row["output"] for row in report["done"]] == ["offsets/b.png"]
+    assert report["skipped"] == ["offsets/a.png", "offsets/c.png"]
+
+
+def test_offsets_of_other_weights_are_not_replaced_unasked(offsets: Path) -> None:
+    content = (offsets / "a.png").read_bytes()
+    result = run("predict-offsets", "images")
+    assert result.exit_code == 1
+    assert "--overwrite replaces it" in result.stderr
+    assert (offsets / "a.png").read_bytes() == content
+
+
+def test_one_broken_image_fails_alone(work: Path, tiny_onnx: Path) -> None:
+    whole = (work / "images" / "b.png").read_bytes()
+    (work / "images" / "b.png").write_bytes(whole[: len(whole) // 2])
+    (work / "images" / "text.jpg").write_text("no picture")
+    (work / "images" / "empty.png").write_bytes(b"")
+    result = run("predict-offsets", "images", "--weights", tiny_onnx, "--json", "-q")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [Path(row["output"]).name for row in report["done"]] == ["a.png", "c.png"]
+    assert len(report["failed"]) == 3
+    for text, name in zip(report["failed"], ("b.png", "empty.png", "text.jpg"), strict=True):
+        assert text.startswith(f"images/{name}: ")
+        assert "\n" not in text
+    assert sorted(path.name for path in (work / "offsets").iterdir()) == ["a.png", "c.png"]
+
+
+def test_max_failures_gives_up(work: Path, tiny_onnx: Path) -> None:
+    for number in range(20):
+        (work / "images" / f"a{number}.png").write_bytes(b"")
+    result = run("predict-offsets", "images", "--weights", tiny_onnx, "--max-failures", 2)
+    assert result.exit_code == 1
+    assert "not tried (--max-failures)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("labels of another size", (10, 12), "sizes"),
+        ("no label map", b"text", "not a readable label map"),
+        ("truncated", None, "broken or truncated"),
+    ],
+)
+def test_one_bad_label_map_fails_alone(
+    offsets: Path, name: str, content: tuple[int, int] | bytes | None, reason: str
+) -> None:
+    path = Path("preds/b.png")
+    if content is None:
+        path.write_bytes(path.read_bytes()[:55])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        Image.fromarray(np.zeros(content, np.uint8)).save(path)
+    result = run("refine", "preds")
+    assert result.exit_code == 1
+    assert "2 written, 1 failed" in result.stdout
+    assert "failed: preds/b.png: " in result.stderr
+    if reason != "sizes":
+        assert reason in result.stderr
+    else:
+        assert "12×10" in result.stderr
+        assert "40×24" in result.stderr
+    assert sorted(path.name for path in Path("refined").iterdir()) == ["a.png", "c.png"]
+
+
+def test_an_offset_file_that_is_none_is_named(offsets: Path) -> None:
+    shutil.copy("labels/a.png", offsets / "a.png")
+    result = run("refine", "preds")
+    assert result.exit_code == 1
+    assert "offsets/a.png: a picture, but not an offset map" in result.stderr
+    assert "2 written, 1 failed" in result.stdout
+
+
+def test_a_label_map_without_partner_is_a_failure(offsets: Path) -> None:
+    (offsets / "b.png").unlink()
+    result = run("refine", "preds")
+    assert result.exit_code == 1
+    assert "preds/b.png: no offset map of that name" in result.stderr
+
+
+def test_nothing_paired_shows_two_names_of_each_side(offsets: Path) -> None:
+    for stem in "abc":
+        Path(f"preds/{stem}.png").rename(f"preds/{stem}_mine.png")
+    result = run("refine", "preds")
+    assert result.exit_code == 2
+    for name in ("preds/a_mine.png", "preds/b_mine.png", "offsets/a.png", "offsets/b.png"):
+        assert name in result.stderr
+    assert run("refine", "preds", "--suffix", "_mine").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["predict-offsets", "refine", "targets"])
+def test_missing_and_empty_folders_are_usage_errors(
+    offsets: Path, command: str, tiny_onnx: Path
+) -> None:
+    Path("empty/within").mkdir(parents=True)
+    extra = ("--weights", tiny_onnx) if command == "predict-offsets" else ()
+    missing = run(command, "nowhere", *extra, "-o", "out")
+    assert missing.exit_code == 2
+    assert "nowhere: no such file or folder" in missing.stderr
+    empty = run(command, "empty", *extra, "-o", "out")
+    assert empty.exit_code == 2
+    assert "empty: no " in empty.stderr
+    assert "--recursive" in empty.stderr
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict-offsets", "images", "-o", "images"),
+        ("predict-offsets", "images/a.png", "-o", "images"),
+        ("predict-offsets", "images", "-o", "preds/../images"),
+        ("refine", "preds", "-o", "preds"),
+        ("refine", "preds", "-o", "offsets"),
+        ("targets", "labels", "-o", "labels"),
+    ],
+)
+def test_the_folder_that_is_read_is_never_written(
+    offsets: Path, arguments: tuple[str, ...]
+) -> None:
+    before = Path("images/a.png").read_bytes(), (offsets / "a.png").read_bytes()
+    result = run(*arguments, "--overwrite")
+    assert result.exit_code == 2
+    assert "choose another one with -o" in " ".join(result.stderr.split())
+    assert (Path("images/a.png").read_bytes(), (offsets / "a.png").read_bytes()) == before
+
+
+def test_weights_that_are_none_are_named(work: Path, foreign_onnx: Path) -> None:
+    Path("text.onnx").write_text("no network")
+    for weights, reason in (
+        ("text.onnx", "not a readable ONNX file"),
+        (foreign_onnx, "not one of a SegFix network"),
+        ("nowhere", "no such weights"),
+    ):
+        result = run("predict-offsets", "images", "--weights", weights)
+        assert result.exit_code == 1
+        assert reason in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_device_has_its_own_exit_status(work: Path, tiny_onnx: Path) -> None:
+    for device in ("tensorrt:99", "tpu"):
+        result = run("predict-offsets", "images", "--weights", tiny_onnx, "--device", device)
+        assert result.exit_code == 3
+        assert f"device '{device}'" in result.stderr
+    assert not Path("offsets").exists()
+
+
+def test_recursive_mirrors_the_tree(work: Path, tiny_onnx: Path) -> None:
+    for folder in ("images", "preds"):
+        Path(folder, "town", "day").mkdir(parents=True)
+        shutil.move(f"{folder}/b.png", f"{folder}/town/day/b.png")
+    run("predict-offsets", "images", "--weights", tiny_onnx, "-r")
+    assert read_offset_map(Path("offsets/town/day/b.png")).codes.any()
+    assert run("refine", "preds", "-r").exit_code == 0
+    assert Path("refined/town/day/b.png").is_file()
+    assert Path("refined/a.png").is_file()
+
+
+def test_files_of_one_stem_are_told_apart(work: Path, tiny_onnx: Path) -> None:
+    Image.open("images/a.png").save("images/a.bmp")
+    result = run("predict-offsets", "images", "--weights", tiny_onnx)
+    assert result.exit_code == 1
+    assert "3 written, 1 failed" in result.stdout
+    assert "images/a.png: same stem as a.bmp" in result.stderr
+
+
+def test_hidden_and_foreign_files_are_passed_over(work: Path, tiny_onnx: Path) -> None:
+    Path("images/.DS_Store").write_text("x")
+    Path("images/._a.png").write_text("x")
+    Path("images/notes.txt").write_text("x")
+    assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
+
+
+def test_single_files_are_a_pair_whatever_their_names(work: Path, tiny_onnx: Path) -> None:
+    run("predict-offsets", "images/a.png", "--weights", tiny_onnx)
+    shutil.copy("preds/b.png", "mine.png")
+    assert run("refine", "mine.png", "--offsets", "offsets/a.png").exit_code == 0
+    assert np.array_equal(pixels(Path("refined/mine.png")), pixels(Path("labels/a.png")))
+
+
+def test_the_unwritable_output_is_named(work: Path, tiny_onnx: Path) -> None:
+    Path("offsets").write_text("a file where the folder should be")
+    result = run("predict-offsets", "images", "--weights", tiny_onnx)
+    assert result.exit_code in (1, 2)
+    assert "offsets" in result.stderr
+
+
+def test_label_maps_come_back_in_their_kind(offsets: Path) -> None:
+    ids = pixels(Path("preds/a.png"))
+    palette = Image.fromarray(ids)
+    palette.putpalette([0, 0, 0, 200, 10, 10, 10, 200, 10])
+    palette.save("preds/a.png")
+    Image.fromarray(ids.astype(np.uint16) * 1000).save("preds/b.png")
+    colours = np.stack([ids * 100, ids * 50, 255 - ids], axis=-1)
+    Image.fromarray(colours).save("preds/c.png")
+    assert run("refine", "preds").exit_code == 0
+    truth = pixels(Path("labels/a.png"))
+    with Image.open("refined/a.png") as picture:
+        assert picture.mode == "P"
+        assert (picture.getpalette() or [])[3:9] == [200, 10, 10, 10, 200, 10]
+    assert np.array_equal(pixels(Path("refined/a.png")), truth)
+    assert np.array_equal(pixels(Path("refined/b.png")), truth.astype(np.uint16) * 1000)
+    assert np.array_equal(pixels(Path("refined/c.png"))[..., 0], truth * 100)
+
+
+def test_min_confidence_leaves_unsure_pixels_alone(work: Path) -> None:
+    sectors = np.full((24, 40), 4, np.uint8)
+    confidence = np.where(np.arange(24) < 12, 0.9, 0.3)[:, None] * np.ones((1, 40))
+    moving = np.zeros((24, 40), bool)
+    moving[:, 20:22] = True
+    for stem in "abc":
+        write_offset_map(Path(f"offsets/{stem}.png"), OffsetMap.encode(moving, sectors, confidence))
+    assert run("refine", "preds", "--min-confidence", 0.5).exit_code == 0
+    refined = pixels(Path("refined/a.png"))
+    assert np.array_equal(refined[:12], pixels(Path("labels/a.png"))[:12])
+    assert np.array_equal(refined[12:], pixels(Path("preds/a.png"))[12:])
+
+
+def test_targets_mend_predictions_near_the_truth(work: Path) -> None:
+    assert run("targets", "labels").exit_code == 0
+    assert "already there" in run("targets", "labels").stdout
+    result = run("refine", "preds", "--offsets", "targets", "--scale", 3)
+    assert result.exit_code == 0
+    assert np.array_equal(pixels(Path("refined/a.png")), pixels(Path("labels/a.png")))
+
+
+def test_evaluate_prints_json_with_every_class(work: Path) -> None:
+    report = run_json("evaluate", "preds", "labels", "--against", "truth=labels")
+    scores = report["sets"]["PREDS"]
+    assert scores["class_iou"] == pytest.approx({"1": 20 / 22, "2": 18 / 20})
+    assert scores["miou"] == pytest.approx((20 / 22 + 18 / 20) / 2)
+    assert (scores["f1"], scores["f2"]) == (0, 1), "the boundary is 2 px off"
+    assert report["sets"]["truth"]["miou"] == 1
+    assert report["failed"] == []
+
+
+def test_evaluate_never_scores_a_missing_prediction(work: Path) -> None:
+    Path("preds/b.png").unlink()
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save("preds/c.png")
+    result = run("evaluate", "preds", "labels")
+    assert result.exit_code == 1
+    assert "labels/b.png: no prediction of that name" in result.stderr
+    assert "preds/c.png: 3×3, but its label map labels/c.png is 40×24" in result.stderr
+
+
+def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> None:
+    Image.fromarray(np.full((24, 40), 9, np.uint8)).save("preds/a.png")
+    result = run("evaluate", "preds", "labels")
+    assert "960 pixels predicted as ids that no label map holds" in result.stdout
+
+
+def test_weights_and_doctor_describe_the_shipped_network() -> None:
+    listed = run("weights")
+    assert listed.exit_code == 0
+    assert "hrnet_w18_small (default)" in listed.stdout
+    assert "research-only data" in listed.stdout
+    report = run_json_without_quiet("doctor")
+    assert report["problem"] is None
+    assert report["versions"]["numpy"] == np.__version__
+
+
+def run_json_without_quiet(*arguments: object) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
+    return report
+
+
+def test_doctor_names_what_is_wrong(foreign_onnx: Path) -> None:
+    result = run("doctor", "--weights", foreign_onnx)
+    assert result.exit_code == 1
+    assert "not one of a SegFix network" in result.stderr
+
+
+def test_demo_draws_before_and_after_of_every_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "-q")
+    assert result.exit_code == 0
+    paths = [Path(line) for line in result.stdout.splitlines()]
+    assert [path.stem for path in paths] == ["china", "coffee", "flower"]
+    for path in paths:
+        with Image.open(path) as picture, Image.open(f"demo/images/{path.stem}.jpg") as photograph:
+            assert picture.size == (3 * photograph.width + 16, photograph.height)
+        before = pixels(Path(f"demo/preds/{path.name}"))
+        after = pixels(Path(f"demo/refined/{path.name}"))
+        assert set(np.unique(after)) <= set(np.unique(before))
+        assert 0 < np.mean(before != after) < 0.2
+    assert run("demo", "-q").exit_code == 0, "a second run finds everything done"

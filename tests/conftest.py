@@ -1,0 +1,143 @@
+"""Scenes shared by the tests, read-only, and one profile for all property tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+from PIL import Image
+
+# The same examples on every machine, and no clock: other jobs may run beside the tests.
+settings.register_profile("segfix", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("segfix")
+
+
+@pytest.fixture(scope="session")
+def half_plane() -> NDArray[np.uint8]:
+    """(32, 40): class 1 in columns 0 … 19, class 2 from column 20."""
+    scene = np.ones((32, 40), np.uint8)
+    scene[:, 20:] = 2
+    scene.flags.writeable = False
+    return scene
+
+
+@pytest.fixture(scope="session")
+def disc() -> NDArray[np.uint8]:
+    """(51, 51): class 7 within 17 px of (25, 25), on class 3."""
+    y, x = np.mgrid[:51, :51] - 25
+    scene = np.where(y * y + x * x <= 17 * 17, 7, 3).astype(np.uint8)
+    scene.flags.writeable = False
+    return scene
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> NDArray[np.uint8]:
+    """(24, 24): classes 0 and 1 in cells of one pixel."""
+    y, x = np.mgrid[:24, :24]
+    scene: NDArray[np.uint8] = ((y + x) % 2).astype(np.uint8)
+    scene.flags.writeable = False
+    return scene
+
+
+@pytest.fixture(scope="session")
+def pixel_line() -> NDArray[np.uint8]:
+    """(25, 30): class 2 in row 12, from frame to frame, on class 1."""
+    scene = np.ones((25, 30), np.uint8)
+    scene[12] = 2
+    scene.flags.writeable = False
+    return scene
+
+
+def tiny_network(**metadata: object) -> onnx.ModelProto:
+    """A network that reads its answers from the colours of the photograph.
+
+    Red is the probability of boundary × 255, green the sector × 16, blue the certainty × 255.
+    """
+    nodes = [
+        onnx.helper.make_node("Gather", ["image", name], [f"{name}_plane"], axis=1)
+        for name in ("red", "green", "blue")
+    ]
+    nodes += [
+        onnx.helper.make_node(
+            "BitShift", ["green_plane", "four"], ["direction"], direction="RIGHT"
+        ),
+        onnx.helper.make_node("Identity", ["red_plane"], ["boundary"]),
+        onnx.helper.make_node("Identity", ["blue_plane"], ["certainty"]),
+    ]
+    uint8, int64 = onnx.TensorProto.UINT8, onnx.TensorProto.INT64
+    constants = [
+        onnx.helper.make_tensor(name, int64, [], [channel])
+        for channel, name in enumerate(("red", "green", "blue"))
+    ]
+    constants.append(onnx.helper.make_tensor("four", uint8, [], [4]))
+    graph = onnx.helper.make_graph(
+        nodes,
+        "tiny",
+        [onnx.helper.make_tensor_value_info("image", uint8, ["n", 3, "h", "w"])],
+        [
+            onnx.helper.make_tensor_value_info(name, uint8, ["n", "h", "w"])
+            for name in ("direction", "boundary", "certainty")
+        ],
+        constants,
+    )
+    model = onnx.helper.make_model(
+        graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
+    if metadata:
+        model.metadata_props.add(key="segfix", value=json.dumps(metadata))
+    return model
+
+
+TINY_METADATA = {
+    "kind": "segfix network",
+    "version": 1,
+    "name": "tiny",
+    "backbone": "none",
+    "num_directions": 8,
+    "boundary_width": 5,
+    "data": {},
+    "step": 0,
+    "scores": {},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of `tiny_network`."""
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(tiny_network(**TINY_METADATA), str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def foreign_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file without our metadata."""
+    path = tmp_path_factory.mktemp("onnx") / "foreign.onnx"
+    onnx.save(tiny_network(), str(path))
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder with `images`, `preds` and `labels`: a.png, b.png, c.png in each.
+
+    The predictions' boundary lies 2 px right of the truth. The photographs tell the tiny network
+    to send the columns 20 and 21, which the predictions give to class 1, to the right, to class 2.
+    """
+    monkeypatch.chdir(tmp_path)
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:, 20:22] = (255, 4 * 16, 255)
+    truth = np.ones((24, 40), np.uint8)
+    truth[:, 20:] = 2
+    pred = np.ones((24, 40), np.uint8)
+    pred[:, 22:] = 2
+    for folder, array in (("images", image), ("preds", pred), ("labels", truth)):
+        Path(folder).mkdir()
+        for stem in "abc":
+            Image.fromarray(array).save(Path(folder, f"{stem}.png"))
+    return tmp_path

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import segfix
+from segfix.errors import DeviceError, FileFormatError, SegfixError
+from segfix.inference import model as model_module
+from segfix.inference.model import OffsetModel, available_threads, load
+from segfix.inference.weights import DEFAULT_WEIGHTS, file_digest, find_weights, shipped_weights
+
+
+def test_offsets_hold_direction_and_confidence_of_every_boundary_pixel(tiny_onnx: Path) -> None:
+    image = np.zeros((5, 7, 3), np.uint8)
+    image[1, 2] = (255, 3 * 16, 255)
+    image[2, 2] = (128, 7 * 16, 32)
+    image[3, 3] = (127, 2 * 16, 255)
+    offset_map = load(tiny_onnx).offsets(image)
+    vectors = offset_map.vectors()
+    assert vectors[:, 1, 2].tolist() == [-1, 1]
+    assert vectors[:, 2, 2].tolist() == [1, -1]
+    assert not vectors[:, 3, 3].any(), "a probability below one half is no boundary"
+    assert np.count_nonzero(offset_map.codes) == 2
+    assert offset_map.codes[1, 2] == 1 + 3 + 8 * 7, "full confidence is the highest level"
+    assert offset_map.codes[2, 2] == 1 + 7, "the least confidence there is is level 0"
+    assert offset_map.vectors(min_confidence=0.5)[:, 2, 2].tolist() == [0, 0]
+    assert offset_map.source == {"weights": "tiny", "weights_sha256": file_digest(tiny_onnx)}
+
+
+def test_top_level_names_are_the_library(tiny_onnx: Path) -> None:
+    offset_map = segfix.load(tiny_onnx).offsets(np.zeros((4, 6, 3), np.uint8))
+    labels = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    assert np.array_equal(segfix.refine(labels, offset_map), labels)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 6), np.uint8), np.zeros((4, 6, 4), np.uint8), np.zeros((4, 6, 3))]
+)
+def test_an_array_that_is_no_rgb_image_is_refused(
+    tiny_onnx: Path, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> None:
+    with pytest.raises(ValueError, match="Expected an"):
+        load(tiny_onnx).predict(image)
+
+
+def test_a_file_that_is_no_onnx_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.onnx"
+    path.write_text("no network")
+    with pytest.raises(FileFormatError, match=r"weights\.onnx: not a readable ONNX file"):
+        load(path)
+
+
+def test_an_onnx_file_of_somebody_else_is_named(foreign_onnx: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"foreign\.onnx: an ONNX file, but not one of"):
+        load(foreign_onnx)
+
+
+def test_unknown_weights_are_answered_with_the_names_there_are() -> None:
+    with pytest.raises(SegfixError, match=f"no such weights.*{DEFAULT_WEIGHTS}"):
+        find_weights("resnet")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", ""])
+def test_unknown_devices_are_refused(tiny_onnx: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="expected auto, cpu, cuda"):
+        OffsetModel(tiny_onnx, device)
+
+
+def test_the_provider_obtained_is_compared_with_the_one_asked_for(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # onnxruntime answers a CUDA request on a machine without CUDA with a CPU session.
+    real = model_module.ort.InferenceSession
+
+    def falls_back(path: str, options: object, providers: object) -> object:
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(model_module.ort, "InferenceSession", falls_back)
+    monkeypatch.setattr(
+        model_module.ort,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    with pytest.raises(DeviceError, match="'cuda' isn't available here"):
+        OffsetModel(tiny_onnx, "cuda")
+    monkeypatch.setattr(model_module, "has_nvidia_driver", lambda: True)
+    assert OffsetModel(tiny_onnx, "auto").device == "cpu"
+
+
+def test_two_builds_of_onnxruntime_are_refused_with_the_remedy(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module.importlib.metadata, "version", lambda _: "1.0")
+    with pytest.raises(SegfixError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
+        load(tiny_onnx)
+
+
+def test_threads_are_at_least_one_and_within_the_affinity_mask() -> None:
+    assert 1 <= available_threads() <= 4096
+
+
+def test_the_default_weights_are_shipped_and_run_at_any_size() -> None:
+    assert DEFAULT_WEIGHTS in shipped_weights()
+    model = load()
+    for height, width in ((1, 1), (33, 70), (64, 32)):
+        assert model.offsets(np.zeros((height, width, 3), np.uint8)).codes.shape == (height, width)

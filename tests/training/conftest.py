@@ -1,0 +1,116 @@
+"""A tiny scene, one tiny training on it and its export, shared by the tests of the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from segfix.training import loop
+from segfix.training.export import export_onnx
+from segfix.training.loop import Settings
+from segfix.training.segfix import SegFixSettings, train_segfix
+
+COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210]], np.uint8)
+
+WritePair = Callable[..., None]
+
+
+class Trained(NamedTuple):
+    """A folder that `train_segfix` has filled, and the scores it returned."""
+
+    out: Path
+    scores: dict[str, float]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> Iterator[None]:
+    """Accelerate remembers the first precision of a process and refuses any other."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> NDArray[np.uint8]:
+    """(160, 160) label map of three classes in winding blobs."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(2).random((160, 160)), 6)
+    return np.digitize(noise, np.quantile(noise, [0.4, 0.7])).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def write_pair() -> WritePair:
+    """Write a label map and a photograph, by default each class in its colour."""
+
+    def write(
+        folder: Path, name: str, labels: NDArray[Any], image: NDArray[np.uint8] | None = None
+    ) -> None:
+        for kind, pixels in (
+            ("labels", labels),
+            ("images", COLOURS[labels % 3] if image is None else image),
+        ):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / kind / f"{name}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def data(
+    tmp_path_factory: pytest.TempPathFactory, write_pair: WritePair, blobs: NDArray[np.uint8]
+) -> Path:
+    """A data set of one photograph whose colours show its labels; its size is odd."""
+    folder = tmp_path_factory.mktemp("data")
+    write_pair(folder, "blobs", blobs[:101, :131])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
+    """A tiny training, with every step logged."""
+    out = tmp_path_factory.mktemp("trained")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_EVERY", 1)
+        scores = train_segfix(
+            [(data, 1.0)],
+            out,
+            val=[data],
+            segfix=SegFixSettings(crop_size=64, boundary_width=2),
+            settings=Settings(steps=50, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8),
+            evaluate_every=25,
+            workers=0,
+            device="cpu",
+            quiet=True,
+        )
+    return Trained(out, scores)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained: Trained) -> Path:
+    """`model.safetensors` of that training."""
+    return trained.out / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """Its ONNX file, alone in its folder."""
+    out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
+    return out

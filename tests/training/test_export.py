@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from segfix import inference
+from segfix.errors import FileFormatError, SegfixError
+from segfix.training import export
+from segfix.training.datasets import find_labelled_images
+from segfix.training.export import OffsetNetwork, check_parity, export_onnx, load_checkpoint
+
+OUTPUTS = ["direction", "boundary", "certainty"]
+
+
+@pytest.fixture
+def module(checkpoint: Path) -> OffsetNetwork:
+    network, described = load_checkpoint(checkpoint)
+    return OffsetNetwork(network, described["mean"], described["std"]).eval()
+
+
+@pytest.fixture
+def other_checkpoint(checkpoint: Path, tmp_path: Path) -> Path:
+    """The same network with its sectors renamed."""
+    with safe_open(checkpoint, framework="pt") as file:
+        metadata = file.metadata()
+    weights = load_file(checkpoint)
+    for name in ("direction_head.3.weight", "direction_head.3.bias"):
+        weights[name] = weights[name].roll(1, dims=0)
+    path = tmp_path / "other" / "model.safetensors"
+    path.parent.mkdir()
+    save_file(weights, path, metadata)
+    return path
+
+
+def photographs(data: Path, height: int, width: int, count: int) -> NDArray[np.uint8]:
+    """(count, 3, height, width) cut-outs of the scene the network was trained on."""
+    image = find_labelled_images(data)[0].read()[0]
+    cuts = [image[5 * i : 5 * i + height, 9 * i : 9 * i + width] for i in range(count)]
+    return np.ascontiguousarray(np.stack(cuts).transpose(0, 3, 1, 2))
+
+
+def session(path: Path) -> Any:
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_a_checkpoint_is_loaded_ready_to_predict(checkpoint: Path) -> None:
+    network, metadata = load_checkpoint(checkpoint)
+    assert not network.training
+    assert metadata["kind"] == "segfix"
+    saved = load_file(checkpoint)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("height", "width", "count"), [(64, 96, 1), (45, 70, 2), (33, 31, 2)])
+def test_onnxruntime_agrees_with_torch_at_any_size_and_batch(
+    exported: Path, module: OffsetNetwork, data: Path, height: int, width: int, count: int
+) -> None:
+    image = photographs(data, height, width, count)
+    found = session(exported).run(OUTPUTS, {"image": image})
+    with torch.inference_mode():
+        expected = [output.numpy() for output in module(torch.from_numpy(image))]
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.shape == (count, height, width)
+        assert got.dtype == np.uint8
+        assert wanted.std() > 0
+    assert np.mean(found[0] != expected[0]) <= 0.002
+    for got, wanted in zip(found[1:], expected[1:], strict=True):
+        assert np.abs(got.astype(int) - wanted).max() <= 1
+
+
+def test_inputs_and_outputs_are_bytes_of_any_size(exported: Path) -> None:
+    opened = session(exported)
+    (image,) = opened.get_inputs()
+    assert (image.name, image.type) == ("image", "tensor(uint8)")
+    batch, channels, height, width = image.shape
+    assert channels == 3
+    assert all(isinstance(dimension, str) for dimension in (batch, height, width))
+    assert [(o.name, o.type) for o in opened.get_outputs()] == [
+        (name, "tensor(uint8)") for name in OUTPUTS
+    ]
+
+
+def test_bytes_are_the_rounded_probabilities_of_the_network(
+    module: OffsetNetwork, data: Path
+) -> None:
+    image = torch.from_numpy(photographs(data, 64, 96, 2))
+    mean = torch.tensor(module.mean)[:, None, None]
+    std = torch.tensor(module.std)[:, None, None]
+    with torch.inference_mode():
+        sectors, boundary, certainty = module(image)
+        boundary_logits, direction_logits = module.network((image / 255 - mean) / std)
+    probabilities = direction_logits.double().softmax(dim=1)
+    assert torch.equal(sectors.long(), direction_logits.argmax(dim=1))
+    for found, expected in (
+        (boundary, boundary_logits[:, 0].double().sigmoid()),
+        (certainty, probabilities.amax(dim=1)),
+    ):
+        # Half a byte of rounding, and a little of float32.
+        assert (found / 255 - expected).abs().max() < 0.51 / 255
+
+
+def test_padding_repeats_the_last_row_and_column(module: OffsetNetwork, data: Path) -> None:
+    image = photographs(data, 45, 70, 1)
+    padded = np.pad(image, ((0, 0), (0, 0), (0, 64 - 45), (0, 96 - 70)), mode="edge")
+    with torch.inference_mode():
+        small, large = module(torch.from_numpy(image)), module(torch.from_numpy(padded))
+    for cut, whole in zip(small, large, strict=True):
+        assert torch.equal(cut, whole[:, :45, :70])
+
+
+def test_the_metadata_tells_inference_all_it_needs(
+    exported: Path, checkpoint: Path, data: Path
+) -> None:
+    _, described = load_checkpoint(checkpoint)
+    properties = session(exported).get_modelmeta().custom_metadata_map
+    assert list(properties) == ["segfix"]
+    assert json.loads(properties["segfix"]) == {
+        "kind": "segfix network",
+        "version": 1,
+        "name": "tiny",
+        "backbone": "hrnet_w18_small",
+        "num_directions": 8,
+        "boundary_width": 2,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "data": {str(Path(*data.parts[-2:])): 1.0},
+        "step": 50,
+        "scores": described["scores"],
+        "license": "CC0",
+        "terms": "none",
+    }
+    assert set(described["scores"]) == {"mask_f", "direction_accuracy"}
+
+
+def test_the_file_is_valid_alone_and_free_of_paths(exported: Path, data: Path) -> None:
+    assert [path.name for path in exported.parent.iterdir()] == ["tiny.onnx"]
+    onnx.checker.check_model(str(exported), full_check=True)
+    content = exported.read_bytes()
+    for path in (Path(export.__file__).parents[2], data, exported.parent):
+        assert str(path).encode() not in content
+
+
+def test_inference_loads_the_file_and_predicts_what_torch_does(
+    exported: Path, module: OffsetNetwork, data: Path
+) -> None:
+    model = inference.load(exported, device="cpu")
+    assert model.num_directions == 8
+    assert model.source["weights"] == "tiny"
+    image = photographs(data, 50, 61, 1)
+    offset_map = model.offsets(image[0].transpose(1, 2, 0))
+    with torch.inference_mode():
+        direction, boundary, _ = (output[0].numpy() for output in module(torch.from_numpy(image)))
+    expected = boundary > 127
+    assert 0 < expected.mean() < 1
+    # A probability of one half may round to either side, and a sector be as likely as another.
+    assert np.mean((offset_map.codes > 0) != expected) <= 0.002
+    both = expected & (offset_map.codes > 0)
+    assert np.mean(((offset_map.codes[both] - 1) % 8) != direction[both]) <= 0.002
+
+
+def test_a_text_file_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("not a checkpoint")
+    with pytest.raises(FileFormatError, match="not a safetensors file") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="not a safetensors file") as caught:
+        load_checkpoint(tmp_path / "missing.safetensors")
+    assert str(tmp_path / "missing.safetensors") in str(caught.value)
+
+
+def test_half_a_checkpoint_is_no_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    content = checkpoint.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileFormatError, match="not a safetensors file"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, {"segfix": '{"kind": "semeda"}'}, {"segfix": "no JSON"}]
+)
+def test_safetensors_of_something_else_are_no_checkpoint(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata)
+    with pytest.raises(FileFormatError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "segfix train" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_an_error_in_one_line(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "unfit.safetensors"
+    with safe_open(checkpoint, framework="pt") as file:
+        metadata = file.metadata()
+    weights = load_file(checkpoint)
+    weights["boundary_head.3.weight"] = torch.zeros(2, 256, 1, 1)
+    save_file(weights, path, metadata)
+    with pytest.raises(FileFormatError, match="don't fit hrnet_w18_small") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_parity_accepts_the_own_network_and_refuses_another(
+    exported: Path, checkpoint: Path, other_checkpoint: Path, module: OffsetNetwork
+) -> None:
+    check_parity(module, exported)
+    network, _ = load_checkpoint(other_checkpoint)
+    with pytest.raises(SegfixError, match=r"torch and onnxruntime disagree on .*% of the pixels"):
+        check_parity(OffsetNetwork(network, module.mean, module.std).eval(), exported)
+
+
+@pytest.mark.parametrize("before", [None, b"an earlier export"])
+def test_a_failing_parity_keeps_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exported: Path,
+    other_checkpoint: Path,
+    before: bytes | None,
+) -> None:
+    def write_wrongly(module: object, path: Path, metadata: object) -> None:
+        shutil.copy(exported, path)
+
+    out = tmp_path / "out" / "tiny.onnx"
+    out.parent.mkdir()
+    if before is not None:
+        out.write_bytes(before)
+    monkeypatch.setattr(export, "write_onnx", write_wrongly)
+    with pytest.raises(SegfixError, match="the export is not kept"):
+        export_onnx(other_checkpoint, out)
+    assert {p.name: p.read_bytes() for p in out.parent.iterdir()} == (
+        {} if before is None else {"tiny.onnx": before}
+    )
+
+
+def test_the_name_is_the_stem_unless_given_and_notes_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Path, checkpoint: Path
+) -> None:
+    def copy(module: object, path: Path, metadata: object) -> None:
+        shutil.copy(exported, path)
+
+    monkeypatch.setattr(export, "write_onnx", copy)
+    assert export_onnx(checkpoint, tmp_path / "mine.onnx")["name"] == "mine"
+    metadata = export_onnx(checkpoint, tmp_path / "b.onnx", name="city", notes={"terms": "any"})
+    assert (metadata["name"], metadata["terms"]) == ("city", "any")
+    assert "license" not in metadata

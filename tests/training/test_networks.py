@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from segfix.errors import SegfixError
+from segfix.training.networks import (
+    BACKBONES,
+    HEAD_CHANNELS,
+    SegFixNet,
+    head,
+    normalization,
+)
+
+
+@pytest.mark.parametrize("num_directions", [4, 8, 16])
+def test_logits_have_full_size_and_one_channel_per_sector(num_directions: int) -> None:
+    network = SegFixNet(num_directions=num_directions).eval()
+    for height, width in ((32, 64), (96, 32)):
+        with torch.inference_mode():
+            boundary, direction = network(torch.zeros(2, 3, height, width))
+        assert boundary.shape == (2, 1, height, width)
+        assert direction.shape == (2, num_directions, height, width)
+
+
+def test_heads_take_all_branches_at_strides_4_to_32() -> None:
+    network = SegFixNet().eval()
+    with torch.inference_mode():
+        branches = network.backbone(torch.zeros(1, 3, 64, 96))
+    assert [tuple(b.shape[2:]) for b in branches] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    widths = [b.shape[1] for b in branches]
+    assert widths == [widths[0] * 2**i for i in range(4)]
+    for first in (network.boundary_head[0], network.direction_head[0]):
+        assert isinstance(first, torch.nn.Conv2d)
+        assert first.in_channels == sum(widths) == 15 * widths[0]
+        assert first.out_channels == HEAD_CHANNELS
+
+
+def test_a_head_is_a_perceptron_per_pixel() -> None:
+    perceptron = head(3, 5, 2).eval()
+    pixels = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = perceptron(pixels)
+    assert whole.shape == (1, 2, 4, 4)
+    torch.testing.assert_close(perceptron(pixels[:, :, 1:2, 2:3]), whole[:, :, 1:2, 2:3])
+
+
+def test_both_heads_and_the_backbone_receive_a_gradient() -> None:
+    network = SegFixNet()
+    boundary, direction = network(torch.randn(2, 3, 64, 64))
+    torch.autograd.backward(boundary.square().mean() + direction.square().mean())
+    without = [name for name, p in network.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_normalization_is_what_the_backbone_was_trained_with() -> None:
+    assert normalization(SegFixNet()) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_w19", "resnet18", ""])
+def test_an_unknown_backbone_is_refused_in_one_line_that_lists_the_known(backbone: str) -> None:
+    with pytest.raises(SegfixError) as caught:
+        SegFixNet(backbone)
+    text = str(caught.value)
+    assert text.startswith(f"backbone {backbone!r}: ")
+    assert all(name in text for name in BACKBONES)
+    assert "\n" not in text
+
+
+def test_pretrained_weights_that_cannot_be_had_are_an_error_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        SegfixError, match=r"can't load .* hrnet_w18_small .*--pretrained"
+    ) as caught:
+        SegFixNet(pretrained=True)
+    assert "\n" not in str(caught.value)
