@@ -19,10 +19,10 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-import segmentation_models_pytorch as smp  # type: ignore[import-untyped]
+import segmentation_models_pytorch as smp
 import timm
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

@@ -1,7 +1,7 @@
 """Make the demo's coarse label maps with OpenCV's GrabCut on photographs shrunk eightfold.
 
-    pip install opencv-python-headless
-    python tests/bench/demo_labels.py segfix/demo
+pip install opencv-python-headless
+python tests/bench/demo_labels.py segfix/demo
 """
 
 from __future__ import annotations
@@ -37,9 +37,15 @@ def main(demo: Path) -> None:
             round((y1 - y0) * height),
         )
         cv2.setRNGSeed(0)
-        models = np.zeros((2, 1, 65))
+        background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(
-            np.ascontiguousarray(small), labels, rectangle, *models, 8, cv2.GC_INIT_WITH_RECT
+            np.ascontiguousarray(small),
+            labels,
+            rectangle,
+            background,
+            foreground,
+            8,
+            cv2.GC_INIT_WITH_RECT,
         )
         object_mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
         coarse = Image.fromarray(object_mask.astype(np.uint8))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import segfix
@@ -72,14 +74,14 @@ def test_the_provider_obtained_is_compared_with_the_one_asked_for(
     tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # onnxruntime answers a CUDA request on a machine without CUDA with a CPU session.
-    real = model_module.ort.InferenceSession
+    real = onnxruntime.InferenceSession
 
     def falls_back(path: str, options: object, providers: object) -> object:
         return real(path, options, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr(model_module.ort, "InferenceSession", falls_back)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
     monkeypatch.setattr(
-        model_module.ort,
+        onnxruntime,
         "get_available_providers",
         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
     )
@@ -92,7 +94,7 @@ def test_the_provider_obtained_is_compared_with_the_one_asked_for(
 def test_two_builds_of_onnxruntime_are_refused_with_the_remedy(
     tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module.importlib.metadata, "version", lambda _: "1.0")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
     with pytest.raises(SegfixError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         load(tiny_onnx)
 

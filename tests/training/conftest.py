@@ -13,8 +13,10 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
-from segfix.training import loop
+from segfix.training import loop, segfix
+from segfix.training.datasets import CropDataset
 from segfix.training.export import export_onnx
 from segfix.training.loop import Settings
 from segfix.training.segfix import SegFixSettings, train_segfix
@@ -83,18 +85,24 @@ def data(
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
-    """A tiny training, with every step logged."""
+    """A tiny training on two crops, with every step logged."""
+
+    class TwoCrops(CropDataset):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return super().__getitem__(index % 2)
+
     out = tmp_path_factory.mktemp("trained")
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_EVERY", 1)
+        patch.setattr(segfix, "CropDataset", TwoCrops)
         scores = train_segfix(
             [(data, 1.0)],
             out,
             val=[data],
-            segfix=SegFixSettings(crop_size=64, boundary_width=2),
-            settings=Settings(steps=50, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8),
-            evaluate_every=25,
+            segfix=SegFixSettings(crop_size=64, boundary_width=3),
+            settings=Settings(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8),
+            evaluate_every=30,
             workers=0,
             device="cpu",
             quiet=True,

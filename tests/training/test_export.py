@@ -131,11 +131,11 @@ def test_the_metadata_tells_inference_all_it_needs(
         "name": "tiny",
         "backbone": "hrnet_w18_small",
         "num_directions": 8,
-        "boundary_width": 2,
+        "boundary_width": 3,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "data": {str(Path(*data.parts[-2:])): 1.0},
-        "step": 50,
+        "step": 40,
         "scores": described["scores"],
         "license": "CC0",
         "terms": "none",
@@ -157,7 +157,7 @@ def test_inference_loads_the_file_and_predicts_what_torch_does(
     model = inference.load(exported, device="cpu")
     assert model.num_directions == 8
     assert model.source["weights"] == "tiny"
-    image = photographs(data, 50, 61, 1)
+    image = photographs(data, 99, 130, 1)
     offset_map = model.offsets(image[0].transpose(1, 2, 0))
     with torch.inference_mode():
         direction, boundary, _ = (output[0].numpy() for output in module(torch.from_numpy(image)))

@@ -1,0 +1,166 @@
+"""Ratios against a limit or a peer, measured in one run; prints a table and writes JSON.
+
+    python tests/bench/speed.py [--repeats 5] [--out build/speed.json]
+
+Every line is the median over repeats in which both sides alternate, on one thread where a core
+is meant. The peers are the methods of the released SegFix code, written out here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import io, ndimage
+
+from segfix.formats import Entry, OffsetMap, write_offset_map
+from segfix.geometry import make_targets
+from segfix.inference.batch import Batch
+from segfix.inference.model import load
+from segfix.inference.predict import predict_file
+from segfix.inference.refine import RefineSettings, refine_file
+
+WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
+
+
+def street(seed: int = 0) -> NDArray[np.uint8]:
+    """A label map of smooth regions: the arg-max of blurred noise, 19 classes."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((NUM_CLASSES, HEIGHT // 32, WIDTH // 32))
+    smooth = ndimage.zoom(ndimage.gaussian_filter(noise, (0, 1, 1)), (1, 32, 32), order=1)
+    return np.asarray(smooth.argmax(axis=0), np.uint8)
+
+
+def released_targets(labels: NDArray[np.uint8]) -> None:
+    """A full-size distance transform and two 9×9 convolutions per class."""
+    j, i = np.mgrid[-4:5, -4:5]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kernel = np.nan_to_num(i / (i * i + j * j)).astype(np.float32)
+    for k in np.unique(labels):
+        distance = ndimage.distance_transform_edt(labels == k).astype(np.float32)
+        dx = ndimage.correlate(distance, kernel, mode="constant")
+        dy = ndimage.correlate(distance, kernel.T, mode="constant")
+        np.arctan2(dy, dx)
+
+
+def released_refine(labels: Path, offsets: Path, out: Path) -> None:
+    """.mat file, bilinear grid_sample on the ids, rounding, PNG."""
+    import torch
+    from torch.nn import functional as F
+
+    ids = torch.from_numpy(np.array(Image.open(labels))).float()[None, None]
+    vectors = torch.from_numpy(io.loadmat(offsets)["mat"].astype(np.float32)) * 2
+    y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    grid = torch.stack([x + vectors[..., 1], y + vectors[..., 0]], dim=-1)
+    grid = 2 * grid / torch.tensor([WIDTH - 1, HEIGHT - 1]) - 1
+    found = F.grid_sample(ids, grid[None], padding_mode="border", align_corners=False)
+    Image.fromarray(found[0, 0].round().byte().numpy()).save(out)
+
+
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int
+) -> tuple[float, float]:
+    """Median seconds of both, alternating, after one warm-up each."""
+    ours()
+    theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, taken in zip((ours, theirs), times, strict=True):
+            started = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def bench_targets(repeats: int) -> tuple[float, float]:
+    """Targets of one 2048×1024 label map with 19 classes against the released generator."""
+    labels = street()
+    return compare(lambda: make_targets(labels), lambda: released_targets(labels), repeats)
+
+
+def bench_refine(folder: Path, repeats: int) -> tuple[float, float]:
+    """One label map end to end against the released script."""
+    import torch
+
+    torch.set_num_threads(1)
+    labels = street()
+    targets = make_targets(labels)
+    offset_map = OffsetMap.encode(targets.boundary_map == 1, targets.direction_map)
+    Image.fromarray(np.roll(labels, 2, axis=1)).save(folder / "labels.png")
+    write_offset_map(folder / "offsets.png", offset_map)
+    vectors = np.moveaxis(offset_map.vectors(), 0, -1).astype(np.int32)
+    io.savemat(folder / "offsets.mat", {"mat": vectors}, do_compression=True)
+    pair = Entry(folder / "labels.png", "labels"), Entry(folder / "offsets.png", "offsets")
+    return compare(
+        lambda: refine_file(*pair, folder / "out", RefineSettings(), overwrite=True),
+        lambda: released_refine(
+            folder / "labels.png", folder / "offsets.mat", folder / "released.png"
+        ),
+        repeats,
+    )
+
+
+def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
+    """A folder of eight 1024×512 photographs against bare session.run on ready arrays."""
+    rng = np.random.default_rng(0)
+    model = load(device="cpu")
+    entries, arrays = [], []
+    for number in range(8):
+        noise = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
+        photograph = Image.fromarray(noise).resize((1024, 512), Image.Resampling.BICUBIC)
+        path = folder / f"{number}.jpg"
+        photograph.save(path, quality=95)
+        entries.append(Entry(path, path.stem))
+        arrays.append(np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None]))
+    batch = Batch(entries, lambda e: predict_file(model, e, folder / "o", overwrite=True), "image")
+    return compare(
+        lambda: batch.run(workers=2, quiet=True),
+        lambda: [model.session.run(None, {"image": array}) for array in arrays],
+        repeats,
+    )
+
+
+def bench_help(repeats: int) -> tuple[float, float]:
+    """`segfix --help` against a bare interpreter."""
+    command = Path(sys.executable).with_name("segfix")
+    return compare(
+        lambda: subprocess.run([str(command), "--help"], capture_output=True, check=True),
+        lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
+        repeats,
+    )
+
+
+@click.command()
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/speed.json"))
+def main(repeats: int, out: Path) -> None:
+    """Measure everything."""
+    rows = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        benches: dict[str, Callable[[], tuple[float, float]]] = {
+            "targets / released generator": lambda: bench_targets(repeats),
+            "refine / released script": lambda: bench_refine(folder, repeats),
+            "predict-offsets / bare session.run": lambda: bench_predict(folder, repeats),
+            "segfix --help / bare interpreter": lambda: bench_help(repeats),
+        }
+        for title, bench in benches.items():
+            ours, theirs = bench()
+            rows[title] = {"seconds": ours, "peer_seconds": theirs, "ratio": theirs / ours}
+            print(f"{title:<38} {ours:8.3f} s {theirs:8.3f} s   ×{theirs / ours:.2f}", flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
