@@ -43,13 +43,13 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, "--version", prog_name="segfix")
 def main() -> None:
-    r"""Clean up the boundaries of any segmentation model's label maps.
+    """Clean up the boundaries of any segmentation model's label maps.
 
     \b
     segfix predict-offsets images/             once per folder of photographs
     segfix refine preds/ --offsets offsets/    any model's label maps, as often as you like
     segfix evaluate preds/ labels/ --against refined=refined/
-    """
+    """  # noqa: D301
 
 
 for command in (
