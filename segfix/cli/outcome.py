@@ -54,6 +54,6 @@ def finish(
 def list_failures(failed: list[str], *, as_json: bool) -> None:
     """One line per failure on stderr; all of them are in the JSON."""
     for text in failed[:SHOWN_FAILURES]:
-        click.echo(f"failed: {text}", err=True)
+        click.echo(f"failed: {' '.join(text.splitlines())}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
         click.echo(f"… and {len(failed) - SHOWN_FAILURES} more (--json lists all).", err=True)
