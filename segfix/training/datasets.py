@@ -50,10 +50,13 @@ def find_labelled_images(folder: Path) -> list[LabelledImage]:
     """The pairs of `folder/images` and `folder/labels`.
 
     Raises:
-        PairingError: A folder is missing or empty, or an image has no label map.
+        PairingError: A folder is missing or empty, an image has no label map, or two share one.
     """
     images = list_entries(folder / "images", IMAGE_SUFFIXES, what="images", recursive=True)
     labels = list_entries(folder / "labels", LABEL_SUFFIXES, what="label maps", recursive=True)
+    problems = [entry.problem for entry in (*images, *labels) if entry.problem]
+    if problems:
+        raise PairingError(problems[0])
     found = []
     for pair in pair_entries(images, labels):
         if pair.partner is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -130,7 +131,7 @@ def fit(
         step, scores = state["step"], state["scores"]
         if not scaler_free and accelerator.scaler is not None and state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
-    elif (out / "state.pt").exists():
+    elif any((out / name).exists() for name in ("state.pt", "model.safetensors")):
         raise SegfixError(f"{out}: holds a training already; --resume goes on, -o goes elsewhere.")
     rest = Subset(dataset, range(step * settings.batch_size, settings.steps * settings.batch_size))
     loader = DataLoader(
@@ -190,7 +191,7 @@ def fit(
                 started, since = time.perf_counter(), step
                 if not bar.disable:
                     told = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
-                    bar.write(f"step {step}: {told}")
+                    bar.write(f"step {step}: {told}", file=sys.stderr)
                 if log is not None:
                     log.write(step, scores)
             if step % SAVE_EVERY == 0 or step == settings.steps:

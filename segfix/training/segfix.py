@@ -101,7 +101,7 @@ def train_segfix(
         "ignore_frame": segfix.ignore_frame,
         "mean": list(mean),
         "std": list(std),
-        "data": {str(Path(*folder.parts[-2:])): weight for folder, weight in data},
+        "data": data_shares(data),
     }
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,6 +129,15 @@ def train_segfix(
         evaluate=evaluate if held_out else None,
         **options,
     )
+
+
+def data_shares(data: Sequence[tuple[Path, float]]) -> dict[str, float]:
+    """Data sets by the last two parts of their paths, no more of which need be known."""
+    shares: dict[str, float] = {}
+    for folder, weight in data:
+        name = Path(*folder.resolve().parts[-2:]).as_posix()
+        shares[name] = shares.get(name, 0) + weight
+    return shares
 
 
 def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
