@@ -141,13 +141,14 @@ def class_boundary_f(
         ignore_index: Void is left out of both maps.
 
     Returns:
-        (K, R); NaN for classes in neither map. Mean over images, then over classes, is the score.
+        (K, R); NaN for void and for classes in neither map. Mean over images, then over classes,
+        is the score.
     """
     valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
     scores = np.full((num_classes, len(radii)), np.nan)
     for k in np.union1d(preds[valid], target[valid]):
-        if 0 <= k < num_classes:
-            scores[k] = boundary_f((preds == k) & valid, (target == k) & valid, radii)
+        if 0 <= k < num_classes and k != ignore_index:
+            scores[k] = boundary_f((preds == k) & valid, target == k, radii)
     return scores
 
 

@@ -260,6 +260,21 @@ def test_void_is_left_out_of_both_maps() -> None:
         assert np.all(np.isnan(scores[2]))
 
 
+@pytest.mark.parametrize("void", [0, 2])
+def test_a_prediction_of_void_takes_pixels_from_its_class_but_is_no_class_itself(
+    void: int,
+) -> None:
+    target = np.full((12, 12), 1)
+    target[:, 6:] = 3
+    target[:2] = void
+    preds = target.copy()
+    preds[5:9, 2:5] = void
+    scores = class_boundary_f(preds, target, 4, radii=(1,), ignore_index=void)
+    assert np.isnan(scores[void, 0])
+    assert 0 < scores[1, 0] < 1
+    assert scores[3, 0] == 1
+
+
 def test_ids_outside_the_classes_get_no_score_of_their_own() -> None:
     target = np.array([[0, 0, 1, 1]], np.uint8)
     preds = np.array([[0, 0, 200, 200]], np.uint8)

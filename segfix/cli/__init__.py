@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from segfix.cli.train import train
 from segfix.cli.weights import weights
 from segfix.errors import DeviceError, PairingError, SegfixError
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE = 1, 2, 3
+EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT = 1, 2, 3, 130
 
 
 class Commands(click.Group):
@@ -35,6 +36,15 @@ class Commands(click.Group):
             if isinstance(error, DeviceError):
                 ctx.exit(EXIT_DEVICE)
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
+        except KeyboardInterrupt:
+            click.echo("\nsegfix: interrupted; the same command does the rest.", err=True)
+            ctx.exit(EXIT_INTERRUPT)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            where = error.filename or "output"
+            click.echo(f"segfix: {where}: {error.strerror or error}.", err=True)
+            ctx.exit(EXIT_FAILURE)
 
 
 @click.group(

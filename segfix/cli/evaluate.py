@@ -29,7 +29,7 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Path]:
         """To the name and the folder."""
-        name, _, folder = str(value).rpartition("=")
+        name, _, folder = ("", "", str(value)) if Path(value).exists() else value.partition("=")
         if not Path(folder).exists():
             self.fail(f"{folder}: no such folder.", param, ctx)
         return name or Path(folder).name, Path(folder)
@@ -71,12 +71,18 @@ def evaluate(
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
     from segfix.inference.model import available_threads
 
+    names = ["PREDS", *(name for name, _ in against)]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise click.UsageError(
+            f"two sets are called {twice.pop()!r}: --against NAME=DIR names one."
+        )
     truth = list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive)
     rows, failed = {}, []
     for name, folder in (("PREDS", preds), *against):
         found = list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive)
         scores = evaluate_folder(
-            pair_entries(truth, found, suffixes=suffixes),
+            pair_entries(truth, found, suffixes=suffixes, one_to_one=True),
             ignore_index=ignore_index,
             workers=workers or available_threads(),
             quiet=quiet,
@@ -88,6 +94,13 @@ def evaluate(
         click.echo(json.dumps({"sets": rows, "failed": failed}, indent=2))
     else:
         click.echo(table(rows))
+    first = rows["PREDS"]
+    if first["void"] and len(first["class_iou"]) == 1 and not quiet:
+        click.echo(
+            f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
+            "--void -1",
+            err=True,
+        )
     list_failures(failed, as_json=as_json)
     if failed:
         click.get_current_context().exit(1)
@@ -101,8 +114,11 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     for name, row in rows.items():
         cells = ""
         for key in COLUMNS:
-            delta = "" if row is first else f" ({100 * (row[key] - first[key]):+.2f})"
-            cells += f"{100 * row[key]:.2f}{delta}".rjust(18)
+            cell = "–" if row[key] is None else f"{100 * row[key]:.2f}"
+            # A difference between scores of different images would mean nothing.
+            if row is not first and row["pixels"] == first["pixels"] > 0:
+                cell += f" ({100 * (row[key] - first[key]):+.2f})"
+            cells += cell.rjust(18)
         lines.append(f"{name:<{width}}{cells}{row['images']:>8}")
         if row["pixels_of_absent_classes"]:
             lines.append(

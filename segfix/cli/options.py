@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +14,57 @@ import click
 from segfix.errors import MissingExtraError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A range that NaN and infinity lie outside of."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """To the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Device(click.ParamType[str]):
+    """auto, cpu, cuda or tensorrt, the last two with an optional :N."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """To itself."""
+        if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", str(value)):
+            self.fail(f"{value!r}: expected auto, cpu, cuda, cuda:N or tensorrt.", param, ctx)
+        return str(value)
+
+
+class WeightedFolder(click.ParamType[tuple[Path, float]]):
+    """DIR or DIR:WEIGHT."""
+
+    name = "dir[:weight]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, float]:
+        """To the folder and its weight."""
+        if isinstance(value, tuple):
+            return value
+        folder, weight = str(value), 1.0
+        head, _, tail = folder.rpartition(":")
+        if head and not Path(folder).exists():
+            try:
+                folder, weight = head, float(tail)
+            except ValueError:
+                self.fail(f"{tail!r} is not a weight; write DIR or DIR:WEIGHT.", param, ctx)
+        if not 0 < weight < float("inf"):
+            self.fail(f"the weight of {folder} must be positive.", param, ctx)
+        if not Path(folder).is_dir():
+            self.fail(f"{folder}: no such folder.", param, ctx)
+        return Path(folder), weight
+
 
 any_path = click.Path(path_type=Path)
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -33,6 +86,7 @@ workers = click.option(
 )
 device = click.option(
     "--device",
+    type=Device(),
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
@@ -49,7 +103,7 @@ void = click.option(
     type=int,
     default=255,
     show_default=True,
-    help="Void id of the ground truth: never counted.",
+    help="Void id of the ground truth, never counted; -1: there is none.",
 )
 suffixes = click.option(
     "--suffix",
@@ -87,31 +141,6 @@ def out_folder(default: str) -> Callable[[_Command], _Command]:
     )
 
 
-class WeightedFolder(click.ParamType[tuple[Path, float]]):
-    """DIR or DIR:WEIGHT."""
-
-    name = "dir[:weight]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Path, float]:
-        """To the folder and its weight."""
-        if isinstance(value, tuple):
-            return value
-        folder, weight = str(value), 1.0
-        head, _, tail = folder.rpartition(":")
-        if head and not Path(folder).exists():
-            try:
-                folder, weight = head, float(tail)
-            except ValueError:
-                self.fail(f"{tail!r} is not a weight; write DIR or DIR:WEIGHT.", param, ctx)
-        if not 0 < weight < float("inf"):
-            self.fail(f"the weight of {folder} must be positive.", param, ctx)
-        if not Path(folder).is_dir():
-            self.fail(f"{folder}: no such folder.", param, ctx)
-        return Path(folder), weight
-
-
 @contextmanager
 def missing_extra(extra: str) -> Iterator[None]:
     """Turn a failing import of an optional package into advice."""
@@ -126,6 +155,16 @@ def missing_extra(extra: str) -> Iterator[None]:
 
 def check_folders(source: Path, out: Path, name: str) -> None:
     """Refuse to write into the folder that is read."""
+    if not source.exists():
+        return
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
+
+
+def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse results that would replace an input, however the folders lie in each other."""
+    read = {path.resolve() for path in inputs}
+    for path in results:
+        if path.resolve() in read:
+            raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

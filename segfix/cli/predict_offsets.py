@@ -41,11 +41,16 @@ def predict_offsets(
     """
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch
+    from segfix.inference.batch import Batch, output_path
     from segfix.inference.model import load
     from segfix.inference.predict import predict_file
 
-    entries = list_entries(images, IMAGE_SUFFIXES, what="images", recursive=recursive)
+    entries = list_entries(
+        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+    )
+    options.check_results(
+        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+    )
     model = load(weights, device=device)
     if not quiet:
         click.echo(f"weights {model.metadata['name']} on {model.device}", err=True)

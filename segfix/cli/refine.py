@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+
+
+class Steps(click.IntRange):
+    """A number that may be left out, unless PREDS comes next."""
+
+    def fail(
+        self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
+    ) -> NoReturn:
+        """With advice."""
+        super().fail(f"{message} Write PREDS before --iterate, or give STEPS.", param, ctx)
 
 
 @click.command()
@@ -24,7 +35,7 @@ from segfix.cli.outcome import finish
 @options.out_folder("refined")
 @click.option(
     "--scale",
-    type=click.FloatRange(0, 64),
+    type=options.FiniteRange(0, 64),
     default=2.0,
     show_default=True,
     help="Steps per offset: more for coarse predictions, 1 for strong ones and instance masks; "
@@ -32,7 +43,7 @@ from segfix.cli.outcome import finish
 )
 @click.option(
     "--iterate",
-    type=click.IntRange(0, 1000),
+    type=Steps(0, 1000),
     is_flag=False,
     flag_value=10,
     default=0,
@@ -42,7 +53,7 @@ from segfix.cli.outcome import finish
 )
 @click.option(
     "--min-confidence",
-    type=click.FloatRange(0, 1),
+    type=options.FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Leave pixels alone whose offset is less sure than this.",
@@ -86,12 +97,20 @@ def refine(
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
-    from segfix.inference.batch import Batch
+    from segfix.inference.batch import Batch, output_path
     from segfix.inference.model import available_threads
     from segfix.inference.refine import RefineSettings, refine_file
 
-    entries = list_entries(preds, LABEL_SUFFIXES, what="label maps", recursive=recursive)
-    maps = list_entries(offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive)
+    entries = list_entries(
+        preds, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out, offsets]
+    )
+    maps = list_entries(
+        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
+    )
+    options.check_results(
+        (output_path(out, entry.stem) for entry in entries),
+        (entry.path for entry in (*entries, *maps)),
+    )
     pairs = pair_entries(entries, maps, suffixes=suffixes)
     settings = RefineSettings(scale, iterate, min_confidence)
     summary = Batch(

@@ -42,11 +42,16 @@ def targets(
     """
     options.check_folders(labels, out, "LABELS")
     from segfix.formats import LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch
+    from segfix.inference.batch import Batch, output_path
     from segfix.inference.model import available_threads
     from segfix.inference.predict import target_file
 
-    entries = list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive)
+    entries = list_entries(
+        labels, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out]
+    )
+    options.check_results(
+        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+    )
     summary = Batch(
         entries,
         lambda entry: target_file(

@@ -83,14 +83,14 @@ from segfix.cli import options
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(0, min_open=True),
+    type=options.FiniteRange(0, min_open=True),
     default=2e-3,
     show_default=True,
     help="Peak learning rate.",
 )
 @click.option(
     "--weight-decay",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0),
     default=0.01,
     show_default=True,
     help="Weight decay.",
@@ -104,7 +104,7 @@ from segfix.cli import options
 )
 @click.option(
     "--ema",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=options.FiniteRange(0, 1, max_open=True),
     default=0.999,
     show_default=True,
     help="Decay of the average of the weights that is saved.",

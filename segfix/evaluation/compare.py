@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Scores:
         boundary_sum: (K, R) sum over images of the boundary F-scores.
         boundary_count: (K,) images in which the class occurs in either map.
         images: Number of images.
+        void: Number of void pixels in the label maps.
         failed: One text per failure, which names the file.
     """
 
@@ -38,6 +40,7 @@ class Scores:
     boundary_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, len(RADII))))
     boundary_count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     images: int = 0
+    void: int = 0
     failed: list[str] = field(default_factory=list)
 
     def update(self, preds: NDArray[Any], target: NDArray[Any], ignore_index: int | None) -> None:
@@ -61,6 +64,7 @@ class Scores:
         self.boundary_sum += np.nan_to_num(scores)
         self.boundary_count += ~np.isnan(scores[:, 0])
         self.images += 1
+        self.void += int(valid.size - valid.sum())
 
     def grow(self, num_classes: int) -> None:
         """Make room for this many classes."""
@@ -79,9 +83,10 @@ class Scores:
         self.boundary_sum += other.boundary_sum
         self.boundary_count += other.boundary_count
         self.images += other.images
+        self.void += other.void
 
     def result(self) -> dict[str, Any]:
-        """The numbers, in [0, 1]; JSON-ready.
+        """The numbers, in [0, 1], None where nothing counts; JSON-ready.
 
         mIoU over the classes present in the labels, from counts summed over the set; boundary F
         as mean over images, then over the classes present in either map.
@@ -91,13 +96,14 @@ class Scores:
         f_scores = self.boundary_sum[seen] / self.boundary_count[seen, None]
         present = np.flatnonzero(~np.isnan(iou))
         total = int(self.confusion.sum())
-        mean_f = f_scores.mean(axis=0) if seen.any() else np.zeros(len(RADII))
+        means = f_scores.mean(axis=0).tolist() if seen.any() else [None] * len(RADII)
         return {
             "images": self.images,
-            "miou": float(iou[present].mean()) if len(present) else 0.0,
-            "pixel_accuracy": float(np.trace(self.confusion) / max(total, 1)),
-            **{f"f{radius}": float(f) for radius, f in zip(RADII, mean_f, strict=True)},
+            "miou": float(iou[present].mean()) if total else None,
+            "pixel_accuracy": float(np.trace(self.confusion) / total) if total else None,
+            **{f"f{radius}": mean for radius, mean in zip(RADII, means, strict=True)},
             "pixels": total,
+            "void": self.void,
             "pixels_of_absent_classes": int(np.delete(self.confusion, present, axis=1).sum()),
             "class_iou": {int(k): float(iou[k]) for k in present},
         }
@@ -135,7 +141,11 @@ def evaluate_folder(
     total = Scores()
     with ThreadPoolExecutor(workers) as pool:
         bar = tqdm(
-            pool.map(score, pairs), total=len(pairs), unit="image", desc=title, disable=quiet
+            pool.map(score, pairs),
+            total=len(pairs),
+            unit="image",
+            desc=title,
+            disable=quiet or sys.stderr is None,
         )
         for scores in bar:
             total.merge(scores)

@@ -36,15 +36,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         The path to write to. Whatever happens, `path` is its old self or the whole new file.
+
+    Raises:
+        FileFormatError: The file can't be written; the message names it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Short, since names have at most 255 bytes; unique, since threads write side by side.
     temporary = path.with_name(f".{path.stem[:20]}.{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be written ({error.strerror or error}).") from error
 
 
 @contextmanager

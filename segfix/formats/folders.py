@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segfix.errors import PairingError
@@ -36,11 +36,13 @@ class Entry:
         path: The file.
         stem: Its path below the folder, without the file name ending, with "/" on every system.
         problem: Why it can't be worked on, if so.
+        chosen: Whether the user named this very file, not its folder.
     """
 
     path: Path
     stem: str
     problem: str | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class Pair:
 
 
 def list_entries(
-    source: Path, suffixes: Sequence[str], *, what: str, recursive: bool = False
+    source: Path,
+    suffixes: Sequence[str],
+    *,
+    what: str,
+    recursive: bool = False,
+    leave_out: Sequence[Path] = (),
 ) -> list[Entry]:
     """List the files of a folder, or the one file given, sorted by name.
 
@@ -63,18 +70,19 @@ def list_entries(
         source: A folder or a file.
         suffixes: File name endings to take, in lower case.
         what: What the files are ("images"), for messages.
-        recursive: Whether to go into folders within.
+        recursive: Whether to go into folders within, links to folders included.
+        leave_out: Folders within that are not entered: where results go.
 
     Raises:
         PairingError: `source` doesn't exist or holds no such file.
     """
     if source.is_file():
-        return [Entry(source, source.stem)]
+        return [Entry(source, source.stem, chosen=True)]
     if not source.is_dir():
         raise PairingError(f"{source}: no such file or folder.")
     first: dict[str, Path] = {}
     entries = []
-    for path in _walk(source, recursive):
+    for path in _walk(source, recursive, {folder.resolve() for folder in leave_out}):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         stem = path.relative_to(source).with_suffix("").as_posix()
@@ -90,9 +98,17 @@ def list_entries(
     return entries
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
+def _walk(folder: Path, recursive: bool, leave_out: set[Path]) -> Iterator[Path]:
+    seen = {folder.resolve()} | leave_out
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        within = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        folders.clear()
+        for name in within:
+            # Links may lead to a folder twice, or round in circles.
+            real = Path(parent, name).resolve()
+            if real not in seen:
+                seen.add(real)
+                folders.append(name)
         for name in sorted(names):
             path = Path(parent, name)
             if path.is_file():
@@ -100,7 +116,11 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def pair_entries(
-    entries: Sequence[Entry], partners: Sequence[Entry], *, suffixes: Sequence[str] = ()
+    entries: Sequence[Entry],
+    partners: Sequence[Entry],
+    *,
+    suffixes: Sequence[str] = (),
+    one_to_one: bool = False,
 ) -> list[Pair]:
     """Find each entry's partner: by equal stems, else by stems equal without known suffixes.
 
@@ -108,12 +128,15 @@ def pair_entries(
         entries: Files of one folder.
         partners: Files of the other folder.
         suffixes: Stem endings to pass over besides `KNOWN_SUFFIXES`.
+        one_to_one: Whether two entries may not share a partner.
 
     Returns:
-        One pair per entry, in their order.
+        One pair per entry, in their order; an entry that several partners fit gets none, and a
+        problem that says so.
 
     Raises:
-        PairingError: Nothing is paired; the message shows two names from each side.
+        PairingError: Nothing is paired; the message shows two names from each side. Or two
+            entries share a partner though `one_to_one`.
 
     Example:
         >>> left = [Entry(Path("a_leftImg8bit.png"), "a_leftImg8bit")]
@@ -121,18 +144,32 @@ def pair_entries(
         >>> pair_entries(left, right)[0].partner.stem
         'a_pred'
     """
-    # A single file on each side is a pair, whatever the names: the user has chosen both.
-    if len(entries) == len(partners) == 1:
+    # Two files that the user named are a pair, whatever their names.
+    if len(entries) == len(partners) == 1 and entries[0].chosen and partners[0].chosen:
         return [Pair(entries[0], partners[0])]
     by_stem = {entry.stem: entry for entry in reversed(partners)}
-    by_core: dict[str, Entry | None] = {}
+    by_core: dict[str, list[Entry]] = {}
     for entry in by_stem.values():
-        core = _core(entry.stem, suffixes)
-        by_core[core] = None if core in by_core else entry
-    pairs = [
-        Pair(entry, by_stem.get(entry.stem) or by_core.get(_core(entry.stem, suffixes)))
-        for entry in entries
-    ]
+        by_core.setdefault(_core(entry.stem, suffixes), []).append(entry)
+    pairs, owners = [], dict[Path, Entry]()
+    for entry in entries:
+        fitting = by_core.get(_core(entry.stem, suffixes), [])
+        partner = by_stem.get(entry.stem) or next(iter(fitting), None)
+        if entry.stem not in by_stem and len(fitting) > 1:
+            problem = (
+                f"{entry.path}: {fitting[0].path} and {fitting[1].path} both fit; keep one kind "
+                "of file in the folder."
+            )
+            pairs.append(Pair(replace(entry, problem=problem), None))
+            continue
+        if partner is not None and one_to_one:
+            owner = owners.setdefault(partner.path, entry)
+            if owner is not entry:
+                raise PairingError(
+                    f"{owner.path} and {entry.path} both belong to {partner.path}; keep one kind "
+                    "of file in the folder."
+                )
+        pairs.append(Pair(entry, partner))
     if not any(pair.partner for pair in pairs):
         raise PairingError(
             "no file has a partner: "

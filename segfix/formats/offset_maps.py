@@ -30,7 +30,7 @@ class OffsetMap:
         codes: (H, W) uint8: 0 interior, otherwise 1 + direction + m · level.
         num_directions: m.
         boundary_width: γ the directions were trained with, pixels.
-        lowest_confidence: t0, the confidence at which level 0 begins.
+        lowest_confidence: t0 in [0, 1], the confidence at which level 0 begins.
         num_levels: L; level = floor(L · (c - t0) / (1 - t0)), at most L - 1.
         confidence: What c is, in words.
         source: What made the map (network and digest, label map, …) and with which settings.
@@ -63,7 +63,7 @@ class OffsetMap:
             direction_map: (H, W) uint8 sectors; where undefined (255) the pixel becomes interior.
             confidence_map: (H, W) in [0, 1], or one number for all.
             num_directions: m, one of 4, 8, 16.
-            lowest_confidence: t0 in [0, 1).
+            lowest_confidence: t0 in [0, 1].
             num_levels: L, with 1 + m · L ≤ 256.
             metadata: The other attributes of the class.
 
@@ -80,7 +80,8 @@ class OffsetMap:
                 "Expected 1 + num_directions · num_levels to be at most 256 but got "
                 f"{1 + num_directions * num_levels}."
             )
-        share = (np.asarray(confidence_map) - lowest_confidence) / (1 - lowest_confidence)
+        span = 1 - lowest_confidence
+        share = (np.asarray(confidence_map) - lowest_confidence) / (span or 1)
         levels = np.clip(np.floor(num_levels * share), 0, num_levels - 1).astype(np.uint8)
         codes = 1 + direction_map + np.uint8(num_directions) * levels
         codes = np.where(boundary_mask & (direction_map != UNDEFINED), codes, 0).astype(np.uint8)
@@ -100,7 +101,6 @@ class OffsetMap:
         bold[1 : 1 + self.num_directions * self.num_levels] = np.repeat(
             floors + 1e-9 >= min_confidence, self.num_directions
         )
-        # Level 0 holds everything from t0 upwards: it goes only when more than t0 is asked for.
         return bold[self.codes]
 
     def direction_map(self) -> NDArray[np.uint8]:
@@ -130,6 +130,13 @@ def colour_wheel(num_directions: int, num_levels: int) -> bytes:
     return bytes(np.rint(np.array(colours) * 255).astype(np.uint8))
 
 
+def is_colour_wheel(palette: bytes, offset_map: OffsetMap) -> bool:
+    """Whether a palette gives each code its own colour; it may end early or late."""
+    wheel = colour_wheel(offset_map.num_directions, offset_map.num_levels)
+    length = min(len(palette), len(wheel))
+    return palette[:length] == wheel[:length]
+
+
 def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:
     """What the file says about the map beside its pixels; JSON-ready."""
     metadata = asdict(offset_map)
@@ -153,8 +160,8 @@ def read_offset_map(path: Path) -> OffsetMap:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
     with open_picture(path, "offset map") as picture:
-        text = picture.info.get(RECORD_KEY)
         codes = np.array(picture)
+        text, palette = picture.info.get(RECORD_KEY), picture.getpalette() or []
     try:
         record = json.loads(text or "")
         if record["kind"] != "offset map":
@@ -174,9 +181,11 @@ def read_offset_map(path: Path) -> OffsetMap:
             and type(offset_map.num_directions) is type(offset_map.num_levels) is int
             and offset_map.num_directions in NUM_DIRECTIONS
             and offset_map.boundary_width > 0
-            and 0 <= offset_map.lowest_confidence < 1
+            and 0 <= offset_map.lowest_confidence <= 1
             and 1 < most <= 256
             and int(codes.max(initial=0)) < most
+            # Programs that shrink PNG files may have renumbered the codes.
+            and is_colour_wheel(bytes(palette), offset_map)
         )
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise FileFormatError(

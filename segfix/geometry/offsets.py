@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,12 +65,14 @@ def apply_offsets(
         offset is (0, 0) keep theirs.
 
     Raises:
-        ValueError: The two maps differ in height or width.
+        ValueError: The two maps differ in height or width, or `scale` is not finite.
 
     Example:
         >>> apply_offsets(np.array([[1, 1, 2, 2]]), np.array([[[0, 0, 0, 0]], [[0, 0, -1, 1]]]))
         array([[1, 1, 1, 2]])
     """
+    if not math.isfinite(scale):
+        raise ValueError(f"Expected a finite scale but got {scale}.")
     rows, cols, moving = _moving_pixels(label_map, offset_map)
     # A float factor, or products beyond 127 would wrap around in int8.
     dy, dx = (np.rint(float(scale) * offset_map[axis][moving]).astype(np.intp) for axis in (0, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Batch(Generic[_Job]):
         summary = Summary()
         waiting = iter(self.jobs)
         running: dict[Future[dict[str, Any]], None] = {}
-        bar = tqdm(total=len(self.jobs), unit=self.unit, disable=quiet)
+        bar = tqdm(total=len(self.jobs), unit=self.unit, disable=quiet or sys.stderr is None)
         with bar, ThreadPoolExecutor(workers) as pool:
             while True:
                 full = max_failures is not None and len(summary.failed) >= max_failures
@@ -97,6 +98,8 @@ def collect(future: Future[dict[str, Any]], summary: Summary) -> None:
         summary.skipped.append(str(skipped))
     except SegfixError as error:
         summary.failed.append(str(error))
+    except MemoryError:
+        summary.failed.append("out of memory; use smaller pictures or fewer --workers.")
     except OSError as error:
         summary.failed.append(f"{error.filename or 'input/output'}: {error.strerror or error}.")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
+import io
 import json
 import os
 import threading
@@ -26,6 +28,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+OUTPUTS = ["direction", "boundary", "certainty"]
 CONFIDENCE = "probability of boundary × probability of the direction"
 
 
@@ -72,8 +75,16 @@ class OffsetModel:
                 f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}."
             )
         batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-        with self._lock:
-            outputs = self.session.run(["direction", "boundary", "certainty"], {"image": batch})
+        try:
+            with self._lock:
+                outputs = self.session.run(OUTPUTS, {"image": batch})
+        except Exception as error:
+            # onnxruntime's exceptions have no common base but Exception.
+            reason = str(error).partition("\n")[0]
+            raise SegfixError(
+                f"the network failed on a picture of {image.shape[1]}×{image.shape[0]} ({reason}); "
+                "with too little memory, use smaller pictures."
+            ) from error
         return tuple(output[0] for output in outputs)
 
     def offsets(self, image: NDArray[np.uint8]) -> OffsetMap:
@@ -151,6 +162,7 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Failures are reported by us, in one line.
     options.log_severity_level = 4
+    ort.set_default_logger_severity(4)
     for attempt in tries:
         provider = PROVIDERS[attempt]
         if provider not in ort.get_available_providers():
@@ -161,7 +173,9 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
             if attempt == "cuda":
                 choices[0][1]["cudnn_conv_algo_search"] = "HEURISTIC"
         try:
-            session = ort.InferenceSession(str(path), options, providers=choices)
+            # onnxruntime prints its fallback to stdout, where our results go.
+            with contextlib.redirect_stdout(io.StringIO()):
+                session = ort.InferenceSession(str(path), options, providers=choices)
         except Exception as error:
             # onnxruntime's exceptions have no common base but Exception.
             if attempt != "cpu" and is_onnx(path):
@@ -173,9 +187,8 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
         if session.get_providers()[0] == provider:
             return session, attempt if attempt == "cpu" else f"{attempt}:{index or 0}"
     raise DeviceError(
-        f"device {device!r} isn't available here (onnxruntime offers: "
-        f"{', '.join(ort.get_available_providers())}); check with 'segfix doctor', or use "
-        "--device cpu."
+        f"device {device!r} isn't available here: no such GPU, or its libraries don't load; "
+        "pip install 'segfix-refine[cuda]' brings CUDA's, --device cpu does without."
     )
 
 
@@ -232,11 +245,15 @@ def read_metadata(session: Any, path: Path) -> dict[str, Any]:
             and metadata["num_directions"] in NUM_DIRECTIONS
             and metadata["boundary_width"] > 0
             and isinstance(metadata["name"], str)
+            and isinstance(metadata["backbone"], str)
+            and isinstance(metadata["step"], int)
+            and isinstance(metadata["data"], dict)
+            and isinstance(metadata["scores"], dict)
         )
     except (TypeError, ValueError, KeyError):
         known = False
-    outputs = [output.name for output in session.get_outputs()]
-    if not known or outputs != ["direction", "boundary", "certainty"]:
+    names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
+    if not known or names != ["image", *OUTPUTS]:
         raise FileFormatError(
             f"{path}: an ONNX file, but not one of a SegFix network; make one with 'segfix export'."
         )

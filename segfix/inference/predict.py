@@ -42,7 +42,11 @@ def predict_file(
     path = output_path(out, image.stem)
     source = {**model.source, "image": content_digest(image.path)}
     check_output(path, {"source": source}, ("source",), overwrite)
-    offset_map = replace(model.offsets(read_image(image.path)), source=source)
+    pixels = read_image(image.path)
+    try:
+        offset_map = replace(model.offsets(pixels), source=source)
+    except SegfixError as error:
+        raise SegfixError(f"{image.path}: {error}") from error
     return write_row(image.path, path, offset_map)
 
 
@@ -76,6 +80,7 @@ def target_file(
         targets.boundary_map == 1,
         targets.direction_map,
         num_directions=num_directions,
+        lowest_confidence=1.0,
         num_levels=1,
         boundary_width=boundary_width,
         source=source,

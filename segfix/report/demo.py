@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -33,7 +32,7 @@ def run_demo(
     """Predict offsets, refine, and draw before and after.
 
     Args:
-        out: Folder that receives `images/`, `preds/`, `offsets/`, `refined/` and `overlays/`.
+        out: Folder that receives `offsets/`, `refined/` and `overlays/`.
         device: See `segfix.load`.
         overwrite: Whether to replace results that exist.
         quiet: No progress bars.
@@ -45,11 +44,9 @@ def run_demo(
         SegfixError: A file could not be made.
     """
     source = Path(__file__).parents[1] / "demo"
-    for kind in ("images", "preds"):
-        shutil.copytree(source / kind, out / kind, dirs_exist_ok=True)
+    images = list_entries(source / "images", IMAGE_SUFFIXES, what="images")
+    preds = list_entries(source / "preds", LABEL_SUFFIXES, what="label maps")
     model = load(device=device)
-    images = list_entries(out / "images", IMAGE_SUFFIXES, what="images")
-    preds = list_entries(out / "preds", LABEL_SUFFIXES, what="label maps")
     settings = RefineSettings(scale=DEMO_SCALE)
     offsets_out, refined_out = out / "offsets", out / "refined"
     predicted = Batch(
@@ -73,7 +70,9 @@ def run_demo(
             read_image(pair.entry.path), read_label_map(pair.partner.path).ids(), after
         )
         path = out / "overlays" / f"{pair.entry.stem}.png"
+        drawn.append(path)
+        if path.exists() and not overwrite:
+            continue
         with atomic_path(path) as temporary:
             Image.fromarray(panels).save(temporary)
-        drawn.append(path)
     return drawn

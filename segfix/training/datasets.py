@@ -58,9 +58,10 @@ def find_labelled_images(folder: Path) -> list[LabelledImage]:
     if problems:
         raise PairingError(problems[0])
     found = []
-    for pair in pair_entries(images, labels):
+    for pair in pair_entries(images, labels, one_to_one=True):
         if pair.partner is None:
-            raise PairingError(f"{pair.entry.path}: no label map in {folder / 'labels'}.")
+            missing = f"{pair.entry.path}: no label map in {folder / 'labels'}."
+            raise PairingError(pair.entry.problem or missing)
         found.append(LabelledImage(pair.entry.path, pair.partner.path))
     return found
 

@@ -22,6 +22,16 @@ from segfix.training.networks import STRIDE, SegFixNet
 from segfix.training.segfix import normalized
 
 OPSET = 18
+KEPT_METADATA = (
+    "backbone",
+    "num_directions",
+    "boundary_width",
+    "mean",
+    "std",
+    "data",
+    "step",
+    "scores",
+)
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = 0.002
 """Share of pixels whose sector, or probability by more than a byte, may differ."""
@@ -85,7 +95,8 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
             f"{path}: not a safetensors file ({error}); expected the model.safetensors of "
             "'segfix train'."
         ) from error
-    if not isinstance(metadata, dict) or metadata.get("kind") != "segfix":
+    known = isinstance(metadata, dict) and metadata.get("kind") == "segfix"
+    if not known or not metadata.keys() >= set(KEPT_METADATA):
         raise FileFormatError(
             f"{path}: a safetensors file, but not of a SegFix network; expected the "
             "model.safetensors of 'segfix train --loss segfix'."
@@ -118,12 +129,11 @@ def export_onnx(
     """
     network, described = load_checkpoint(checkpoint)
     module = OffsetNetwork(network, described["mean"], described["std"]).eval()
-    keep = ("backbone", "num_directions", "boundary_width", "mean", "std", "data", "step", "scores")
     metadata = {
         "kind": "segfix network",
         "version": 1,
         "name": name or out.stem,
-        **{key: described[key] for key in keep},
+        **{key: described[key] for key in KEPT_METADATA},
         **(notes or {}),
     }
     with atomic_path(out) as temporary:

@@ -162,7 +162,12 @@ def fit(
                 },
             )
 
-    bar = tqdm(total=settings.steps, initial=step, unit="step", disable=quiet or not main)
+    bar = tqdm(
+        total=settings.steps,
+        initial=step,
+        unit="step",
+        disable=quiet or not main or sys.stderr is None,
+    )
     started, since = time.perf_counter(), step
     network.train()
     try:
@@ -198,6 +203,13 @@ def fit(
                 save()
     except KeyboardInterrupt:
         save()
+        raise
+    except Exception as error:
+        save()
+        # A loader's process hands over its error as text, with the traceback in it.
+        reason = str(error).rpartition("segfix.errors.")[2].partition(": ")[2].strip()
+        if isinstance(error, SegfixError) and reason:
+            raise SegfixError(reason) from error
         raise
     finally:
         bar.close()

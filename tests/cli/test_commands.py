@@ -12,8 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import segfix.cli as main_module
 from segfix.cli import main
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
+from segfix.inference import model as model_module
+
+DEMO = Path(main_module.__file__).parents[1] / "demo"
 
 
 def run(*arguments: object) -> Result:
@@ -222,10 +226,12 @@ def test_weights_that_are_none_are_named(work: Path, foreign_onnx: Path) -> None
 
 
 def test_a_missing_device_has_its_own_exit_status(work: Path, tiny_onnx: Path) -> None:
-    for device in ("tensorrt:99", "tpu"):
-        result = run("predict-offsets", "images", "--weights", tiny_onnx, "--device", device)
-        assert result.exit_code == 3
-        assert f"device '{device}'" in result.stderr
+    arguments = ("predict-offsets", "images", "--weights", tiny_onnx, "--device")
+    result = run(*arguments, "tensorrt:99")
+    assert result.exit_code == 3
+    assert "device 'tensorrt:99'" in result.stderr
+    assert result.stdout == ""
+    assert run(*arguments, "tpu").exit_code == 2
     assert not Path("offsets").exists()
 
 
@@ -363,10 +369,120 @@ def test_demo_draws_before_and_after_of_every_photograph(
     paths = [Path(line) for line in result.stdout.splitlines()]
     assert [path.stem for path in paths] == ["china", "coffee", "flower"]
     for path in paths:
-        with Image.open(path) as picture, Image.open(f"demo/images/{path.stem}.jpg") as photograph:
+        with (
+            Image.open(path) as picture,
+            Image.open(DEMO / f"images/{path.stem}.jpg") as photograph,
+        ):
             assert picture.size == (3 * photograph.width + 16, photograph.height)
-        before = pixels(Path(f"demo/preds/{path.name}"))
+        before = pixels(DEMO / "preds" / path.name)
         after = pixels(Path(f"demo/refined/{path.name}"))
         assert set(np.unique(after)) <= set(np.unique(before))
         assert 0 < np.mean(before != after) < 0.2
     assert run("demo", "-q").exit_code == 0, "a second run finds everything done"
+
+
+@pytest.mark.parametrize("option", ["--scale", "--min-confidence"])
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_numbers_that_are_none_are_refused(offsets: Path, option: str, number: str) -> None:
+    assert run("refine", "preds", option, number).exit_code == 2
+    assert not Path("refined").exists()
+
+
+def test_offsets_from_ground_truth_are_fully_confident(work: Path) -> None:
+    run("targets", "labels")
+    assert run("refine", "preds", "--offsets", "targets", "--min-confidence", 1).exit_code == 0
+    assert (pixels(Path("refined/a.png")) != pixels(Path("preds/a.png"))).any()
+
+
+def test_a_second_recursive_run_does_not_read_its_own_results(work: Path, tiny_onnx: Path) -> None:
+    for command in (
+        ("predict-offsets", ".", "--weights", tiny_onnx),
+        ("targets", "."),
+    ):
+        for _ in range(2):
+            assert run(*command, "-r", "-o", "results").exit_code == 0
+        assert not Path("results/results").exists()
+        shutil.rmtree("results")
+
+
+def test_results_never_replace_inputs_in_folders_within(offsets: Path) -> None:
+    Path("preds/in/in").mkdir(parents=True)
+    for path in ("preds/in/a.png", "preds/in/in/a.png"):
+        shutil.copy("preds/a.png", path)
+    shutil.copytree("offsets", "offsets/in")
+    # The result for preds/in/in/a.png would be preds/in/a.png, which is read as well.
+    result = run("refine", "preds/in", "-r", "-o", "preds", "--overwrite")
+    assert result.exit_code == 2
+    assert "preds/in/a.png would replace an input" in " ".join(result.stderr.split())
+    assert Path("preds/in/a.png").read_bytes() == Path("preds/a.png").read_bytes()
+
+
+def test_evaluate_refuses_two_sets_of_one_name(work: Path) -> None:
+    result = run("evaluate", "preds", "labels", "--against", "x=labels", "--against", "x=preds")
+    assert result.exit_code == 2
+    assert "two sets are called 'x'" in result.stderr
+    assert run("evaluate", "preds", "labels", "--against", "PREDS=labels").exit_code == 2
+
+
+def test_evaluate_gives_no_difference_between_different_images(work: Path) -> None:
+    shutil.copytree("labels", "part")
+    Path("part/a.png").unlink()
+    result = run("evaluate", "preds", "labels", "--against", "part")
+    assert result.exit_code == 1
+    assert "(+" not in result.stdout
+
+
+def test_evaluate_accepts_folders_with_an_equals_sign(work: Path) -> None:
+    shutil.copytree("labels", "scale=2")
+    for against in ("scale=2", "mine=scale=2"):
+        assert run("evaluate", "preds", "labels", "--against", against).exit_code == 0
+
+
+def test_masks_of_0_and_255_get_advice_on_void(work: Path) -> None:
+    for folder in ("preds", "labels"):
+        for stem in "abc":
+            ids = pixels(Path(folder, f"{stem}.png"))
+            Image.fromarray(np.where(ids == 2, 255, 0).astype(np.uint8)).save(
+                f"{folder}/{stem}.png"
+            )
+    assert "--void -1" in run("evaluate", "preds", "labels").stderr
+    scored = run("evaluate", "preds", "labels", "--void", "-1")
+    assert "--void -1" not in scored.stderr
+    assert "90.45" in scored.stdout
+
+
+def test_demo_leaves_the_files_of_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Path("images/coffee.jpg").write_text("mine")
+    assert run("demo", "-o", ".", "-q").exit_code == 0
+    assert Path("images/coffee.jpg").read_text() == "mine"
+
+
+def test_a_network_that_fails_fails_one_picture(
+    work: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save("images/b.png")
+    real = model_module.OffsetModel.__init__
+
+    def fails_at_thirty(self: Any, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        session = self.session
+
+        class Session:
+            def run(self, names: list[str], feed: dict[str, Any]) -> Any:
+                if feed["image"].shape[2] == 30:
+                    raise RuntimeError("Failed to allocate memory\nand much more")
+                return session.run(names, feed)
+
+        self.session = Session()
+
+    monkeypatch.setattr(model_module.OffsetModel, "__init__", fails_at_thirty)
+    result = run("predict-offsets", "images", "--weights", tiny_onnx)
+    assert result.exit_code == 1
+    assert "2 written, 1 failed" in result.stdout
+    assert "images/b.png: the network failed on a picture of 30×30 (Failed to allocate" in (
+        result.stderr
+    )

@@ -71,7 +71,7 @@ def test_files_that_differ_in_their_ending_alone_collide(tmp_path: Path) -> None
 
 def test_one_file_is_taken_whatever_its_ending(tmp_path: Path) -> None:
     path = make_files(tmp_path, "photo.one.heic") / "photo.one.heic"
-    assert list_entries(path, (".png",), what="images") == [Entry(path, "photo.one")]
+    assert list_entries(path, (".png",), what="images") == [Entry(path, "photo.one", chosen=True)]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -156,8 +156,19 @@ def test_only_one_suffix_is_passed_over() -> None:
     assert partners("a_mask_pred", "b", of=entries("a", "b")) == [None, "b"]
 
 
-def test_two_candidates_are_none() -> None:
-    assert partners("a_pred", "a_mask", "b_pred", of=entries("a", "b")) == [None, "b_pred"]
+def test_two_candidates_are_none_and_both_are_named() -> None:
+    (pair, other) = pair_entries(entries("a", "b"), entries("a_pred", "a_mask", "b_pred"))
+    for name in ("a.png", "a_pred.png", "a_mask.png"):
+        assert name in (pair.entry.problem or "")
+    assert pair.partner is None
+    assert other.partner == entries("b_pred")[0]
+
+
+def test_one_candidate_for_two_is_refused_where_pairs_must_be_one_to_one() -> None:
+    truth, found = entries("a_gtFine_labelIds", "a_gtFine_labelTrainIds"), entries("a_pred")
+    assert [pair.partner for pair in pair_entries(truth, found)] == [*found, *found]
+    with pytest.raises(PairingError, match="both belong to a_pred"):
+        pair_entries(truth, found, one_to_one=True)
 
 
 def test_two_endings_of_one_candidate_are_one() -> None:
@@ -178,8 +189,28 @@ def test_a_name_that_is_a_suffix_and_nothing_else_is_kept_whole() -> None:
     assert partners("x/_pred", "x/b", of=entries("x/_mask", "x/b")) == [None, "x/b"]
 
 
-def test_one_file_on_each_side_is_a_pair_whatever_the_names() -> None:
-    assert partners("night", of=entries("day")) == ["night"]
+def test_two_files_the_user_named_are_a_pair_whatever_the_names(tmp_path: Path) -> None:
+    folder = make_files(tmp_path, "day.png", "night.png")
+    day, night = (
+        list_entries(folder / name, (".png",), what="images") for name in ("day.png", "night.png")
+    )
+    assert pair_entries(day, night)[0].partner == night[0]
+
+
+def test_the_only_files_of_two_folders_are_no_pair_unless_their_names_agree() -> None:
+    with pytest.raises(PairingError, match="no file has a partner"):
+        pair_entries(entries("day"), entries("night"))
+
+
+def test_folders_left_out_are_not_entered_and_links_are_followed_once(tmp_path: Path) -> None:
+    folder = make_files(tmp_path / "in", "a.png", "out/b.png")
+    elsewhere = make_files(tmp_path / "elsewhere", "c.png")
+    (folder / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    found = list_entries(
+        folder, (".png",), what="images", recursive=True, leave_out=[folder / "out"]
+    )
+    assert [entry.stem for entry in found] == ["a", "link/c"]
 
 
 @pytest.mark.parametrize("others", [["c", "d", "e"], ["c"], []])

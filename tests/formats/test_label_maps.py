@@ -328,7 +328,7 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     write_label_map(path, LabelMap(np.ones((2, 2), np.uint8)))
     before = path.read_bytes()
     unfit = LabelMap(np.zeros((2, 2, 4), np.uint8), transparency=3)
-    with pytest.raises(OSError, match="transparency"):
+    with pytest.raises(FileFormatError, match="transparency"):
         write_label_map(path, unfit)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

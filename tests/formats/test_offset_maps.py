@@ -295,3 +295,17 @@ def test_whatever_stands_in_the_record_the_map_is_usable_or_our_error_comes_out(
     else:
         assert offset_map.vectors(0.5).shape == (2, 11, 17)
         assert offset_map.boundary_mask().any()
+
+
+def test_a_palette_in_another_order_is_damage(tmp_path: Path) -> None:
+    # Programs that shrink PNG files renumber the codes and keep the text.
+    path = tmp_path / "map.png"
+    sectors = np.arange(64, dtype=np.uint8).reshape(8, 8) % 8
+    write_offset_map(path, OffsetMap.encode(np.ones((8, 8), bool), sectors))
+    with Image.open(path) as picture:
+        text = PngImagePlugin.PngInfo()
+        text.add_text("segfix", picture.info["segfix"])
+        used = sorted(set(np.asarray(picture).ravel().tolist()))
+        picture.remap_palette(used[::-1]).save(path, pnginfo=text)
+    with pytest.raises(FileFormatError, match="damaged offset map"):
+        read_offset_map(path)
