@@ -204,13 +204,12 @@ def fit(
     except KeyboardInterrupt:
         save()
         raise
-    except Exception as error:
+    except SegfixError as error:
+        # A photograph that can't be read: between two steps, so what is done can be kept.
         save()
         # A loader's process hands over its error as text, with the traceback in it.
-        reason = str(error).rpartition("segfix.errors.")[2].partition(": ")[2].strip()
-        if isinstance(error, SegfixError) and reason:
-            raise SegfixError(reason) from error
-        raise
+        _, found, told = str(error).rpartition("segfix.errors.")
+        raise SegfixError(told.partition(": ")[2].strip() if found else str(error)) from error
     finally:
         bar.close()
         if log is not None:

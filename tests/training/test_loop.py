@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from segfix.errors import DeviceError, SegfixError
+from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.training import loop
 from segfix.training.loop import Batch, Settings, best_precision, fit, learning_rate, make_optimizer
 
@@ -274,7 +274,7 @@ def test_a_failing_write_leaves_the_old_file_whole_and_nothing_beside_it(
             save_file(weights, path, metadata)
 
         monkeypatch.setattr(loop, "save_file", save_weights)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SegfixError, match="No space left"):
         run(tmp_path)
     assert (tmp_path / name).read_bytes() == kept[name]
     assert files_of(tmp_path) == FILES
@@ -431,3 +431,33 @@ def test_a_missing_gpu_is_an_error_and_not_the_cpu(
             device="cuda",
         )
     assert not (tmp_path / "out").exists()
+
+
+class Breaks(Noise):
+    """Noise with a broken picture."""
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= 6:
+            raise FileFormatError("b.png: broken or truncated image; replace the file.")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named_in_one_line_and_what_is_done_is_kept(
+    tmp_path: Path, workers: int
+) -> None:
+    with pytest.raises(SegfixError) as caught:
+        fit(
+            tiny_network(),
+            Breaks(),
+            squared_error,
+            SETTINGS,
+            tmp_path,
+            metadata={"kind": "tiny"},
+            workers=workers,
+            device="cpu",
+            quiet=True,
+        )
+    assert str(caught.value) == "b.png: broken or truncated image; replace the file."
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["segfix"])["step"] in (2, 3), "a batch is read ahead"
