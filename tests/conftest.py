@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # The same examples on every machine, and no clock: other jobs may run beside the tests.
-settings.register_profile("segfix", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("segfix", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("segfix")
 
 

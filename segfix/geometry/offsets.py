@@ -53,7 +53,8 @@ def apply_offsets(
     """Give each pixel the label found at the end of its offset.
 
     refined[p] = label_map[clip(p + round(scale · offset[p]))] (SegFix, eq. 1): the same as
-    `grid_sample(mode="nearest", padding_mode="border", align_corners=True)` in pixel units.
+    `grid_sample(mode="nearest", padding_mode="border", align_corners=True)` in pixel units, for
+    whole steps; of a fractional scale the step is rounded, whatever pixel it starts from.
 
     Args:
         label_map: (H, W) ids of any type, or (H, W, C) colours or soft predictions.

@@ -31,10 +31,10 @@ def random_map(m: int = 8, **metadata: Any) -> OffsetMap:
     )
 
 
-def write_raw(path: Path, codes: Any, text: str | None) -> None:
-    """A palette PNG with any text as its record."""
-    picture = Image.fromarray(np.asarray(codes, np.uint8))
-    picture.putpalette(bytes(768))
+def write_raw(path: Path, offset_map: OffsetMap, text: str | None) -> None:
+    """The picture of an offset map, in its colours, with any text as its record."""
+    picture = Image.fromarray(offset_map.codes)
+    picture.putpalette(colour_wheel(offset_map.num_directions, offset_map.num_levels))
     info = PngImagePlugin.PngInfo()
     if text is not None:
         info.add_text(RECORD_KEY, text)
@@ -100,6 +100,13 @@ def test_confidence_below_the_lowest_is_level_zero() -> None:
         num_levels=2,
     ).codes
     assert codes.tolist() == [[1, 1, 9]]
+
+
+def test_a_lowest_confidence_of_one_leaves_one_level() -> None:
+    boundary, direction = np.ones((1, 2), bool), np.array([[3, 4]], np.uint8)
+    offset_map = OffsetMap.encode(boundary, direction, 1.0, lowest_confidence=1.0)
+    assert offset_map.codes.tolist() == [[4, 5]]
+    assert offset_map.boundary_mask(1.0).all()
 
 
 def test_asking_for_more_confidence_drops_the_levels_that_begin_below() -> None:
@@ -175,6 +182,33 @@ def test_the_colour_wheel_has_one_colour_per_code_and_opposites_differ(m: int) -
     assert np.abs(brightest - np.roll(brightest, m // 2, axis=0)).sum(axis=1).min() > 250
 
 
+def test_a_record_of_ours_is_all_that_a_picture_in_our_colours_needs(tmp_path: Path) -> None:
+    path = tmp_path / "raw.png"
+    write_raw(path, random_map(), changed_record())
+    assert metadata_record(read_offset_map(path)) == metadata_record(random_map())
+
+
+def test_a_map_without_levels_is_damage_even_if_all_is_interior(tmp_path: Path) -> None:
+    path = tmp_path / "empty.png"
+    interior = OffsetMap(np.zeros((11, 17), np.uint8), num_levels=0)
+    write_offset_map(path, interior)
+    check_error(path, "damaged offset map")
+
+
+def test_codes_beyond_the_last_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "beyond.png"
+    codes = np.full((11, 17), 8 * 3, np.uint8)
+    write_raw(path, OffsetMap(codes, num_levels=3), changed_record(num_levels=3))
+    assert np.array_equal(read_offset_map(path).codes, codes)
+    codes[5, 5] += 1
+    picture = Image.fromarray(codes)
+    picture.putpalette(colour_wheel(8, 3) + bytes(3))  # the right colours, and one more
+    info = PngImagePlugin.PngInfo()
+    info.add_text(RECORD_KEY, changed_record(num_levels=3))
+    picture.save(path, pnginfo=info)
+    check_error(path, "damaged offset map")
+
+
 def check_error(path: Path, text: str) -> None:
     with pytest.raises(FileFormatError) as caught:
         read_offset_map(path)
@@ -213,7 +247,7 @@ def changed_record(**changes: Any) -> str:
 )
 def test_a_picture_without_a_record_of_ours_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "photo.png"
-    write_raw(path, random_map().codes, text)
+    write_raw(path, random_map(), text)
     check_error(path, "a picture, but not an offset map")
 
 
@@ -231,8 +265,8 @@ def test_a_picture_without_a_record_of_ours_is_refused(tmp_path: Path, text: str
         {"num_levels": 8.0},
         {"num_levels": 3},
         {"num_levels": 32},
-        {"num_levels": 10**30},
-        {"lowest_confidence": 1},
+        {"num_levels": 10**6},
+        {"lowest_confidence": 1.1},
         {"lowest_confidence": -0.1},
         {"lowest_confidence": float("nan")},
         {"boundary_width": 0},
@@ -243,14 +277,14 @@ def test_a_record_that_does_not_fit_its_pixels_is_refused(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     path = tmp_path / "damaged.png"
-    write_raw(path, random_map().codes, changed_record(**changes))
+    write_raw(path, random_map(), changed_record(**changes))
     check_error(path, "damaged offset map")
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_version_is_named_even_if_it_holds_more(tmp_path: Path, version: object) -> None:
     path = tmp_path / "old.png"
-    write_raw(path, random_map().codes, changed_record(version=version, more=1))
+    write_raw(path, random_map(), changed_record(version=version, more=1))
     check_error(path, f"format version {version}, expected 1")
 
 
@@ -273,7 +307,7 @@ def test_missing_foreign_and_truncated_files_are_named(tmp_path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=4,
 )
@@ -287,7 +321,7 @@ def test_whatever_stands_in_the_record_the_map_is_usable_or_our_error_comes_out(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "record.png"
-    write_raw(path, random_map().codes, changed_record(**{key: value}))
+    write_raw(path, random_map(), changed_record(**{key: value}))
     try:
         offset_map = read_offset_map(path)
     except FileFormatError as error:

@@ -173,6 +173,12 @@ def test_fractional_scales_round_the_same_for_odd_and_even_pixels() -> None:
     assert apply_offsets(labels, -step, scale=1.5).tolist() == [[0, 0, 0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_not_finite_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="finite scale but got"):
+        apply_offsets(np.zeros((2, 2)), np.ones((2, 2, 2), np.int8), scale=scale)
+
+
 def test_true_offsets_repair_a_boundary_that_is_off_by_a_few_pixels(
     disc: NDArray[np.uint8],
 ) -> None:

@@ -115,7 +115,7 @@ def random_labels(seed: int) -> NDArray[np.uint8]:
     return np.where(specks, rng.choice([1, 2, VOID], size=(height, width)), labels).astype(np.uint8)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_distances_equal_the_brute_force_ones(seed: int, backend: str) -> None:
     labels = random_labels(seed)
     distances = distance_map(labels)
@@ -124,7 +124,7 @@ def test_distances_equal_the_brute_force_ones(seed: int, backend: str) -> None:
 
 
 @each_m
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_targets_equal_the_slow_oracle(seed: int, m: int, backend: str) -> None:
     labels = random_labels(seed)
     width = [5, 2, 3.5, 8][seed % 4]
@@ -295,7 +295,7 @@ def test_without_a_void_id_255_is_a_class_like_others(half_plane: NDArray[np.uin
     assert_equal(make_targets(renamed, ignore_index=None), make_targets(half_plane))
 
 
-def test_another_void_id_than_255_is_honoured() -> None:
+def test_another_void_id_than_255_is_honoured(backend: str) -> None:
     labels = np.array([[1, 1, 0, 255]], np.uint8)
     assert distance_map(labels, ignore_index=0).tolist() == [[2, 1, 0, 1]]
     assert make_targets(labels, ignore_index=0).boundary_map.tolist() == [[1, 1, 255, 1]]
