@@ -126,6 +126,14 @@ from segfix.cli import options
     help="Pixels cut off at the frame of each photograph, where labels are often wrong.",
 )
 @click.option(
+    "--scales",
+    type=(options.FiniteRange(0, min_open=True), options.FiniteRange(0, min_open=True)),
+    default=(0.5, 2.0),
+    show_default=True,
+    metavar="MIN MAX",
+    help="Range of the random factor on the size of a photograph.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["auto", "no", "bf16", "fp16"]),
     default="auto",
@@ -186,6 +194,7 @@ def train(
     boundary_width: int,
     ignore_index: int,
     ignore_frame: int,
+    scales: tuple[float, float],
     precision: str,
     device: str,
     threads: int | None,
@@ -203,6 +212,8 @@ def train(
     """
     if crop_size % 32:
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
+    if scales[0] > scales[1]:
+        raise click.BadParameter("write the smaller one first.", param_hint="--scales")
     with options.missing_extra("train"):
         import torch
 
@@ -225,6 +236,7 @@ def train(
             class_weights=class_weights,
             ignore_index=ignore_index,
             ignore_frame=ignore_frame,
+            scales=scales,
         ),
         settings=Settings(
             steps=steps,

@@ -16,7 +16,7 @@ from segfix.geometry import make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
 from segfix.metrics import offset_counts, offset_scores
-from segfix.training.datasets import CropDataset, LabelledImage, find_labelled_images
+from segfix.training.datasets import Augmentation, CropDataset, LabelledImage, find_labelled_images
 from segfix.training.loop import Settings, fit
 from segfix.training.networks import STRIDE, SegFixNet, normalization
 
@@ -33,6 +33,7 @@ class SegFixSettings:
         class_weights: See `segfix.losses.segfix_loss`.
         ignore_index: Void id of the label maps.
         ignore_frame: See `CropDataset`.
+        scales: See `Augmentation`.
     """
 
     backbone: str = "hrnet_w18_small"
@@ -42,6 +43,7 @@ class SegFixSettings:
     class_weights: bool = False
     ignore_index: int = IGNORE_INDEX
     ignore_frame: int = 4
+    scales: tuple[float, float] = (0.5, 2.0)
 
 
 def train_segfix(
@@ -88,6 +90,7 @@ def train_segfix(
         boundary_width=segfix.boundary_width,
         ignore_index=segfix.ignore_index,
         ignore_frame=segfix.ignore_frame,
+        augmentation=Augmentation(scales=segfix.scales),
         seed=settings.seed,
     )
     metadata = {
@@ -99,6 +102,7 @@ def train_segfix(
         "class_weights": segfix.class_weights,
         "ignore_index": segfix.ignore_index,
         "ignore_frame": segfix.ignore_frame,
+        "scales": list(segfix.scales),
         "mean": list(mean),
         "std": list(std),
         "data": data_shares(data),
