@@ -9,9 +9,8 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def test_the_checksums_are_those_of_the_files() -> None:
-    listed = dict(
-        reversed(line.split()) for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = [line.split() for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines()]
+    listed = {name: digest for digest, name in lines}
     files = {path.name for path in WEIGHTS.iterdir() if path.suffix in (".onnx", ".safetensors")}
     assert set(listed) == files
     for name, digest in listed.items():
