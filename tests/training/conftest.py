@@ -53,7 +53,8 @@ def _fresh_accelerate() -> Iterator[None]:
 def blobs() -> NDArray[np.uint8]:
     """(160, 160) label map of three classes in winding blobs."""
     noise = ndimage.gaussian_filter(np.random.default_rng(2).random((160, 160)), 6)
-    return np.digitize(noise, np.quantile(noise, [0.4, 0.7])).astype(np.uint8)
+    classes = np.digitize(noise, np.quantile(noise, [0.4, 0.7]))
+    return np.asarray(classes, np.uint8)
 
 
 @pytest.fixture(scope="session")
