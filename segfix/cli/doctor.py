@@ -64,7 +64,7 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
         )
     except SegfixError as error:
         problem = error
-    report["problem"] = str(problem) if problem else None
+    report["problem"] = str(problem) if problem else "none, all fine"
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

@@ -63,9 +63,9 @@ def evaluate(
 ) -> None:
     """Score label maps: mIoU and boundary F-score at 1, 2 and 3 pixels.
 
-    PREDS and LABELS are label maps or folders of them. mIoU comes from counts over all images, over
-    the classes in LABELS; the boundary F-score is the mean over images, then over classes. An
-    image without a prediction is a failure, not a score.
+    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them. mIoU comes
+    from counts over all images, over the classes in LABELS; the boundary F-score is the mean over
+    images, then over classes. An image without a prediction is a failure, not a score.
     """
     from segfix.evaluation import evaluate_folder
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
@@ -120,9 +120,11 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
                 cell += f" ({100 * (row[key] - first[key]):+.2f})"
             cells += cell.rjust(18)
         lines.append(f"{name:<{width}}{cells}{row['images']:>8}")
+        if row["pixels"] != first["pixels"]:
+            lines.append(f"{'':<{width}}  other images than PREDS: not comparable")
         if row["pixels_of_absent_classes"]:
             lines.append(
                 f"{'':<{width}}  {row['pixels_of_absent_classes']} pixels predicted as ids that no "
-                "label map holds: counted as wrong"
+                "label map holds: counted as wrong (PREDS and LABELS swapped? another --void?)"
             )
     return "\n".join(lines)

@@ -94,6 +94,9 @@ def refine(
             is click.core.ParameterSource.COMMANDLINE
             else "Missing argument PREDS: a label map or a folder of them."
         )
+    source = click.get_current_context().get_parameter_source("scale")
+    if iterate and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--scale has no effect with --iterate; give one of them.")
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries

@@ -169,4 +169,9 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[
             f"{pair.partner.path}: {preds.size}, but its label map {pair.entry.path} is "
             f"{target.size}; sizes must be equal."
         )
+    for path, label_map in ((pair.entry.path, target), (pair.partner.path, preds)):
+        if label_map.array.ndim != 2:
+            raise SegfixError(
+                f"{path}: colour-coded; scores need class ids (a grey or palette PNG)."
+            )
     return target.ids(), preds.ids()

@@ -345,7 +345,7 @@ def test_weights_and_doctor_describe_the_shipped_network() -> None:
     assert "hrnet_w18_small (default)" in listed.stdout
     assert "research-only data" in listed.stdout
     report = run_json_without_quiet("doctor")
-    assert report["problem"] is None
+    assert report["problem"] == "none, all fine"
     assert report["versions"]["numpy"] == np.__version__
 
 
@@ -486,3 +486,16 @@ def test_a_network_that_fails_fails_one_picture(
     assert "images/b.png: the network failed on a picture of 30×30 (Failed to allocate" in (
         result.stderr
     )
+
+
+def test_a_scale_that_would_be_ignored_is_refused(offsets: Path) -> None:
+    result = run("refine", "preds", "--iterate", "5", "--scale", "3")
+    assert result.exit_code == 2
+    assert "--scale has no effect with --iterate" in result.stderr
+
+
+def test_evaluate_names_colour_coded_label_maps(work: Path) -> None:
+    Image.fromarray(np.zeros((24, 40, 3), np.uint8)).save("preds/b.png")
+    result = run("evaluate", "preds", "labels")
+    assert result.exit_code == 1
+    assert "preds/b.png: colour-coded; scores need class ids" in result.stderr
