@@ -100,6 +100,7 @@ def test_the_checkpoint_says_what_was_trained_on_what(trained: Any, data: Path) 
         "class_weights": False,
         "ignore_index": 255,
         "ignore_frame": 4,
+        "scales": [0.5, 2.0],
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "data": {str(Path(*data.parts[-2:])): 1.0},
