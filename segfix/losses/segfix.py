@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORE_INDEX = 255
+from segfix.geometry.targets import IGNORE_INDEX
 
 
 def segfix_loss(
