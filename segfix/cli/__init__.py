@@ -37,7 +37,10 @@ class Commands(click.Group):
                 ctx.exit(EXIT_DEVICE)
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
         except KeyboardInterrupt:
-            click.echo("\nsegfix: interrupted; the same command does the rest.", err=True)
+            click.echo(
+                "\nsegfix: interrupted; the same command does the rest (train: with --resume).",
+                err=True,
+            )
             ctx.exit(EXIT_INTERRUPT)
         except OSError as error:
             if error.errno == errno.EPIPE:

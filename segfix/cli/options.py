@@ -82,7 +82,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Files worked on at a time. [default: one per core available]",
+    help="Files worked on at a time. [default: one per core; predict-offsets: 2]",
 )
 device = click.option(
     "--device",
@@ -127,6 +127,13 @@ boundary_width = click.option(
     show_default=True,
     help="Width γ of the boundary on each side, in pixels.",
 )
+
+
+def batch(command: _Command) -> _Command:
+    """The options of every command that makes one file of each file."""
+    for option in (quiet, as_json, max_failures, workers, overwrite, recursive):
+        command = option(command)
+    return command
 
 
 def out_folder(default: str) -> Callable[[_Command], _Command]:

@@ -15,12 +15,7 @@ from segfix.cli.outcome import finish
 @options.out_folder("offsets")
 @options.weights
 @options.device
-@options.recursive
-@options.overwrite
-@options.workers
-@options.max_failures
-@options.as_json
-@options.quiet
+@options.batch
 def predict_offsets(
     images: Path,
     out: Path,

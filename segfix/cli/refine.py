@@ -59,12 +59,7 @@ class Steps(click.IntRange):
     help="Leave pixels alone whose offset is less sure than this.",
 )
 @options.suffixes
-@options.recursive
-@options.overwrite
-@options.workers
-@options.max_failures
-@options.as_json
-@options.quiet
+@options.batch
 def refine(
     preds: Path | None,
     offsets: Path,

@@ -16,12 +16,7 @@ from segfix.cli.outcome import finish
 @options.num_directions
 @options.boundary_width
 @options.void
-@options.recursive
-@options.overwrite
-@options.workers
-@options.max_failures
-@options.as_json
-@options.quiet
+@options.batch
 def targets(
     labels: Path,
     out: Path,

@@ -42,9 +42,8 @@ def weights(names: tuple[str, ...], as_json: bool) -> None:
             f"{row['bytes'] / 1e6:.1f} MB, SHA-256 {row['sha256'][:16]}…"
         )
         scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
-        click.echo(
-            f"  trained {row['step']} steps on {', '.join(row['data'])}; {scores or 'unscored'}"
-        )
+        data = ", ".join(row["data"])
+        click.echo(f"  last trained {row['step']} steps on {data}; {scores or 'unscored'}")
         for key in ("license", "terms"):
             if key in row:
                 click.echo(f"  {key}: {row[key]}")

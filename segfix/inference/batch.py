@@ -66,7 +66,7 @@ class Batch(Generic[_Job]):
         """
         summary = Summary()
         waiting = iter(self.jobs)
-        running: dict[Future[dict[str, Any]], None] = {}
+        running: set[Future[dict[str, Any]]] = set()
         bar = tqdm(total=len(self.jobs), unit=self.unit, disable=quiet or sys.stderr is None)
         with bar, ThreadPoolExecutor(workers) as pool:
             while True:
@@ -75,12 +75,11 @@ class Batch(Generic[_Job]):
                     job = next(waiting, None)
                     if job is None:
                         break
-                    running[pool.submit(self.work, job)] = None
+                    running.add(pool.submit(self.work, job))
                 if not running:
                     break
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    del running[future]
                     collect(future, summary)
                     bar.update()
         summary.left = sum(1 for _ in waiting)

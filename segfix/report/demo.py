@@ -16,7 +16,7 @@ from segfix.formats import (
     read_label_map,
 )
 from segfix.formats.files import atomic_path
-from segfix.inference.batch import Batch
+from segfix.inference.batch import Batch, output_path
 from segfix.inference.model import load
 from segfix.inference.predict import predict_file
 from segfix.inference.refine import RefineSettings, refine_file
@@ -65,14 +65,15 @@ def run_demo(
     for pair in pair_entries(images, preds):
         if pair.partner is None:
             continue
-        after = read_label_map(refined_out / f"{pair.partner.stem}.png").ids()
-        panels = before_after(
-            read_image(pair.entry.path), read_label_map(pair.partner.path).ids(), after
-        )
-        path = out / "overlays" / f"{pair.entry.stem}.png"
+        path = output_path(out / "overlays", pair.entry.stem)
         drawn.append(path)
         if path.exists() and not overwrite:
             continue
+        before, after = (
+            read_label_map(map_path).ids()
+            for map_path in (pair.partner.path, output_path(refined_out, pair.partner.stem))
+        )
+        panels = before_after(read_image(pair.entry.path), before, after)
         with atomic_path(path) as temporary:
             Image.fromarray(panels).save(temporary)
     return drawn

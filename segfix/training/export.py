@@ -11,27 +11,20 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segfix.errors import FileFormatError, SegfixError
+from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
 from segfix.inference.model import METADATA_KEY
-from segfix.training.networks import STRIDE, SegFixNet
-from segfix.training.segfix import normalized
+from segfix.training.networks import (
+    KEPT_METADATA,
+    STRIDE,
+    SegFixNet,
+    load_checkpoint,
+    normalized,
+)
 
 OPSET = 18
-KEPT_METADATA = (
-    "backbone",
-    "num_directions",
-    "boundary_width",
-    "mean",
-    "std",
-    "data",
-    "step",
-    "scores",
-)
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = 0.002
 """Share of pixels whose sector, or probability by more than a byte, may differ."""
@@ -75,38 +68,6 @@ class OffsetNetwork(nn.Module):
             (boundary * 255 + 0.5).to(torch.uint8),
             (certainty * 255 + 0.5).to(torch.uint8),
         )
-
-
-def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
-    """Read `model.safetensors` of a training.
-
-    Returns:
-        The network in evaluation mode, and what the training wrote about it.
-
-    Raises:
-        FileFormatError: The file is not a checkpoint of ours, or its weights don't fit.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-        weights = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileFormatError(
-            f"{path}: not a safetensors file ({error}); expected the model.safetensors of "
-            "'segfix train'."
-        ) from error
-    known = isinstance(metadata, dict) and metadata.get("kind") == "segfix"
-    if not known or not metadata.keys() >= set(KEPT_METADATA):
-        raise FileFormatError(
-            f"{path}: a safetensors file, but not of a SegFix network; expected the "
-            "model.safetensors of 'segfix train --loss segfix'."
-        )
-    network = SegFixNet(metadata["backbone"], metadata["num_directions"])
-    try:
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except RuntimeError as error:
-        raise FileFormatError(f"{path}: its weights don't fit {metadata['backbone']}.") from error
-    return network.eval(), metadata
 
 
 def export_onnx(

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.errors import SegfixError
+from segfix.errors import FileFormatError, SegfixError
+from segfix.inference.model import METADATA_KEY
 
 BACKBONES = ("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48")
 HEAD_CHANNELS = 256
+KEPT_METADATA = (
+    "backbone",
+    "num_directions",
+    "boundary_width",
+    "mean",
+    "std",
+    "data",
+    "step",
+    "scores",
+)
 STRIDE = 32
 """Height and width of the network's input must be multiples of this."""
 
@@ -102,3 +118,41 @@ def normalization(network: SegFixNet) -> tuple[tuple[float, ...], tuple[float, .
     """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
     config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])
+
+
+def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
+    shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
+    return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
+
+
+def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
+    """Read `model.safetensors` of a training.
+
+    Returns:
+        The network in evaluation mode, and what the training wrote about it.
+
+    Raises:
+        FileFormatError: The file is not a checkpoint of ours, or its weights don't fit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+        weights = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FileFormatError(
+            f"{path}: not a safetensors file ({error}); expected the model.safetensors of "
+            "'segfix train'."
+        ) from error
+    known = isinstance(metadata, dict) and metadata.get("kind") == "segfix"
+    if not known or not metadata.keys() >= set(KEPT_METADATA):
+        raise FileFormatError(
+            f"{path}: a safetensors file, but not of a SegFix network; expected the "
+            "model.safetensors of 'segfix train --loss segfix'."
+        )
+    network = SegFixNet(metadata["backbone"], metadata["num_directions"])
+    try:
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+    except RuntimeError as error:
+        raise FileFormatError(f"{path}: its weights don't fit {metadata['backbone']}.") from error
+    return network.eval(), metadata

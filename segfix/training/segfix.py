@@ -12,13 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segfix.errors import SegfixError
 from segfix.geometry import make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
 from segfix.metrics import offset_counts, offset_scores
 from segfix.training.datasets import Augmentation, CropDataset, LabelledImage, find_labelled_images
 from segfix.training.loop import Settings, fit
-from segfix.training.networks import STRIDE, SegFixNet, normalization
+from segfix.training.networks import (
+    STRIDE,
+    SegFixNet,
+    load_checkpoint,
+    normalization,
+    normalized,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,9 @@ def train_segfix(
 
     Returns:
         Mask F-score and direction accuracy on `val`, in [0, 1]; empty without `val`.
+
+    Raises:
+        SegfixError: Data are missing or broken, or `init` is another network.
     """
     segfix, settings = segfix or SegFixSettings(), settings or Settings()
     sources = [(find_labelled_images(folder), weight) for folder, weight in data]
@@ -78,9 +88,13 @@ def train_segfix(
     torch.manual_seed(settings.seed)
     network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
     if init is not None:
-        from segfix.training.export import load_checkpoint
-
-        network.load_state_dict(load_checkpoint(init)[0].state_dict())
+        start, described = load_checkpoint(init)
+        if any(described[key] != getattr(segfix, key) for key in ("backbone", "num_directions")):
+            raise SegfixError(
+                f"{init}: {described['backbone']} with {described['num_directions']} directions; "
+                "train the same network, or without --init."
+            )
+        network.load_state_dict(start.state_dict())
     mean, std = normalization(network)
     dataset = CropDataset(
         sources,
@@ -142,12 +156,6 @@ def data_shares(data: Sequence[tuple[Path, float]]) -> dict[str, float]:
         name = Path(*folder.resolve().parts[-2:]).as_posix()
         shares[name] = shares.get(name, 0) + weight
     return shares
-
-
-def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
-    shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
-    return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()

@@ -18,7 +18,8 @@ from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training import export
 from segfix.training.datasets import find_labelled_images
-from segfix.training.export import OffsetNetwork, check_parity, export_onnx, load_checkpoint
+from segfix.training.export import OffsetNetwork, check_parity, export_onnx
+from segfix.training.networks import load_checkpoint
 
 OUTPUTS = ["direction", "boundary", "certainty"]
 

@@ -16,15 +16,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, SegfixError
 from segfix.geometry import make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, segfix
 from segfix.training.datasets import CropDataset, find_labelled_images
-from segfix.training.export import load_checkpoint
 from segfix.training.loop import Settings
-from segfix.training.networks import SegFixNet
-from segfix.training.segfix import SegFixSettings, normalized, score_offsets, train_segfix
+from segfix.training.networks import SegFixNet, load_checkpoint, normalized
+from segfix.training.segfix import SegFixSettings, score_offsets, train_segfix
 
 WritePair = Callable[..., None]
 TINY = Settings(steps=4, batch_size=2, warmup=2, ema=0.5)
@@ -205,6 +204,15 @@ def test_training_does_not_start_from_something_else(data: Path, tmp_path: Path)
     (tmp_path / "other.safetensors").write_text("something else")
     with pytest.raises(FileFormatError, match=r"other\.safetensors: not a safetensors file"):
         train(data, tmp_path / "out", init=tmp_path / "other.safetensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_does_not_start_from_another_network(
+    data: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    other = SegFixSettings(crop_size=64, num_directions=4)
+    with pytest.raises(SegfixError, match=r"hrnet_w18_small with \d+ directions; train the same"):
+        train_segfix([(data, 1.0)], tmp_path / "out", segfix=other, init=checkpoint)
     assert not (tmp_path / "out").exists()
 
 
