@@ -226,6 +226,11 @@ def validate(
     "--steps", type=click.IntRange(1), help="Training steps, instead of each network's default."
 )
 @click.option(
+    "--init",
+    type=click.Path(exists=True, path_type=Path),
+    help="Start from these weights, where they have the same shape.",
+)
+@click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of weights and augmentation."
 )
 def main(
@@ -235,6 +240,7 @@ def main(
     names: tuple[str, ...],
     others: tuple[str, ...],
     steps: int | None,
+    init: Path | None,
     seed: int,
 ) -> None:
     """Train coarse segmentation networks and write the label maps they predict."""
@@ -255,6 +261,10 @@ def main(
             num_classes = int(max(ids - {VOID})) + 1
             torch.manual_seed(seed)
             network = build(num_classes)
+            if init is not None:
+                own, found = network.state_dict(), load_file(init)
+                own.update({k: v for k, v in found.items() if v.shape == own[k].shape})
+                network.load_state_dict(own)
             start = time.monotonic()
             train(
                 network, samples, class_weights(samples, num_classes), steps or default_steps, seed
