@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+
+
+class Scale(click.ParamType[float | None]):
+    """auto, or a number from 0 to 64."""
+
+    name = "scale"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """To the number; None for auto."""
+        if value in (None, "auto"):
+            return None
+        return options.FiniteRange(0, 64).convert(value, param, ctx)
 
 
 class Steps(click.IntRange):
@@ -35,11 +49,15 @@ class Steps(click.IntRange):
 @options.out_folder("refined")
 @click.option(
     "--scale",
-    type=options.FiniteRange(0, 64),
-    default=2.0,
+    type=Scale(),
+    default="auto",
     show_default=True,
-    help="Steps per offset: more for coarse predictions, 1 for strong ones and instance masks; "
-    "with 16 directions, whose unit is 2 px, halve it.",
+    metavar="auto|STEPS",
+    help="auto: each pixel takes the next label along its offset where that is likelier right "
+    "than its own, judged by the offset's confidence, the distance, and how far the map's own "
+    "boundaries lie from the predicted ones. A number: the paper's rule, always that many steps "
+    "(2 for semantic label maps, 1 for instance masks; with 16 directions, whose unit is 2 px, "
+    "half of that).",
 )
 @click.option(
     "--iterate",
@@ -64,7 +82,7 @@ def refine(
     preds: Path | None,
     offsets: Path,
     out: Path,
-    scale: float,
+    scale: float | None,
     iterate: int,
     min_confidence: float,
     suffixes: tuple[str, ...],

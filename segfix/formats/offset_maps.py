@@ -103,6 +103,16 @@ class OffsetMap:
         )
         return bold[self.codes]
 
+    def confidence_map(self) -> NDArray[np.float32]:
+        """(H, W) float32 in [0, 1]: the middle of each pixel's level, 0 off the boundary."""
+        levels = (np.arange(self.num_levels) + 0.5) / self.num_levels
+        middles = self.lowest_confidence + levels * (1 - self.lowest_confidence)
+        values = np.zeros(256, np.float32)
+        values[1 : 1 + self.num_directions * self.num_levels] = np.repeat(
+            middles, self.num_directions
+        )
+        return values[self.codes]
+
     def direction_map(self) -> NDArray[np.uint8]:
         """(H, W) uint8 sectors, 255 off the boundary."""
         sectors = np.full(256, UNDEFINED, np.uint8)

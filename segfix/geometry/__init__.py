@@ -8,6 +8,7 @@ from segfix.geometry.directions import (
     quantize_directions,
     unit_offsets,
 )
+from segfix.geometry.evidence import fit_offsets
 from segfix.geometry.offsets import apply_offsets, direction_to_offsets, follow_offsets
 from segfix.geometry.targets import (
     Targets,
@@ -27,6 +28,7 @@ __all__ = [
     "direction_map",
     "direction_to_offsets",
     "distance_map",
+    "fit_offsets",
     "flip_direction_map",
     "follow_offsets",
     "make_targets",

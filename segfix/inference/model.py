@@ -9,6 +9,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 OUTPUTS = ["direction", "boundary", "certainty"]
-CONFIDENCE = "probability of boundary × probability of the direction"
+CONFIDENCE = "probability that the direction is right to within 45 degrees"
+CALIBRATION = (3.85, -0.55)
+"""Slope and intercept of `calibrated` for networks exported without data to measure them on."""
 
 
 class OffsetModel:
@@ -103,17 +106,35 @@ class OffsetModel:
             (2, 40, 50)
         """
         direction, boundary, certainty = self.predict(image)
+        calibration = self.metadata.get("calibration", CALIBRATION)
+        # The lowest product there is: a boundary at the threshold, all sectors alike.
+        lowest = BOUNDARY_THRESHOLD / self.num_directions
         return OffsetMap.encode(
             boundary > BOUNDARY_THRESHOLD * 255,
             direction,
-            boundary.astype(np.float32) * certainty / 255**2,
+            calibrated(boundary * (certainty / np.float32(255**2)), calibration),
             num_directions=self.num_directions,
-            # The lowest product there is: a boundary at the threshold, all sectors alike.
-            lowest_confidence=BOUNDARY_THRESHOLD / self.num_directions,
+            lowest_confidence=round(float(calibrated(lowest, calibration)), 4),
             boundary_width=self.metadata["boundary_width"],
             confidence=CONFIDENCE,
             source=dict(self.source),
         )
+
+
+def calibrated(
+    product: NDArray[np.floating[Any]] | float, calibration: Sequence[float]
+) -> NDArray[np.floating[Any]]:
+    """Probability that a direction is right to within 45°, from the network's two.
+
+    Args:
+        product: Probability of boundary × probability of the arg-max sector, in [0, 1].
+        calibration: Slope a and intercept b, measured on validation sets.
+
+    Returns:
+        1 / (1 + exp(-(a · product + b))).
+    """
+    slope, intercept = calibration
+    return np.asarray(1 / (1 + np.exp(-(slope * product + intercept))))
 
 
 def load(weights: str | Path | None = None, *, device: str = "auto") -> OffsetModel:

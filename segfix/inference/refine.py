@@ -18,8 +18,7 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
-from segfix.geometry import apply_offsets, follow_offsets
-from segfix.geometry.offsets import OFFSET_SCALE
+from segfix.geometry import apply_offsets, fit_offsets, follow_offsets
 from segfix.inference.batch import check_output, content_digest, output_path
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -30,12 +29,12 @@ class RefineSettings:
     """How a label map is refined.
 
     Attributes:
-        scale: Steps per offset.
+        scale: Steps per offset; None: as many as fit the label map.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps; 0: don't.
         min_confidence: Pixels less confident than this keep their label.
     """
 
-    scale: float = OFFSET_SCALE
+    scale: float | None = None
     iterate: int = 0
     min_confidence: float = 0.0
 
@@ -44,7 +43,7 @@ def refine(
     label_map: NDArray[_Scalar],
     offset_map: OffsetMap,
     *,
-    scale: float = OFFSET_SCALE,
+    scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
 ) -> NDArray[_Scalar]:
@@ -53,7 +52,9 @@ def refine(
     Args:
         label_map: (H, W) ids of any type, or (H, W, C) colours or soft predictions.
         offset_map: Of the same photograph, of the same size.
-        scale: Steps per offset; 2 for semantic label maps, 1 for instance masks.
+        scale: Steps per offset: a pixel on the boundary takes the label found there (the paper's
+            rule, with 2 for semantic label maps and 1 for instance masks). None: the step fits the
+            label map, see `segfix.geometry.fit_offsets`.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this keep their label.
 
@@ -68,6 +69,8 @@ def refine(
         >>> boundary, right = np.array([[True, False, False]]), np.full((1, 3), 4, np.uint8)
         >>> offset_map = OffsetMap.encode(boundary, right)
         >>> refine(np.array([[1, 2, 3]]), offset_map)
+        array([[2, 2, 3]])
+        >>> refine(np.array([[1, 2, 3]]), offset_map, scale=2)
         array([[3, 2, 3]])
 
     Reference:
@@ -76,7 +79,22 @@ def refine(
     vectors = offset_map.vectors(min_confidence)
     if iterate:
         return follow_offsets(label_map, vectors, max_steps=iterate)
+    if scale is None:
+        fitted = fit_offsets(class_ids(label_map), vectors, offset_map.confidence_map())
+        return apply_offsets(label_map, fitted, scale=1)
     return apply_offsets(label_map, vectors, scale=scale)
+
+
+def class_ids(label_map: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    """(H, W) ids of a label map of any kind: arg-max of soft predictions, colours by number."""
+    if label_map.ndim == 2:
+        ids = label_map
+    elif label_map.dtype.kind == "f":
+        ids = label_map.argmax(axis=2)
+    else:
+        colours = np.ascontiguousarray(label_map).view(f"V{label_map.strides[1]}")[..., 0]
+        ids = np.unique(colours, return_inverse=True)[1].reshape(label_map.shape[:2])
+    return ids
 
 
 def refine_file(

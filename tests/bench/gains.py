@@ -30,6 +30,7 @@ from segfix.inference.predict import predict_file, target_file
 from segfix.inference.refine import RefineSettings, refine_file
 
 SETTINGS = {
+    "auto": RefineSettings(),
     "scale 1": RefineSettings(scale=1),
     "scale 2": RefineSettings(scale=2),
     "scale 3": RefineSettings(scale=3),

@@ -1,0 +1,187 @@
+"""How far each boundary pixel should reach: a step that fits the label map at hand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+MAX_DISTANCE = 8
+"""Pixels; labels farther away than this are not looked at."""
+
+THIN = 6
+"""Pixels; where another label begins within this behind a pixel, its object may be thin."""
+
+CONFIDENT = 0.8
+"""Directions surer than this tell how far a label map's boundaries lie from the photograph's."""
+
+TAIL = (3, 6)
+"""Distances at which that is counted, pixels: beyond the network's own blur."""
+
+TYPICAL_SHARE, TYPICAL_WEIGHT = 0.06, 100.0
+"""Share on the wrong side that a map is taken to have until so many pixels say otherwise."""
+
+
+class Weights(NamedTuple):
+    """Log-odds that the next label ahead is right and a pixel's own is wrong.
+
+    Fitted by logistic regression on validation sets (`tests/bench/evidence.py`).
+
+    Attributes:
+        bias: Constant.
+        confidence: Times the log-odds of the direction.
+        distance: Per pixel of distance.
+        distance_share: Per pixel of distance and unit of the log of the share on the wrong side.
+        thin: Where another label begins close behind the pixel.
+        crossed: Where a direction on the way opposes the pixel's own.
+    """
+
+    bias: float
+    confidence: float
+    distance: float
+    distance_share: float
+    thin: float
+    crossed: float
+
+
+WEIGHTS = Weights(0.48, 0.62, 0.08, 0.18, -0.39, -0.57)
+
+
+class Rays(NamedTuple):
+    """What each boundary pixel sees along its direction; 0 where a distance is not found.
+
+    Attributes:
+        rows, cols: (N,) the boundary pixels that see another label ahead or behind.
+        step: (N, 2) their unit offsets, pixels, rows first.
+        ahead: (N,) unit offsets to the first other label ahead.
+        behind: (N,) unit offsets to the first other label behind.
+        crossed: (N,) bool, whether a direction on the way ahead opposes the pixel's own.
+    """
+
+    rows: NDArray[np.intp]
+    cols: NDArray[np.intp]
+    step: NDArray[np.intp]
+    ahead: NDArray[np.intp]
+    behind: NDArray[np.intp]
+    crossed: NDArray[np.bool_]
+
+
+def cast_rays(
+    label_map: NDArray[np.integer[Any]], offset_map: NDArray[np.integer[Any]], reach: int
+) -> Rays:
+    """Look along the direction of every boundary pixel, to and fro.
+
+    Args:
+        label_map: (H, W) ids.
+        offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
+        reach: Unit offsets to look in each direction.
+    """
+    unit = max(1, int(np.abs(offset_map).max(initial=0)))
+    margin = reach * unit
+    # Only pixels near a change of label can see one.
+    size = 2 * margin + 1
+    mixed = ndimage.minimum_filter(label_map, size) != ndimage.maximum_filter(label_map, size)
+    moving = ((offset_map[0] != 0) | (offset_map[1] != 0)) & mixed
+    rows, cols = np.nonzero(moving)
+    step = offset_map[:, moving].T.astype(np.intp)
+    labels = np.pad(label_map, margin, mode="edge").ravel()
+    dy, dx = (np.pad(axis, margin).ravel() for axis in offset_map)
+    stride = label_map.shape[1] + 2 * margin
+    here = (rows + margin) * stride + cols + margin
+    jump = step[:, 0] * stride + step[:, 1]
+    own = labels[here]
+    ahead, behind = np.zeros(len(here), np.intp), np.zeros(len(here), np.intp)
+    crossed = np.zeros(len(here), bool)
+    for k in range(1, reach + 1):
+        there = here + k * jump
+        opposed = dy[there] * step[:, 0] + dx[there] * step[:, 1] < 0
+        crossed |= opposed & (ahead == 0)
+        ahead[(ahead == 0) & (labels[there] != own)] = k
+        behind[(behind == 0) & (labels[here - k * jump] != own)] = k
+    return Rays(rows, cols, step, ahead, behind, crossed)
+
+
+def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit: int) -> float:
+    """Of the sure pixels a few pixels from a change of label, the share that points across it.
+
+    A direction leads away from the photograph's boundary, so where a label map follows the
+    photograph hardly any pixel points at another label nearby; the farther its boundaries have
+    strayed, the more do.
+
+    Args:
+        rays: Of `cast_rays`.
+        confidence: (N,) of their directions, in [0, 1].
+        unit: Pixels per unit offset.
+
+    Returns:
+        In (0, 1); near `TYPICAL_SHARE` where there is little to count.
+    """
+    nearest, farthest = TAIL
+    far = np.iinfo(np.intp).max // 2
+    ahead, behind = (np.where(d > 0, d * unit, far) for d in (rays.ahead, rays.behind))
+    across = ahead <= behind
+    distance = np.minimum(ahead, behind)
+    counted = (confidence > CONFIDENT) & (distance >= nearest) & (distance <= farthest)
+    wrong, total = (counted & across).sum(), counted.sum()
+    return float((wrong + TYPICAL_WEIGHT * TYPICAL_SHARE) / (total + TYPICAL_WEIGHT))
+
+
+def fit_offsets(
+    label_map: NDArray[np.integer[Any]],
+    offset_map: NDArray[np.integer[Any]],
+    confidence_map: NDArray[np.floating[Any]],
+) -> NDArray[np.int8]:
+    """Stretch each unit offset to the next other label, where that label is likelier right.
+
+    From each boundary pixel the nearest other label along its direction is looked up. It is
+    likelier right than the pixel's own the surer the direction is and the nearer that label; how
+    fast the odds fall with the distance t is told by the label map, from the share w of its pixels
+    on the wrong side:
+
+        log-odds = b + β · logit(confidence) + (a + α · log w) · t - thin - crossed
+
+    So a map that follows the photograph is changed little, a coarse one by long steps, and what
+    lies beyond an object that opposing directions meet in is taken rarely.
+
+    Args:
+        label_map: (H, W) ids.
+        offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
+        confidence_map: (H, W) in [0, 1], probability that the offset leads to the interior.
+
+    Returns:
+        (2, H, W) int8 offsets, pixels, for `apply_offsets` at scale 1; (0, 0) where a pixel keeps
+        its label.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> labels = np.array([[1, 1, 1, 1, 2, 2, 2, 2]])
+        >>> right = np.array([[[0] * 8], [[0, 0, 1, 1, 1, 1, 0, 0]]])
+        >>> fit_offsets(labels, right, np.full((1, 8), 0.95))[1]
+        array([[0, 0, 2, 1, 0, 0, 0, 0]], dtype=int8)
+    """
+    shape = label_map.shape
+    if offset_map.shape != (2, *shape) or confidence_map.shape != shape:
+        raise ValueError(
+            f"Expected offset_map of shape {(2, *shape)} and confidence_map of {shape} but got "
+            f"{offset_map.shape} and {confidence_map.shape}."
+        )
+    unit = max(1, int(np.abs(offset_map).max(initial=0)))
+    rays = cast_rays(label_map, offset_map, MAX_DISTANCE // unit)
+    confidence = np.clip(confidence_map[rays.rows, rays.cols], 0.002, 0.998)
+    share = share_on_wrong_side(rays, confidence, unit)
+    weights = WEIGHTS
+    odds = (
+        weights.bias
+        + weights.confidence * np.log(confidence / (1 - confidence))
+        + (weights.distance + weights.distance_share * np.log(share)) * rays.ahead * unit
+        + weights.thin * ((rays.behind > 0) & (rays.behind * unit <= THIN))
+        + weights.crossed * rays.crossed
+    )
+    taken = (rays.ahead > 0) & (odds > 0)
+    fitted = np.zeros(offset_map.shape, np.int8)
+    fitted[:, rays.rows, rays.cols] = np.where(taken, rays.ahead, 0) * rays.step.T
+    return fitted
