@@ -14,6 +14,7 @@ from segfix.geometry.targets import (
     boundary_map,
     direction_map,
     distance_map,
+    fill_void_bands,
     make_targets,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "direction_map",
     "direction_to_offsets",
     "distance_map",
+    "fill_void_bands",
     "flip_direction_map",
     "follow_offsets",
     "make_targets",
