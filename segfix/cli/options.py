@@ -41,29 +41,39 @@ class Device(click.ParamType[str]):
         return str(value)
 
 
-class WeightedFolder(click.ParamType[tuple[Path, float]]):
-    """DIR or DIR:WEIGHT."""
+class DataFolder(click.ParamType[tuple[Path, float, float]]):
+    """DIR, DIR:WEIGHT or DIR:WEIGHT:TOLERANCE."""
 
-    name = "dir[:weight]"
+    name = "dir[:weight[:tolerance]]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Path, float]:
-        """To the folder and its weight."""
+    ) -> tuple[Path, float, float]:
+        """To the folder, its weight and its tolerance."""
         if isinstance(value, tuple):
             return value
-        folder, weight = str(value), 1.0
-        head, _, tail = folder.rpartition(":")
-        if head and not Path(folder).exists():
+        folder, given = str(value), list[str]()
+        while len(given) < 2 and not Path(folder).is_dir() and ":" in folder[1:]:
+            folder, _, tail = folder.rpartition(":")
+            given.insert(0, tail)
+        numbers = [1.0, 0.0]
+        for place, (text, what) in enumerate(zip(given, ("weight", "tolerance"), strict=False)):
             try:
-                folder, weight = head, float(tail)
+                numbers[place] = float(text)
             except ValueError:
-                self.fail(f"{tail!r} is not a weight; write DIR or DIR:WEIGHT.", param, ctx)
-        if not 0 < weight < float("inf"):
+                self.fail(
+                    f"{text!r} is not a {what}; write DIR, DIR:WEIGHT or DIR:WEIGHT:TOLERANCE.",
+                    param,
+                    ctx,
+                )
+        weight, tolerance = numbers
+        if not 0 < weight < math.inf:
             self.fail(f"the weight of {folder} must be positive.", param, ctx)
+        if not 0 <= tolerance < math.inf:
+            self.fail(f"the tolerance of {folder} must not be negative.", param, ctx)
         if not Path(folder).is_dir():
             self.fail(f"{folder}: no such folder.", param, ctx)
-        return Path(folder), weight
+        return Path(folder), weight, tolerance
 
 
 any_path = click.Path(path_type=Path)

@@ -21,19 +21,29 @@ from segfix.cli import options
 @click.option(
     "--data",
     "data",
-    type=options.WeightedFolder(),
+    type=options.DataFolder(),
     multiple=True,
     default=["."],
     show_default=True,
-    help="Folder with images/ and labels/; repeat it to mix data sets, each drawn by "
-    "its weight (DIR:2.5).",
+    help="Folder with images/ and labels/, or the training split of Cityscapes, ADE20K, Pascal VOC "
+    "or CamVid as published (these have their own void, not --void). Repeat it to mix data sets, "
+    "each drawn by its weight (DIR:2.5); of labels that miss the true boundaries by up to 2 px, "
+    "directions within 2 px of them are left out with DIR:2.5:2.",
 )
 @click.option(
     "--val",
     "val",
     type=options.existing_folder,
     multiple=True,
-    help="Folder with images/ and labels/ to score on while training; repeatable.",
+    help="Folder with images/ and labels/, or the validation split of a published data set, to "
+    "score on while training; repeatable.",
+)
+@click.option(
+    "--instances/--no-instances",
+    default=False,
+    show_default=True,
+    help="Boundaries between instances of a class, too, from instances/ or the data set's own "
+    "instance maps.",
 )
 @click.option(
     "-o",
@@ -175,8 +185,9 @@ from segfix.cli import options
 @click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
 @options.quiet
 def train(
-    data: tuple[tuple[Path, float], ...],
+    data: tuple[tuple[Path, float, float], ...],
     val: tuple[Path, ...],
+    instances: bool,
     out: Path,
     backbone: str,
     pretrained: bool,
@@ -205,7 +216,7 @@ def train(
     tensorboard: bool,
     quiet: bool,
 ) -> None:
-    """Train a network on a folder with images/ and labels/.
+    """Train a network on photographs with label maps.
 
     Targets are made from the plain label maps on the fly. The folder given with --out receives
     model.safetensors (averaged weights, for `segfix export`), state.pt (to resume) and log.csv.
@@ -217,6 +228,7 @@ def train(
     with options.missing_extra("train"):
         import torch
 
+        from segfix.training.datasets import DataFolder
         from segfix.training.loop import Settings, best_precision
         from segfix.training.segfix import SegFixSettings, train_segfix
 
@@ -225,7 +237,7 @@ def train(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     train_segfix(
-        data,
+        [DataFolder(*parts) for parts in data],
         out,
         val=val,
         segfix=SegFixSettings(
@@ -235,6 +247,7 @@ def train(
             crop_size=crop_size,
             class_weights=class_weights,
             ignore_index=ignore_index,
+            instances=instances,
             ignore_frame=ignore_frame,
             scales=scales,
         ),

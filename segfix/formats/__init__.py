@@ -3,6 +3,7 @@
 from segfix.formats.folders import Entry, Pair, list_entries, pair_entries
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map
+from segfix.formats.layouts import LabelledImage, find_labelled_images
 from segfix.formats.offset_maps import OffsetMap, read_offset_map, write_offset_map
 
 __all__ = [
@@ -10,8 +11,10 @@ __all__ = [
     "LABEL_SUFFIXES",
     "Entry",
     "LabelMap",
+    "LabelledImage",
     "OffsetMap",
     "Pair",
+    "find_labelled_images",
     "list_entries",
     "pair_entries",
     "read_image",

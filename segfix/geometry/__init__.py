@@ -15,6 +15,7 @@ from segfix.geometry.targets import (
     boundary_map,
     direction_map,
     distance_map,
+    fill_void_bands,
     make_targets,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "direction_map",
     "direction_to_offsets",
     "distance_map",
+    "fill_void_bands",
     "fit_offsets",
     "flip_direction_map",
     "follow_offsets",

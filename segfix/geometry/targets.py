@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from segfix.geometry.directions import UNDEFINED, check_num_directions, quantize_directions
 
@@ -16,6 +17,9 @@ BOUNDARY_WIDTH = 5
 
 IGNORE_INDEX = 255
 """The void label, and the boundary target of void pixels."""
+
+VOID_BAND = 5
+"""Void no farther than this from a label, in pixels, is a band and not an area."""
 
 SOBEL_RADIUS = 4
 """The Sobel kernel is 9×9."""
@@ -33,6 +37,63 @@ class Targets(NamedTuple):
     distance_map: NDArray[np.float32]
     boundary_map: NDArray[np.uint8]
     direction_map: NDArray[np.uint8]
+
+
+def fill_void_bands(
+    label_map: NDArray[Any],
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    void_band: float = VOID_BAND,
+) -> NDArray[Any]:
+    """Give thin void the nearest label, so that two objects meet in the middle of a void band.
+
+    Annotators leave a strip of void where they are unsure of the boundary; for `distance_map`
+    void is another label, so each edge of the strip would be a boundary.
+
+    A void pixel is filled if a labelled pixel lies within `void_band` of it, and no void pixel
+    within 2 `void_band` lies farther from all labels. Thick void stays as it is, to its edges and
+    into corners down to 60°; of a band that leads into it, the last pixels stay, too. A strip of
+    void along the frame is filled up to `void_band` pixels wide.
+
+    Args:
+        label_map: (H, W) integer class ids.
+        ignore_index: The void id; None where there is none.
+        void_band: Pixels, half the width of the widest band.
+
+    Returns:
+        (H, W) ids; `label_map` itself where there is nothing to fill.
+
+    Example:
+        >>> fill_void_bands(np.array([[1, 255, 255, 2, 2, 255]]))
+        array([[1, 1, 2, 2, 2, 2]])
+    """
+    void = label_map == ignore_index
+    if ignore_index is None or not void.any() or void.all():
+        return label_map
+    # Trees over the rims alone: their cost goes with the length of the edges, not with the area.
+    near = ndimage.maximum_filter(~void, 2 * int(void_band) + 1) & void
+    pixels, rim = np.argwhere(near), np.argwhere(_rim(~void))
+    distances, nearest = cKDTree(rim).query(pixels, distance_upper_bound=_up_to(void_band))
+    thin = np.isfinite(distances)
+    thick = void.copy()
+    thick[tuple(pixels[thin].T)] = False
+    if thick.any():
+        tree = cKDTree(np.argwhere(_rim(thick)))
+        thin &= np.isinf(tree.query(pixels, distance_upper_bound=_up_to(2 * void_band))[0])
+    filled = label_map.copy()
+    filled[tuple(pixels[thin].T)] = label_map[tuple(rim[nearest[thin]].T)]
+    return filled
+
+
+def _rim(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of an area that touch what is outside it."""
+    rim: NDArray[np.bool_] = area & ndimage.maximum_filter(~area, 3)
+    return rim
+
+
+def _up_to(distance: float) -> float:
+    """A bound that SciPy, which leaves the bound itself out, takes as one that is in."""
+    return float(np.nextafter(distance, np.inf))
 
 
 def distance_map(

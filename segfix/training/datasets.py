@@ -15,55 +15,33 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segfix.errors import FileFormatError, PairingError
-from segfix.formats import (
-    IMAGE_SUFFIXES,
-    LABEL_SUFFIXES,
-    list_entries,
-    pair_entries,
-    read_image,
-    read_label_map,
-)
-from segfix.geometry import UNDEFINED, make_targets
+from segfix.formats.layouts import VOID, LabelledImage
+from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
 
 
 @dataclass(frozen=True)
-class LabelledImage:
-    """A photograph and its label map."""
+class DataFolder:
+    """A data set to train on.
 
-    image: Path
-    labels: Path
-
-    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-        """(H, W, 3) RGB and (H, W) ids; `FileFormatError` if broken or of different sizes."""
-        image, labels = read_image(self.image), read_label_map(self.labels)
-        if image.shape[:2] != labels.array.shape[:2]:
-            raise FileFormatError(
-                f"{self.labels}: label map of {labels.size} for an image of "
-                f"{image.shape[1]}×{image.shape[0]} ({self.image.name}); sizes must be equal."
-            )
-        return image, labels.ids()
-
-
-def find_labelled_images(folder: Path) -> list[LabelledImage]:
-    """The pairs of `folder/images` and `folder/labels`.
-
-    Raises:
-        PairingError: A folder is missing or empty, an image has no label map, or two share one.
+    Attributes:
+        path: Its folder, of a layout that `find_labelled_images` knows.
+        weight: The share it is drawn with, relative to the other data sets.
+        tolerance: Pixels of the photograph by which its labels may miss the true boundaries.
     """
-    images = list_entries(folder / "images", IMAGE_SUFFIXES, what="images", recursive=True)
-    labels = list_entries(folder / "labels", LABEL_SUFFIXES, what="label maps", recursive=True)
-    problems = [entry.problem for entry in (*images, *labels) if entry.problem]
-    if problems:
-        raise PairingError(problems[0])
-    found = []
-    for pair in pair_entries(images, labels, one_to_one=True):
-        if pair.partner is None:
-            missing = f"{pair.entry.path}: no label map in {folder / 'labels'}."
-            raise PairingError(pair.entry.problem or missing)
-        found.append(LabelledImage(pair.entry.path, pair.partner.path))
-    return found
+
+    path: Path
+    weight: float = 1.0
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """The labelled images of a data set; weight and tolerance as in `DataFolder`."""
+
+    images: Sequence[LabelledImage]
+    weight: float = 1.0
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,42 +65,41 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     """Sample i is a pure function of the seed and i, so a training resumes where it stopped.
 
     Args:
-        sources: Data sets, each a list of labelled images and the weight it is drawn with.
+        sources: Data sets.
         num_samples: Length: steps × batch size.
         crop_size: Height and width of a crop, pixels.
         num_directions: m.
         boundary_width: γ, pixels.
-        ignore_index: Void id of the label maps.
         ignore_frame: Pixels to cut off at the frame of each photograph, where the labels of
             several data sets are void or wrong.
         augmentation: How crops are varied.
         seed: Of all random choices.
 
     Items: image (3, S, S) uint8, boundary (S, S) uint8 with 255 void, direction (S, S) uint8
-    with 255 undefined.
+    with 255 undefined, as it is within the source's tolerance of a boundary: which side such
+    pixels are on is unsure. Of a void band between two labels, boundary and directions are those
+    of its middle line (`fill_void_bands`), and the band itself is void.
     """
 
     def __init__(
         self,
-        sources: Sequence[tuple[Sequence[LabelledImage], float]],
+        sources: Sequence[Source],
         num_samples: int,
         *,
         crop_size: int,
         num_directions: int,
         boundary_width: float,
-        ignore_index: int = IGNORE_INDEX,
         ignore_frame: int = 0,
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        self.sources = [images for images, _ in sources]
-        weights = np.array([weight for _, weight in sources], float)
+        self.sources = sources
+        weights = np.array([source.weight for source in sources], float)
         self.shares = weights / weights.sum()
         self.num_samples = num_samples
         self.crop_size = crop_size
         self.num_directions = num_directions
         self.boundary_width = boundary_width
-        self.ignore_index = ignore_index
         self.ignore_frame = ignore_frame
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
@@ -132,29 +109,34 @@ class CropDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        images = self.sources[rng.choice(len(self.sources), p=self.shares)]
-        image, labels = images[int(rng.integers(len(images)))].read()
+        source = self.sources[rng.choice(len(self.sources), p=self.shares)]
+        image, labels = source.images[int(rng.integers(len(source.images)))].read()
         frame = self.ignore_frame
         if frame and min(labels.shape) > 4 * frame:
             core = np.s_[frame:-frame, frame:-frame]
             image, labels = image[core], labels[core]
+        known = labels != VOID
+        labels = fill_void_bands(labels, ignore_index=VOID)
         # What lies just beyond the crop decides the targets at its frame: the kernel reaches
         # over it by its radius, and the distances it meets there are up to 2γ + √2 radii.
         margin = int(2 * self.boundary_width) + 3 * SOBEL_RADIUS
         size = self.crop_size + 2 * margin
-        image, labels, inside = random_window(image, labels, size, self.augmentation.scales, rng)
+        image, labels, known, scale = random_window(
+            image, labels, known, size, self.augmentation.scales, rng
+        )
         if rng.random() < 0.5:
-            image, labels, inside = image[:, ::-1], labels[:, ::-1], inside[:, ::-1]
+            image, labels, known = image[:, ::-1], labels[:, ::-1], known[:, ::-1]
         targets = make_targets(
             np.ascontiguousarray(labels),
             num_directions=self.num_directions,
             boundary_width=self.boundary_width,
-            ignore_index=self.ignore_index,
+            ignore_index=VOID,
         )
+        # The boundary itself runs half a pixel before the first pixel of the other side.
+        sure = known & (targets.distance_map - 0.5 > source.tolerance * scale)
         core = np.s_[margin:-margin, margin:-margin]
-        inside = inside[core]
-        boundary = np.where(inside, targets.boundary_map[core], IGNORE_INDEX)
-        direction = np.where(inside, targets.direction_map[core], UNDEFINED)
+        boundary = np.where(known, targets.boundary_map, IGNORE_INDEX)[core]
+        direction = np.where(sure, targets.direction_map, UNDEFINED)[core]
         varied = vary_appearance(image[core], self.augmentation, rng)
         return {
             "image": torch.from_numpy(varied).permute(2, 0, 1).contiguous(),
@@ -165,16 +147,17 @@ class CropDataset(Dataset[dict[str, Tensor]]):
 
 def random_window(
     image: NDArray[np.uint8],
-    labels: NDArray[np.integer[Any]],
+    labels: NDArray[Any],
+    known: NDArray[np.bool_],
     size: int,
     scales: tuple[float, float],
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], float]:
     """A square window of the scaled photograph; where it is larger, edge pixels go on.
 
     Returns:
-        (size, size, 3) RGB, (size, size) ids, and (size, size) bool, whether the photograph
-        reaches there.
+        (size, size, 3) RGB, (size, size) ids, (size, size) bool, `known` of the photograph and
+        False where it doesn't reach, and the scale.
     """
     height, width = labels.shape
     scale = float(np.exp(rng.uniform(*np.log(scales))))
@@ -193,12 +176,13 @@ def random_window(
     )
     rows = np.minimum((y0 + (np.arange(inner[1]) + 0.5) * (y1 - y0) / inner[1]), height - 1)
     cols = np.minimum((x0 + (np.arange(inner[0]) + 0.5) * (x1 - x0) / inner[0]), width - 1)
-    scaled_labels = labels[rows.astype(int)[:, None], cols.astype(int)]
+    grid = np.ix_(rows.astype(int), cols.astype(int))
     around = (pads[1], pads[0])
     return (
         np.pad(np.asarray(picture), (*around, (0, 0)), mode="edge"),
-        np.pad(scaled_labels, around, mode="edge"),
-        np.pad(np.ones(scaled_labels.shape, bool), around),
+        np.pad(labels[grid], around, mode="edge"),
+        np.pad(known[grid], around),
+        scale,
     )
 
 

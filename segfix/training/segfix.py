@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.errors import SegfixError
-from segfix.geometry import make_targets
+from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images
+from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
 from segfix.metrics import offset_counts, offset_scores
-from segfix.training.datasets import Augmentation, CropDataset, LabelledImage, find_labelled_images
+from segfix.training.datasets import Augmentation, CropDataset, DataFolder, Source
 from segfix.training.loop import Settings, fit
 from segfix.training.networks import (
     STRIDE,
@@ -38,7 +39,8 @@ class SegFixSettings:
         boundary_width: γ, pixels.
         crop_size: Pixels, a multiple of 32.
         class_weights: See `segfix.losses.segfix_loss`.
-        ignore_index: Void id of the label maps.
+        ignore_index: Void id of plain folders; published data sets have their own.
+        instances: Whether every instance is a region of its own, by the instance maps.
         ignore_frame: See `CropDataset`.
         scales: See `Augmentation`.
     """
@@ -49,12 +51,13 @@ class SegFixSettings:
     crop_size: int = 256
     class_weights: bool = False
     ignore_index: int = IGNORE_INDEX
+    instances: bool = False
     ignore_frame: int = 4
     scales: tuple[float, float] = (0.5, 2.0)
 
 
 def train_segfix(
-    data: Sequence[tuple[Path, float]],
+    data: Sequence[DataFolder],
     out: Path,
     *,
     val: Sequence[Path] = (),
@@ -67,9 +70,9 @@ def train_segfix(
     """Train the SegFix network.
 
     Args:
-        data: Folders with `images/` and `labels/`, and the weight each is drawn with.
+        data: Folders whose training split is drawn from.
         out: Folder for checkpoint, state and log.
-        val: Folders of the same layout to score on.
+        val: Folders whose validation split is scored on.
         segfix: Network and targets.
         settings: Of the optimisation.
         pretrained: Start from timm's ImageNet weights.
@@ -83,8 +86,14 @@ def train_segfix(
         SegfixError: Data are missing or broken, or `init` is another network.
     """
     segfix, settings = segfix or SegFixSettings(), settings or Settings()
-    sources = [(find_labelled_images(folder), weight) for folder, weight in data]
-    held_out = [pair for folder in val for pair in find_labelled_images(folder)]
+
+    def find(folder: Path, split: str) -> list[LabelledImage]:
+        return find_labelled_images(
+            folder, split, ignore_index=segfix.ignore_index, instances=segfix.instances
+        )
+
+    sources = [Source(find(d.path, "train"), d.weight, d.tolerance) for d in data]
+    held_out = [pair for folder in val for pair in find(folder, "val")]
     torch.manual_seed(settings.seed)
     network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
     if init is not None:
@@ -102,7 +111,6 @@ def train_segfix(
         crop_size=segfix.crop_size,
         num_directions=segfix.num_directions,
         boundary_width=segfix.boundary_width,
-        ignore_index=segfix.ignore_index,
         ignore_frame=segfix.ignore_frame,
         augmentation=Augmentation(scales=segfix.scales),
         seed=settings.seed,
@@ -115,11 +123,13 @@ def train_segfix(
         "crop_size": segfix.crop_size,
         "class_weights": segfix.class_weights,
         "ignore_index": segfix.ignore_index,
+        "instances": segfix.instances,
         "ignore_frame": segfix.ignore_frame,
         "scales": list(segfix.scales),
         "mean": list(mean),
         "std": list(std),
         "data": data_shares(data),
+        "tolerances": [folder.tolerance for folder in data],
     }
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,12 +159,12 @@ def train_segfix(
     )
 
 
-def data_shares(data: Sequence[tuple[Path, float]]) -> dict[str, float]:
+def data_shares(data: Sequence[DataFolder]) -> dict[str, float]:
     """Data sets by the last two parts of their paths, no more of which need be known."""
     shares: dict[str, float] = {}
-    for folder, weight in data:
-        name = Path(*folder.resolve().parts[-2:]).as_posix()
-        shares[name] = shares.get(name, 0) + weight
+    for folder in data:
+        name = Path(*folder.path.resolve().parts[-2:]).as_posix()
+        shares[name] = shares.get(name, 0) + folder.weight
     return shares
 
 
@@ -178,15 +188,16 @@ def score_offsets(
             F.pad(normalized(pixels, mean, std), padding, mode="replicate")
         )
         targets = make_targets(
-            labels,
+            fill_void_bands(labels, ignore_index=VOID),
             num_directions=segfix.num_directions,
             boundary_width=segfix.boundary_width,
-            ignore_index=segfix.ignore_index,
+            ignore_index=VOID,
         )
+        known = labels != VOID
         counts += offset_counts(
             (boundary[0, 0, :height, :width] > 0).cpu().numpy(),
             cast(Any, direction[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()),
-            targets.boundary_map,
-            targets.direction_map,
+            np.where(known, targets.boundary_map, np.uint8(IGNORE_INDEX)),
+            np.where(known, targets.direction_map, np.uint8(UNDEFINED)),
         )
     return offset_scores(counts)

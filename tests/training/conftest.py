@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfix.training import loop, segfix
-from segfix.training.datasets import CropDataset
+from segfix.training.datasets import CropDataset, DataFolder
 from segfix.training.export import export_onnx
 from segfix.training.loop import Settings
 from segfix.training.segfix import SegFixSettings, train_segfix
@@ -107,7 +107,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
         patch.setattr(loop, "LOG_EVERY", 1)
         patch.setattr(segfix, "CropDataset", TwoCrops)
         scores = train_segfix(
-            [(data, 1.0)],
+            [DataFolder(data)],
             out,
             val=[data],
             segfix=SegFixSettings(crop_size=64, boundary_width=3),

@@ -11,13 +11,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segfix.errors import FileFormatError, PairingError
-from segfix.geometry import make_targets
+from segfix.formats import LabelledImage, find_labelled_images
+from segfix.geometry import fill_void_bands, make_targets
 from segfix.training.datasets import (
     Augmentation,
     CropDataset,
-    LabelledImage,
-    find_labelled_images,
+    Source,
     random_window,
     vary_appearance,
 )
@@ -33,10 +32,11 @@ def crops(
     size: int = 32,
     width: float = 2,
     augmentation: Augmentation | None = PLAIN,
+    tolerance: float = 0,
     **options: Any,
 ) -> CropDataset:
     return CropDataset(
-        [(images, 1.0)],
+        [Source(images, tolerance=tolerance)],
         length,
         crop_size=size,
         num_directions=8,
@@ -80,15 +80,24 @@ def test_targets_of_a_crop_are_those_of_the_whole_label_map_cut_to_it(
     tmp_path: Path, write_pair: WritePair, blobs: NDArray[np.uint8], width: int
 ) -> None:
     blobs = blobs.copy()
+    # A band of void, and an area.
     blobs[70:75, 60:100] = 255
+    blobs[100:120, 20:60] = 255
     image = np.repeat((blobs == 1)[..., None] * np.uint8(255), 3, axis=2)
     write_pair(tmp_path, "blobs", blobs, image)
     dataset = crops(find_labelled_images(tmp_path), size=48, width=width)
     whole, windows = [], []
-    for labels in (blobs, blobs[:, ::-1].copy()):
-        targets = make_targets(labels, boundary_width=width)
-        whole.append((targets.boundary_map, targets.direction_map, labels))
-        windows.append([sliding_window_view(maps, (48, 48)) for maps in targets[1:]])
+    # Filled before it is mirrored: in the middle of a band, two labels may be equally near.
+    filled = fill_void_bands(blobs)
+    for labels, regions in ((blobs, filled), (blobs[:, ::-1], filled[:, ::-1])):
+        targets = make_targets(regions.copy(), boundary_width=width)
+        whole.append(labels)
+        windows.append(
+            [
+                sliding_window_view(np.where(labels == 255, np.uint8(255), maps), (48, 48))
+                for maps in targets[1:]
+            ]
+        )
     mirrored = 0
     for index in range(16):
         sample = {key: value.numpy() for key, value in dataset[index].items()}
@@ -105,7 +114,7 @@ def test_targets_of_a_crop_are_those_of_the_whole_label_map_cut_to_it(
         assert len(places) == 1
         flip, y, x = places[0]
         mirrored += flip
-        labels = whole[flip][2][y : y + 48, x : x + 48]
+        labels = whole[flip][y : y + 48, x : x + 48]
         # The photograph is cut at a fraction of a pixel: it may differ beside a boundary only.
         inner = sample["boundary"] == 0
         assert inner.any()
@@ -121,7 +130,10 @@ def test_photograph_and_labels_stay_aligned_at_any_scale(
     image = np.repeat(labels[..., None] * np.uint8(255), 3, axis=2)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        picture, ids, inside = random_window(image, labels, 60, (scale, scale), rng)
+        picture, ids, inside, drawn = random_window(
+            image, labels, np.ones_like(labels, bool), 60, (scale, scale), rng
+        )
+        assert drawn == pytest.approx(scale)
         assert picture.shape == (60, 60, 3)
         assert ids.shape == (60, 60)
         assert inside.all()
@@ -135,9 +147,12 @@ def test_a_scale_of_two_doubles_lengths() -> None:
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 10:20] = 1
     image = np.zeros((20, 30, 3), np.uint8)
-    _, ids, inside = random_window(image, labels, 80, (2, 2), np.random.default_rng(0))
-    assert inside.sum() == 40 * 60
+    known = labels == 0
+    rng = np.random.default_rng(0)
+    _, ids, inside, _ = random_window(image, labels, known, 80, (2, 2), rng)
     assert ids.sum() == 20 * 20
+    # Beyond the photograph nothing is known.
+    assert inside.sum() == 40 * 60 - 20 * 20
 
 
 def test_where_the_photograph_does_not_reach_all_is_void(
@@ -180,7 +195,7 @@ def test_the_frame_is_cut_off_before_anything_else(tmp_path: Path, write_pair: W
 def test_the_void_id_is_void_in_the_targets(tmp_path: Path, write_pair: WritePair) -> None:
     labels = np.tile((np.arange(90) // 10 % 2).astype(np.uint8), (90, 1))
     write_pair(tmp_path, "stripes", labels, np.repeat(labels[..., None] * np.uint8(255), 3, axis=2))
-    sample = crops(find_labelled_images(tmp_path), ignore_index=0)[0]
+    sample = crops(find_labelled_images(tmp_path, ignore_index=0))[0]
     void = sample["image"][0] < 128
     assert 0 < void.sum() < void.numel()
     assert torch.equal(sample["boundary"] == 255, void)
@@ -196,8 +211,8 @@ def test_data_sets_are_drawn_by_their_weights(tmp_path: Path, write_pair: WriteP
     write_pair(tmp_path / "halves", "0", halves)
     dataset = CropDataset(
         [
-            (find_labelled_images(tmp_path / "plain"), 0.5),
-            (find_labelled_images(tmp_path / "halves"), 1.5),
+            Source(find_labelled_images(tmp_path / "plain"), 0.5),
+            Source(find_labelled_images(tmp_path / "halves"), 1.5),
         ],
         120,
         crop_size=32,
@@ -229,57 +244,81 @@ def test_appearance_varies_values_and_not_places(blobs: NDArray[np.uint8]) -> No
         assert 0 < np.abs(changed.astype(int) - image).mean() < 20
 
 
-def test_sizes_that_differ_are_an_error_that_names_both_files(
+def columns_about_a_band(folder: Path, write_pair: WritePair, width: int) -> dict[int, set[Any]]:
+    """Boundary and direction of columns 60 … 99; 1 and 2 meet in a void band about column 80."""
+    labels = np.ones((160, 160), np.uint8)
+    labels[:, 80:] = 2
+    labels[:, 80 - width // 2 : 80 + width // 2] = 255
+    # The photograph's values are its columns.
+    ruler = np.repeat(np.tile(np.arange(160, dtype=np.uint8), (160, 1))[..., None], 3, axis=2)
+    write_pair(folder, "band", labels, ruler)
+    dataset = crops(find_labelled_images(folder), size=48, width=5)
+    found: dict[int, set[Any]] = {column: set() for column in range(60, 100)}
+    for index in range(12):
+        image, boundary, direction = (value.numpy() for value in dataset[index].values())
+        mirrored = image[0, 0, 0] > image[0, 0, -1]
+        for column, edge, sector in zip(image[0].flat, boundary.flat, direction.flat, strict=True):
+            # Seen in a mirror, left is right.
+            true_sector = {0: 4, 4: 0}.get(int(sector), int(sector)) if mirrored else int(sector)
+            if int(column) in found:
+                found[int(column)].add((int(edge), true_sector))
+    return found
+
+
+def test_a_void_band_is_one_boundary_at_its_middle_and_void_itself(
     tmp_path: Path, write_pair: WritePair
 ) -> None:
-    write_pair(tmp_path, "a", np.zeros((20, 30), np.uint8), np.zeros((21, 30, 3), np.uint8))
-    dataset = crops(find_labelled_images(tmp_path))
-    with pytest.raises(FileFormatError) as caught:
-        dataset[0]
-    text = str(caught.value)
-    assert text.startswith(str(tmp_path / "labels" / "a.png"))
-    assert "30×20" in text
-    assert "30×21 (a.png)" in text
+    found = columns_about_a_band(tmp_path, write_pair, 4)
+    # Directions point away from the middle, and distances, 5 px for the boundary and 10 for the
+    # directions, are counted from there: two of each are the band itself.
+    expected = {
+        **dict.fromkeys(range(60, 70), (0, 255)),
+        **dict.fromkeys(range(70, 75), (0, 0)),
+        **dict.fromkeys(range(75, 78), (1, 0)),
+        **dict.fromkeys(range(78, 82), (255, 255)),
+        **dict.fromkeys(range(82, 85), (1, 4)),
+        **dict.fromkeys(range(85, 90), (0, 4)),
+        **dict.fromkeys(range(90, 100), (0, 255)),
+    }
+    assert found == {column: {targets} for column, targets in expected.items()}
 
 
-def test_a_photograph_without_label_map_is_an_error_that_names_it(
-    tmp_path: Path, write_pair: WritePair
+def test_an_area_of_void_keeps_its_edges(tmp_path: Path, write_pair: WritePair) -> None:
+    found = columns_about_a_band(tmp_path, write_pair, 20)
+    expected = {
+        **dict.fromkeys(range(60, 65), (0, 0)),
+        **dict.fromkeys(range(65, 70), (1, 0)),
+        **dict.fromkeys(range(70, 90), (255, 255)),
+        **dict.fromkeys(range(90, 95), (1, 4)),
+        **dict.fromkeys(range(95, 100), (0, 4)),
+    }
+    assert found == {column: {targets} for column, targets in expected.items()}
+
+
+@pytest.mark.parametrize(("tolerance", "scale", "unsure"), [(0, 1, 0), (2, 1, 2), (2, 2, 4)])
+def test_directions_within_the_tolerance_of_a_boundary_are_left_out(
+    tmp_path: Path, write_pair: WritePair, tolerance: float, scale: float, unsure: int
 ) -> None:
-    for name in ("a", "b", "c"):
-        write_pair(tmp_path, name, np.zeros((8, 8), np.uint8))
-    (tmp_path / "labels" / "b.png").unlink()
-    with pytest.raises(PairingError) as caught:
-        find_labelled_images(tmp_path)
-    assert str(tmp_path / "images" / "b.png") in str(caught.value)
-    assert str(tmp_path / "labels") in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", ["images", "labels"])
-def test_a_folder_that_is_missing_or_empty_is_an_error_that_names_it(
-    tmp_path: Path, write_pair: WritePair, kind: str
-) -> None:
-    write_pair(tmp_path, "a", np.zeros((8, 8), np.uint8))
-    (tmp_path / kind / "a.png").unlink()
-    with pytest.raises(PairingError, match=r"no (images|label maps) here") as caught:
-        find_labelled_images(tmp_path)
-    assert str(tmp_path / kind) in str(caught.value)
-    (tmp_path / kind).rmdir()
-    with pytest.raises(PairingError, match="no such file or folder") as caught:
-        find_labelled_images(tmp_path)
-    assert str(tmp_path / kind) in str(caught.value)
-
-
-def test_pairs_are_found_in_folders_within_and_past_known_suffixes(
-    tmp_path: Path, write_pair: WritePair
-) -> None:
-    for name in ("x_leftImg8bit", "y_leftImg8bit"):
-        write_pair(tmp_path, name, np.zeros((8, 8), np.uint8))
-    for folder, suffix in (("images", "_leftImg8bit"), ("labels", "_gtFine_labelIds")):
-        (tmp_path / folder / "city").mkdir()
-        for stem in "xy":
-            old = tmp_path / folder / f"{stem}_leftImg8bit.png"
-            old.rename(tmp_path / folder / "city" / f"{stem}{suffix}.png")
-    found = find_labelled_images(tmp_path)
-    assert [(pair.image.name, pair.labels.name) for pair in found] == [
-        (f"{stem}_leftImg8bit.png", f"{stem}_gtFine_labelIds.png") for stem in "xy"
-    ]
+    labels = np.ones((80, 80), np.uint8)
+    labels[:, 40:] = 2
+    write_pair(tmp_path, "halves", labels)
+    dataset = crops(
+        find_labelled_images(tmp_path),
+        size=64,
+        width=5,
+        tolerance=tolerance,
+        augmentation=Augmentation(scales=(scale, scale), jitter=0, blur=0, jpeg=0),
+    )
+    whole = 0
+    for index in range(20):
+        boundary, direction = (dataset[index][key][32].numpy() for key in ("boundary", "direction"))
+        if (boundary == 1).sum() < 10:
+            continue
+        whole += 1
+        # The boundary is taught to its middle; of the directions, that much is missing.
+        at = np.flatnonzero(boundary == 1)
+        assert np.array_equal(at, np.arange(at[0], at[0] + 10))
+        expected = np.ones(10, bool)
+        expected[5 - unsure : 5 + unsure] = False
+        assert np.array_equal(direction[at] != 255, expected)
+    assert whole

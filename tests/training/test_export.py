@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
+from segfix.formats import find_labelled_images
 from segfix.training import export
-from segfix.training.datasets import find_labelled_images
 from segfix.training.export import OffsetNetwork, check_parity, export_onnx
 from segfix.training.networks import load_checkpoint
 

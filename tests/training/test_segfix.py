@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.geometry import make_targets
+from segfix.formats import find_labelled_images
+from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, segfix
-from segfix.training.datasets import CropDataset, find_labelled_images
+from segfix.training.datasets import CropDataset, DataFolder
 from segfix.training.loop import Settings
 from segfix.training.networks import SegFixNet, load_checkpoint, normalized
 from segfix.training.segfix import SegFixSettings, score_offsets, train_segfix
@@ -49,7 +50,7 @@ def train(
     **options: Any,
 ) -> dict[str, float]:
     return train_segfix(
-        [(data, 1.0)],
+        [DataFolder(data)],
         out,
         segfix=network or SegFixSettings(crop_size=32, boundary_width=2),
         settings=settings,
@@ -98,11 +99,13 @@ def test_the_checkpoint_says_what_was_trained_on_what(trained: Any, data: Path) 
         "crop_size": 64,
         "class_weights": False,
         "ignore_index": 255,
+        "instances": False,
         "ignore_frame": 4,
         "scales": [0.5, 2.0],
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "data": {str(Path(*data.parts[-2:])): 1.0},
+        "tolerances": [0.0],
         "settings": metadata["settings"],
         "step": 40,
         "scores": trained.scores,
@@ -170,7 +173,8 @@ def test_settings_reach_network_and_data(
     assert (settings, out, len(dataset)) == (TINY, tmp_path, 8)
     assert dataset[0]["image"].shape == (3, 96, 96)
     assert (dataset.num_directions, dataset.boundary_width) == (16, 3)
-    assert (dataset.ignore_index, dataset.ignore_frame) == (2, 1)
+    assert dataset.ignore_frame == 1
+    assert dataset.sources[0].images[0].void == (2,)
     # Nothing to score on.
     assert options["evaluate"] is None
     batch = {key: torch.stack([dataset[0][key], dataset[1][key]]) for key in dataset[0]}
@@ -212,7 +216,7 @@ def test_training_does_not_start_from_another_network(
 ) -> None:
     other = SegFixSettings(crop_size=64, num_directions=4)
     with pytest.raises(SegfixError, match=r"hrnet_w18_small with \d+ directions; train the same"):
-        train_segfix([(data, 1.0)], tmp_path / "out", segfix=other, init=checkpoint)
+        train_segfix([DataFolder(data)], tmp_path / "out", segfix=other, init=checkpoint)
     assert not (tmp_path / "out").exists()
 
 
@@ -262,6 +266,19 @@ def test_true_targets_score_one_and_their_opposite_zero(data: Path) -> None:
         oracle = Oracle(labels, right)
         scores = score_offsets(oracle, images, settings, (0.5,) * 3, (0.5,) * 3)
         assert scores == {"mask_f": expected, "direction_accuracy": expected}
+
+
+def test_a_void_band_is_scored_as_it_is_taught(
+    tmp_path: Path, write_pair: WritePair, blobs: NDArray[np.uint8]
+) -> None:
+    labels = blobs[:101, :131].copy()
+    labels[:, 60:64] = 255
+    write_pair(tmp_path, "band", labels)
+    oracle = Oracle(fill_void_bands(labels), 131)
+    settings = SegFixSettings(num_directions=4, boundary_width=3)
+    images = find_labelled_images(tmp_path)
+    scores = score_offsets(oracle, images, settings, (0.5,) * 3, (0.5,) * 3)
+    assert scores == {"mask_f": 1.0, "direction_accuracy": 1.0}
 
 
 def test_scores_of_a_half_right_network_are_those_counted_by_hand(data: Path) -> None:
