@@ -47,7 +47,8 @@ from segfix.cli import options
     "--backbone",
     default="hrnet_w18_small",
     show_default=True,
-    help="timm name of an HRNet: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48.",
+    help="HRNet by its name in timm: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48; or with a "
+    "branch at stride 2: hrnet_w18_small_2x.",
 )
 @click.option(
     "--pretrained/--from-scratch",

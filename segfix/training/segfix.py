@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.errors import SegfixError
 from segfix.geometry import make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
@@ -22,9 +21,9 @@ from segfix.training.loop import Settings, fit
 from segfix.training.networks import (
     STRIDE,
     SegFixNet,
-    load_checkpoint,
     normalization,
     normalized,
+    start_from,
 )
 
 
@@ -33,7 +32,7 @@ class SegFixSettings:
     """What the SegFix network and its targets are.
 
     Attributes:
-        backbone: timm name of an HRNet.
+        backbone: See `SegFixNet`.
         num_directions: m.
         boundary_width: γ, pixels.
         crop_size: Pixels, a multiple of 32.
@@ -88,13 +87,7 @@ def train_segfix(
     torch.manual_seed(settings.seed)
     network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
     if init is not None:
-        start, described = load_checkpoint(init)
-        if any(described[key] != getattr(segfix, key) for key in ("backbone", "num_directions")):
-            raise SegfixError(
-                f"{init}: {described['backbone']} with {described['num_directions']} directions; "
-                "train the same network, or without --init."
-            )
-        network.load_state_dict(start.state_dict())
+        start_from(network, segfix.backbone, segfix.num_directions, init)
     mean, std = normalization(network)
     dataset = CropDataset(
         sources,
