@@ -17,8 +17,13 @@ from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.inference.model import METADATA_KEY
+from segfix.training.hrnet2x import HRNet2x, convolution
 
-BACKBONES = ("hrnet_w18_small", "hrnet_w18_small_2x", "hrnet_w18", "hrnet_w32", "hrnet_w48")
+WIDTHS_2X = {"hrnet_w18_2x": 18, "hrnet_w20_2x": 20}
+BACKBONES = (
+    *("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48"),
+    *("hrnet_w18_small_2x", *WIDTHS_2X),
+)
 GROWN_FROM = {"hrnet_w18_small_2x": "hrnet_w18_small"}
 """Networks that are another one with a `DetailHead` added, and start from its weights."""
 HEAD_CHANNELS = 256
@@ -42,8 +47,9 @@ class SegFixNet(nn.Module):
     """HRNet branches at strides 4 to 32, upsampled to stride 4 and concatenated, and two heads.
 
     Args:
-        backbone: One of `BACKBONES`: timm name of an HRNet, or `hrnet_w18_small_2x`, which adds
-            a `DetailHead` to `hrnet_w18_small`.
+        backbone: One of `BACKBONES`: timm name of an HRNet; `hrnet_w18_2x`, `hrnet_w20_2x`, with
+            a branch and the heads at stride 2; `hrnet_w18_small_2x`, which adds a `DetailHead`
+            to `hrnet_w18_small`.
         num_directions: m, one of 4, 8, 16.
         pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
         head_channels: Width of both heads.
@@ -64,25 +70,7 @@ class SegFixNet(nn.Module):
         head_channels: int = HEAD_CHANNELS,
     ) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise SegfixError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
-        try:
-            backbone_module: Any = timm.create_model(
-                GROWN_FROM.get(backbone, backbone),
-                pretrained=pretrained,
-                features_only=True,
-                feature_location="",
-                out_indices=(0, 1, 2, 3, 4) if backbone in GROWN_FROM else (1, 2, 3, 4),
-            )
-        except Exception as error:
-            if not pretrained:
-                raise
-            raise SegfixError(
-                f"timm can't load ImageNet weights for {backbone} ({type(error).__name__}): they "
-                "are downloaded once; go online, or train without --pretrained."
-            ) from error
-        self.backbone = backbone_module
-        widths = backbone_module.feature_info.channels()
+        self.backbone, widths = make_backbone(backbone, pretrained=pretrained)
         stem = widths.pop(0) if backbone in GROWN_FROM else 0
         self.boundary_head = head(sum(widths), head_channels, 1)
         self.direction_head = head(sum(widths), head_channels, num_directions)
@@ -109,6 +97,34 @@ class SegFixNet(nn.Module):
         return boundary + detail[:, :1], direction + detail[:, 1:]
 
 
+def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
+    """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
+    if name not in BACKBONES:
+        raise SegfixError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}.")
+    if name in WIDTHS_2X:
+        if pretrained:
+            raise SegfixError(f"timm has no ImageNet weights for {name}: train --from-scratch.")
+        network = HRNet2x(WIDTHS_2X[name])
+        return network, network.channels
+    timm_name = GROWN_FROM.get(name, name)
+    try:
+        module: Any = timm.create_model(
+            timm_name,
+            pretrained=pretrained,
+            features_only=True,
+            feature_location="",
+            out_indices=(0, 1, 2, 3, 4) if name in GROWN_FROM else (1, 2, 3, 4),
+        )
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise SegfixError(
+            f"timm can't load ImageNet weights for {timm_name} ({type(error).__name__}): they "
+            "are downloaded once; go online, or train without --pretrained."
+        ) from error
+    return module, module.feature_info.channels()
+
+
 class DetailHead(nn.Module):
     """What a branch at stride 2 adds to the logits of the heads at stride 4; at first nothing.
 
@@ -127,12 +143,7 @@ class DetailHead(nn.Module):
     def __init__(self, stem: int, channels: int, outputs: int) -> None:
         super().__init__()
         width, hidden = DETAIL_CHANNELS
-        self.branch = nn.Sequential(
-            nn.Conv2d(stem, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            BasicBlock(width, width),
-        )
+        self.branch = nn.Sequential(*convolution(stem, width), BasicBlock(width, width))
         # Together a 1×1 convolution of all branches at stride 2: it commutes with upsampling.
         self.fine = nn.Conv2d(width, hidden, 1, bias=False)
         self.coarse = nn.Conv2d(channels, hidden, 1, bias=False)

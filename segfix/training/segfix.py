@@ -39,7 +39,11 @@ class SegFixSettings:
         class_weights: See `segfix.losses.segfix_loss`.
         ignore_index: Void id of the label maps.
         ignore_frame: See `CropDataset`.
-        scales: See `Augmentation`.
+        scales: See `Augmentation`, as for the rest.
+        jitter: Of light and colours.
+        brightness: Of 255.
+        blur: Share of crops.
+        jpeg: Share of crops.
     """
 
     backbone: str = "hrnet_w18_small"
@@ -50,6 +54,10 @@ class SegFixSettings:
     ignore_index: int = IGNORE_INDEX
     ignore_frame: int = 4
     scales: tuple[float, float] = (0.5, 2.0)
+    jitter: float = 0.3
+    brightness: float = 0.0
+    blur: float = 0.2
+    jpeg: float = 0.2
 
 
 def train_segfix(
@@ -97,7 +105,13 @@ def train_segfix(
         boundary_width=segfix.boundary_width,
         ignore_index=segfix.ignore_index,
         ignore_frame=segfix.ignore_frame,
-        augmentation=Augmentation(scales=segfix.scales),
+        augmentation=Augmentation(
+            scales=segfix.scales,
+            jitter=segfix.jitter,
+            brightness=segfix.brightness,
+            blur=segfix.blur,
+            jpeg=segfix.jpeg,
+        ),
         seed=settings.seed,
     )
     metadata = {
@@ -110,6 +124,10 @@ def train_segfix(
         "ignore_index": segfix.ignore_index,
         "ignore_frame": segfix.ignore_frame,
         "scales": list(segfix.scales),
+        "jitter": segfix.jitter,
+        "brightness": segfix.brightness,
+        "blur": segfix.blur,
+        "jpeg": segfix.jpeg,
         "mean": list(mean),
         "std": list(std),
         "data": data_shares(data),

@@ -283,3 +283,18 @@ def test_pairs_are_found_in_folders_within_and_past_known_suffixes(
     assert [(pair.image.name, pair.labels.name) for pair in found] == [
         (f"{stem}_leftImg8bit.png", f"{stem}_gtFine_labelIds.png") for stem in "xy"
     ]
+
+
+def test_brightness_moves_all_pixels_by_one_value_within_its_range() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    image[0] = 130
+    rng = np.random.default_rng(0)
+    bright = Augmentation(jitter=0, brightness=10, blur=0, jpeg=0)
+    moves = {
+        int((vary_appearance(image, bright, rng) - image.astype(int)).mean()) for _ in range(50)
+    }
+    assert min(moves) < -5
+    assert max(moves) > 5
+    assert max(map(abs, moves)) <= 10
+    moved = vary_appearance(image, bright, rng).astype(int) - image
+    assert np.ptp(moved) == 0

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 
 from segfix.errors import SegfixError
+from segfix.training import hrnet2x
 from segfix.training.loop import write_checkpoint
 from segfix.training.networks import (
     BACKBONES,
@@ -156,3 +158,48 @@ def test_no_network_starts_from_one_it_did_not_grow_from(
     with pytest.raises(SegfixError, match="hrnet_w18_small with 8 directions") as caught:
         start_from(network, backbone, num_directions, checkpoint)
     assert str(caught.value).startswith(f"{checkpoint}: ")
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("hrnet_w18_2x", 18), ("hrnet_w20_2x", 20)])
+def test_hrnet_2x_has_five_branches_from_stride_2(backbone: str, width: int) -> None:
+    with torch.device("meta"):
+        network = SegFixNet(backbone).eval()
+        image = torch.zeros(1, 3, 64, 96)
+        branches = network.backbone(image)
+        boundary, direction = network(image)
+    assert [tuple(b.shape[1:]) for b in branches] == [
+        (width * 2**i, 32 // 2**i, 48 // 2**i) for i in range(5)
+    ]
+    assert network.boundary_head[0].in_channels == 31 * width
+    assert (boundary.shape, direction.shape) == ((1, 1, 64, 96), (1, 8, 64, 96))
+
+
+def test_every_parameter_of_hrnet_2x_receives_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hrnet2x, "BLOCKS", 1)
+    monkeypatch.setattr(hrnet2x, "STAGES", tuple((block, 1) for block, _ in hrnet2x.STAGES))
+    network = SegFixNet("hrnet_w18_2x")
+    boundary, direction = network(torch.randn(2, 3, 64, 64))
+    torch.autograd.backward(boundary.square().mean() + direction.square().mean())
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("hrnet_w32", 32), ("hrnet_w48", 48)])
+def test_wide_networks_can_be_built(backbone: str, width: int) -> None:
+    with torch.device("meta"):
+        assert SegFixNet(backbone).boundary_head[0].in_channels == 15 * width
+
+
+def test_pretrained_weights_are_asked_for_where_timm_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, asked = timm.create_model, []
+
+    def record(name: str, *, pretrained: bool, **options: Any) -> Any:
+        asked.append((name, pretrained))
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", record)
+    SegFixNet("hrnet_w18_small_2x", pretrained=True)
+    assert asked == [("hrnet_w18_small", True)]
+    with pytest.raises(SegfixError, match=r"^timm has no .* hrnet_w20_2x: train --from-scratch"):
+        SegFixNet("hrnet_w20_2x", pretrained=True)
