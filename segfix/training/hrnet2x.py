@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models.hrnet import BasicBlock, Bottleneck, HighResolutionModule, SequentialList
+from timm.models.hrnet import HighResolutionModule
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 STEM_CHANNELS = 64
 BLOCKS = 4
-STAGES = ((Bottleneck, 1), (BasicBlock, 1), (BasicBlock, 4), (BasicBlock, 3))
+STAGES: tuple[tuple[Any, int], ...] = (
+    (Bottleneck, 1),
+    (BasicBlock, 1),
+    (BasicBlock, 4),
+    (BasicBlock, 3),
+)
 """Kind of block and number of modules, as in HRNet; each stage has one branch more."""
 
 
@@ -31,7 +39,7 @@ class HRNet2x(nn.Module):
         before = [STEM_CHANNELS]
         for branches, (block, modules) in enumerate(STAGES, start=2):
             first = STEM_CHANNELS // 2 if block is Bottleneck else width
-            planes = [first * 2**branch for branch in range(branches)]
+            planes = tuple(first * 2**branch for branch in range(branches))
             channels = [block.expansion * plane for plane in planes]
             kept = [
                 nn.Identity() if a == b else convolution(a, b)
@@ -41,7 +49,7 @@ class HRNet2x(nn.Module):
             self.transitions.append(nn.ModuleList([*kept, added]))
             blocks = (BLOCKS,) * branches
             self.stages.append(
-                SequentialList(
+                nn.Sequential(
                     *(
                         HighResolutionModule(branches, block, blocks, [*channels], planes, "SUM")
                         for _ in range(modules)
@@ -57,7 +65,7 @@ class HRNet2x(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to the five branches at strides 2 to 32, of width × 1, 2, 4, 8, 16."""
         branches = [self.stem(image)]
-        for transition, stage in zip(self.transitions, self.stages, strict=True):
+        for transition, stage in zip(cast(Any, self.transitions), self.stages, strict=True):
             sources = [*branches, branches[-1]]
             branches = stage([step(x) for step, x in zip(transition, sources, strict=True)])
         return branches

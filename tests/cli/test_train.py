@@ -13,6 +13,7 @@ from segfix.cli import main
 from segfix.cli.train import RECIPES, train
 from segfix.inference import weights
 from segfix.training import export, segfix
+from segfix.training.loop import Settings
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -37,7 +38,7 @@ def test_without_a_recipe_the_defaults_are_those_of_the_library(
     assert run("train", "--precision", "no").exit_code == 0
     assert run("train", "--precision", "no", "--recipe", "quick").exit_code == 0
     assert calls[0] == calls[1]
-    assert calls[0]["settings"] == segfix.Settings()
+    assert calls[0]["settings"] == Settings()
     assert calls[0]["segfix"] == segfix.SegFixSettings()
 
 
@@ -50,7 +51,7 @@ def test_the_recipe_of_the_paper_is_used_but_for_what_is_given(
     assert run("train", "--precision", "no", *recipe).exit_code == 0
     assert run("train", *(given + recipe if last else recipe + given)).exit_code == 0
     settings, network = calls[0]["settings"], calls[0]["segfix"]
-    assert settings == segfix.Settings(
+    assert settings == Settings(
         80_000, 16, "sgd", learning_rate=0.04, weight_decay=5e-4, warmup=0, ema=0, precision="no"
     )
     assert network == segfix.SegFixSettings(

@@ -217,7 +217,8 @@ def test_networks_with_a_branch_at_stride_2_are_exported(
     monkeypatch.setattr(hrnet2x, "STAGES", tuple((block, 1) for block, _ in hrnet2x.STAGES))
     network = SegFixNet(backbone)
     if network.detail_head is not None:
-        torch.nn.init.normal_(network.detail_head.logits[-1].weight)
+        for parameter in network.detail_head.logits[-1].parameters():
+            torch.nn.init.normal_(parameter)
     _, described = load_checkpoint(checkpoint)
     write_checkpoint(tmp_path, network, {**described, "backbone": backbone})
     out = tmp_path / "fine.onnx"

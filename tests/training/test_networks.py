@@ -118,12 +118,13 @@ def test_a_branch_at_stride_2_starts_as_the_network_it_was_added_to(
 def test_the_branch_at_stride_2_adds_to_both_logits() -> None:
     network = SegFixNet("hrnet_w18_small_2x", 4)
     assert network.detail_head is not None
-    torch.nn.init.normal_(network.detail_head.logits[-1].weight)
+    weight, _ = network.detail_head.logits[-1].parameters()
+    torch.nn.init.normal_(weight)
     network.eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         whole = network(image)
-        network.detail_head.logits[-1].weight.zero_()
+        weight.zero_()
         without = network(image)
     for one, other in zip(whole, without, strict=True):
         assert (one != other).float().mean() > 0.9
