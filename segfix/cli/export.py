@@ -22,6 +22,11 @@ from segfix.cli import options
     "--license", "license_", metavar="TEXT", help="Licence of the weights, kept in the file."
 )
 @click.option("--terms", metavar="TEXT", help="Terms of the training data, kept in the file.")
+@click.option(
+    "--fp16",
+    is_flag=True,
+    help="Weights and arithmetic in 16 bits: half the size, for GPUs; input and output stay bytes.",
+)
 @options.overwrite
 def export(
     checkpoint: Path,
@@ -29,6 +34,7 @@ def export(
     name: str | None,
     license_: str | None,
     terms: str | None,
+    fp16: bool,
     overwrite: bool,
 ) -> None:
     """Turn a trained network into one ONNX file for predict-offsets.
@@ -43,5 +49,6 @@ def export(
     with options.missing_extra("train"):
         from segfix.training.export import export_onnx
     notes = {key: text for key, text in (("license", license_), ("terms", terms)) if text}
-    export_onnx(checkpoint, out, name=name, notes=notes)
+    precision = "fp16" if fp16 else "fp32"
+    export_onnx(checkpoint, out, name=name, notes=notes, precision=precision)
     click.echo(str(out))

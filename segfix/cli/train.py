@@ -8,6 +8,32 @@ import click
 
 from segfix.cli import options
 
+RECIPES: dict[str, dict[str, object]] = {
+    "quick": {},
+    "paper": {
+        "optimizer": "sgd",
+        "learning_rate": 0.04,
+        "weight_decay": 5e-4,
+        "warmup": 0,
+        "ema": 0.0,
+        "crop_size": 512,
+        "batch_size": 16,
+        "steps": 80_000,
+        "class_weights": True,
+        "scales": (1.0, 1.0),
+        "jitter": 0.0,
+        "brightness": 10.0,
+        "blur": 0.0,
+        "jpeg": 0.0,
+    },
+}
+"""Other defaults of the options; quick is the options' own."""
+
+
+def use_recipe(ctx: click.Context, _: click.Parameter, name: str) -> None:
+    """Replace defaults; what the user gives still wins."""
+    ctx.default_map = {**(ctx.default_map or {}), **RECIPES[name]}
+
 
 @click.command()
 @click.option(
@@ -46,6 +72,18 @@ from segfix.cli import options
     "instance maps.",
 )
 @click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default="quick",
+    show_default=True,
+    is_eager=True,
+    expose_value=False,
+    callback=use_recipe,
+    help="Defaults of the other options: quick has those shown here, for one CPU core or more; "
+    "paper has SGD, 80,000 steps of 16 crops of 512 pixels, class weights, flips and brightness "
+    "only. Options given win.",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -57,7 +95,8 @@ from segfix.cli import options
     "--backbone",
     default="hrnet_w18_small",
     show_default=True,
-    help="timm name of an HRNet: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48.",
+    help="HRNet by its name in timm: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48; or with a "
+    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x.",
 )
 @click.option(
     "--pretrained/--from-scratch",
@@ -67,8 +106,8 @@ from segfix.cli import options
 )
 @click.option(
     "--init",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Start from the weights of this checkpoint (model.safetensors).",
+    metavar="NAME|FILE",
+    help="Start from shipped weights by name, or from a checkpoint (model.safetensors).",
 )
 @click.option(
     "--steps", type=click.IntRange(1), default=10_000, show_default=True, help="Optimizer steps."
@@ -144,6 +183,34 @@ from segfix.cli import options
     help="Range of the random factor on the size of a photograph.",
 )
 @click.option(
+    "--jitter",
+    type=options.FiniteRange(0, 1, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="Largest relative change of brightness, contrast, saturation and gamma.",
+)
+@click.option(
+    "--brightness",
+    type=options.FiniteRange(0, 255),
+    default=0.0,
+    show_default=True,
+    help="Largest value, of 255, added to or taken from all pixels.",
+)
+@click.option(
+    "--blur",
+    type=options.FiniteRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Share of crops that are blurred.",
+)
+@click.option(
+    "--jpeg",
+    type=options.FiniteRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="Share of crops that are compressed.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["auto", "no", "bf16", "fp16"]),
     default="auto",
@@ -191,7 +258,7 @@ def train(
     out: Path,
     backbone: str,
     pretrained: bool,
-    init: Path | None,
+    init: str | None,
     steps: int,
     batch_size: int,
     crop_size: int,
@@ -206,6 +273,10 @@ def train(
     ignore_index: int,
     ignore_frame: int,
     scales: tuple[float, float],
+    jitter: float,
+    brightness: float,
+    blur: float,
+    jpeg: float,
     precision: str,
     device: str,
     threads: int | None,
@@ -225,6 +296,8 @@ def train(
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
     if scales[0] > scales[1]:
         raise click.BadParameter("write the smaller one first.", param_hint="--scales")
+    from segfix.inference.weights import find_checkpoint
+
     with options.missing_extra("train"):
         import torch
 
@@ -250,6 +323,10 @@ def train(
             instances=instances,
             ignore_frame=ignore_frame,
             scales=scales,
+            jitter=jitter,
+            brightness=brightness,
+            blur=blur,
+            jpeg=jpeg,
         ),
         settings=Settings(
             steps=steps,
@@ -263,7 +340,7 @@ def train(
             seed=seed,
         ),
         pretrained=pretrained,
-        init=init,
+        init=None if init is None else find_checkpoint(init),
         evaluate_every=val_every,
         workers=workers,
         device=device,

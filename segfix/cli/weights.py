@@ -39,7 +39,8 @@ def weights(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{row['name']}{default}: {row['path']}")
         click.echo(
             f"  {row['backbone']}, m = {row['num_directions']}, γ = {row['boundary_width']}, "
-            f"{row['bytes'] / 1e6:.1f} MB, SHA-256 {row['sha256'][:16]}…"
+            f"{row.get('precision', 'fp32')}, {row['bytes'] / 1e6:.1f} MB, "
+            f"SHA-256 {row['sha256'][:16]}…"
         )
         scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
         data = ", ".join(row["data"])

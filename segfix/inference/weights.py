@@ -10,12 +10,12 @@ from segfix.errors import SegfixError
 DEFAULT_WEIGHTS = "hrnet_w18_small"
 
 
-def shipped_weights() -> dict[str, Path]:
-    """Names and ONNX files of the weights that came with this installation."""
+def shipped_weights(suffix: str = ".onnx") -> dict[str, Path]:
+    """Names and ONNX files, or checkpoints, of the weights that came with this installation."""
     package = Path(__file__).parents[1]
     # In the wheel the folder lies inside the package, in a checkout beside it.
     for folder in (package / "weights", package.parent / "weights"):
-        found = {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+        found = {path.stem: path for path in sorted(folder.glob(f"*{suffix}"))}
         if found:
             return found
     return {}
@@ -36,6 +36,28 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
         return path
     names = ", ".join(shipped) or "none: this installation is incomplete"
     raise SegfixError(f"{wanted}: no such weights; expected an ONNX file or a name ({names}).")
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The checkpoint, for training on, of a name or path.
+
+    Raises:
+        SegfixError: There is no such name or file, or the wheel left the checkpoint out.
+    """
+    shipped = shipped_weights(".safetensors")
+    wanted = str(name_or_path)
+    if wanted in shipped:
+        return shipped[wanted]
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    if wanted in shipped_weights():
+        raise SegfixError(
+            f"{wanted}: only its ONNX file is installed; take weights/{wanted}.safetensors from "
+            "segfix's repository and give its path."
+        )
+    names = ", ".join(shipped) or "none here"
+    raise SegfixError(f"{wanted}: no such checkpoint; expected a file or a name ({names}).")
 
 
 def file_digest(path: Path) -> str:

@@ -51,12 +51,14 @@ class Augmentation:
     Attributes:
         scales: Smallest and largest factor on the size of the photograph, drawn log-uniformly.
         jitter: Largest relative change of brightness, contrast, saturation and gamma.
+        brightness: Largest value added to or taken from all pixels, of 255.
         blur: Share of the crops blurred (σ 0.3 to 1.5 px).
         jpeg: Share of the crops compressed (quality 30 to 90).
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
     jitter: float = 0.3
+    brightness: float = 0.0
     blur: float = 0.2
     jpeg: float = 0.2
 
@@ -195,7 +197,10 @@ def vary_appearance(
     curve = np.clip(((values - 0.5) * contrast + 0.5) * brightness, 0, 1) ** gamma
     varied = (curve * 255).astype(np.float32)[image]
     grey = varied.mean(axis=2, keepdims=True)
-    varied = np.clip(grey + saturation * (varied - grey) + 0.5, 0, 255).astype(np.uint8)
+    varied = grey + saturation * (varied - grey)
+    if augmentation.brightness:
+        varied += rng.uniform(-1, 1) * augmentation.brightness
+    varied = np.clip(varied + 0.5, 0, 255).astype(np.uint8)
     picture = Image.fromarray(varied)
     if rng.random() < augmentation.blur:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.5)))

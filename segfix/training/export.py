@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -26,15 +27,15 @@ from segfix.training.networks import (
 
 OPSET = 18
 PARITY_SIZES = ((64, 96), (77, 50))
-MAX_DISAGREEMENT = 0.002
-"""Share of pixels whose sector, or probability by more than a byte, may differ."""
+MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
+"""Share of pixels whose sector, or probability by more than so many bytes, may differ."""
 
 
 class OffsetNetwork(nn.Module):
     """From bytes to bytes: normalisation, padding, network, soft-max.
 
     Args:
-        network: In evaluation mode.
+        network: In evaluation mode; of float16, all but normalisation and soft-max is in it.
         mean: Of RGB in [0, 1].
         std: Of RGB in [0, 1].
     """
@@ -59,9 +60,11 @@ class OffsetNetwork(nn.Module):
         rows = torch.arange((height + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
         cols = torch.arange((width + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
         padded = image[:, :, rows.clamp(max=height - 1)][:, :, :, cols.clamp(max=width - 1)]
-        boundary, direction = self.network(normalized(padded, self.mean, self.std))
-        boundary = boundary[:, 0, :height, :width].sigmoid()
-        direction = direction[:, :, :height, :width]
+        dtype = next(self.network.parameters()).dtype
+        pixels = normalized(padded, self.mean, self.std).to(dtype)
+        boundary, direction = self.network(pixels)
+        boundary = boundary[:, 0, :height, :width].float().sigmoid()
+        direction = direction[:, :, :height, :width].float()
         certainty = direction.softmax(dim=1).amax(dim=1)
         return (
             direction.argmax(dim=1).to(torch.uint8),
@@ -71,7 +74,12 @@ class OffsetNetwork(nn.Module):
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, *, name: str | None = None, notes: dict[str, str] | None = None
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    notes: dict[str, str] | None = None,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Write a checkpoint as ONNX, after checking torch against onnxruntime.
 
@@ -80,6 +88,8 @@ def export_onnx(
         out: The ONNX file to make.
         name: Name of the weights; by default the file's stem.
         notes: More metadata, such as licence and terms of the training data.
+        precision: Of weights and arithmetic in the file, "fp32" or "fp16"; bytes go in and come
+            out all the same.
 
     Returns:
         The metadata in the file.
@@ -94,12 +104,16 @@ def export_onnx(
         "kind": "segfix network",
         "version": 1,
         "name": name or out.stem,
+        "precision": precision,
         **{key: described[key] for key in KEPT_METADATA},
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
-        write_onnx(module, temporary, metadata)
-        check_parity(module, temporary)
+        written = module
+        if precision == "fp16":
+            written = OffsetNetwork(copy.deepcopy(network).half(), module.mean, module.std).eval()
+        write_onnx(written, temporary, metadata)
+        check_parity(module, temporary, precision)
     return metadata
 
 
@@ -135,8 +149,9 @@ def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
     onnx.save(model, str(path))
 
 
-def check_parity(module: nn.Module, path: Path) -> None:
-    """Compare torch and onnxruntime on two sizes, one of them no multiple of the stride."""
+def check_parity(module: nn.Module, path: Path, precision: str = "fp32") -> None:
+    """Compare torch in float32 and onnxruntime on two sizes, one no multiple of the stride."""
+    limit, slack = MAX_DISAGREEMENT[precision]
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     for height, width in PARITY_SIZES:
@@ -146,10 +161,10 @@ def check_parity(module: nn.Module, path: Path) -> None:
             expected = [output.numpy() for output in module(torch.from_numpy(image))]
         found = session.run(None, {"image": image})
         # A sector is right or wrong; a probability may round to the next byte.
-        for wanted, got, slack in zip(expected, found, (0, 1, 1), strict=True):
-            apart = np.abs(wanted.astype(int) - got.astype(int)) > slack
+        for wanted, got, allowed in zip(expected, found, (0, slack, slack), strict=True):
+            apart = np.abs(wanted.astype(int) - got.astype(int)) > allowed
             share = float(np.mean(apart))
-            if share > MAX_DISAGREEMENT:
+            if share > limit:
                 raise SegfixError(
                     f"torch and onnxruntime disagree on {share:.2%} of the pixels at "
                     f"{width}×{height}; the export is not kept."

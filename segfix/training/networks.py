@@ -11,14 +11,24 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.inference.model import METADATA_KEY
+from segfix.training.hrnet2x import HRNet2x, convolution
 
-BACKBONES = ("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48")
+WIDTHS_2X = {"hrnet_w18_2x": 18, "hrnet_w20_2x": 20}
+BACKBONES = (
+    *("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48"),
+    *("hrnet_w18_small_2x", *WIDTHS_2X),
+)
+GROWN_FROM = {"hrnet_w18_small_2x": "hrnet_w18_small"}
+"""Networks that are another one with a `DetailHead` added, and start from its weights."""
 HEAD_CHANNELS = 256
+DETAIL_CHANNELS = (16, 64)
+"""Of the branch at stride 2, and of the layer where it meets the other branches."""
 KEPT_METADATA = (
     "backbone",
     "num_directions",
@@ -37,7 +47,9 @@ class SegFixNet(nn.Module):
     """HRNet branches at strides 4 to 32, upsampled to stride 4 and concatenated, and two heads.
 
     Args:
-        backbone: timm name of an HRNet, one of `BACKBONES`.
+        backbone: One of `BACKBONES`: timm name of an HRNet; `hrnet_w18_2x`, `hrnet_w20_2x`, with
+            a branch and the heads at stride 2; `hrnet_w18_small_2x`, which adds a `DetailHead`
+            to `hrnet_w18_small`.
         num_directions: m, one of 4, 8, 16.
         pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
         head_channels: Width of both heads.
@@ -58,27 +70,11 @@ class SegFixNet(nn.Module):
         head_channels: int = HEAD_CHANNELS,
     ) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise SegfixError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
-        try:
-            backbone_module: Any = timm.create_model(
-                backbone,
-                pretrained=pretrained,
-                features_only=True,
-                feature_location="",
-                out_indices=(1, 2, 3, 4),
-            )
-        except Exception as error:
-            if not pretrained:
-                raise
-            raise SegfixError(
-                f"timm can't load ImageNet weights for {backbone} ({type(error).__name__}): they "
-                "are downloaded once; go online, or train without --pretrained."
-            ) from error
-        self.backbone = backbone_module
-        channels = sum(backbone_module.feature_info.channels())
-        self.boundary_head = head(channels, head_channels, 1)
-        self.direction_head = head(channels, head_channels, num_directions)
+        self.backbone, widths = make_backbone(backbone, pretrained=pretrained)
+        stem = widths.pop(0) if backbone in GROWN_FROM else 0
+        self.boundary_head = head(sum(widths), head_channels, 1)
+        self.direction_head = head(sum(widths), head_channels, num_directions)
+        self.detail_head = DetailHead(stem, sum(widths), 1 + num_directions) if stem else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits at full size.
@@ -90,13 +86,79 @@ class SegFixNet(nn.Module):
             Boundary logits (N, 1, H, W) and direction logits (N, m, H, W).
         """
         branches = self.backbone(image)
-        size = branches[0].shape[-2:]
+        stem = branches.pop(0) if self.detail_head is not None else None
+        size, full = branches[0].shape[-2:], image.shape[-2:]
         features = torch.cat([branches[0], *(resized(b, size) for b in branches[1:])], dim=1)
-        full = image.shape[-2:]
-        return (
-            resized(self.boundary_head(features), full),
-            resized(self.direction_head(features), full),
+        boundary = resized(self.boundary_head(features), full)
+        direction = resized(self.direction_head(features), full)
+        if self.detail_head is None:
+            return boundary, direction
+        detail = resized(self.detail_head(stem, features), full)
+        return boundary + detail[:, :1], direction + detail[:, 1:]
+
+
+def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
+    """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
+    if name not in BACKBONES:
+        raise SegfixError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}.")
+    if name in WIDTHS_2X:
+        if pretrained:
+            raise SegfixError(f"timm has no ImageNet weights for {name}: train --from-scratch.")
+        network = HRNet2x(WIDTHS_2X[name])
+        return network, network.channels
+    timm_name = GROWN_FROM.get(name, name)
+    try:
+        module: Any = timm.create_model(
+            timm_name,
+            pretrained=pretrained,
+            features_only=True,
+            feature_location="",
+            out_indices=(0, 1, 2, 3, 4) if name in GROWN_FROM else (1, 2, 3, 4),
         )
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise SegfixError(
+            f"timm can't load ImageNet weights for {timm_name} ({type(error).__name__}): they "
+            "are downloaded once; go online, or train without --pretrained."
+        ) from error
+    return module, module.feature_info.channels()
+
+
+class DetailHead(nn.Module):
+    """What a branch at stride 2 adds to the logits of the heads at stride 4; at first nothing.
+
+    Heads of the usual width at stride 2 cost as much as the rest of a small network many times
+    over; this one is narrow, and leaves those at stride 4 as they are.
+
+    Args:
+        stem: Channels at stride 2.
+        channels: Of the concatenated branches at stride 4.
+        outputs: Logits of all heads.
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, Section 3.2: HRNet-2×, made light.
+    """
+
+    def __init__(self, stem: int, channels: int, outputs: int) -> None:
+        super().__init__()
+        width, hidden = DETAIL_CHANNELS
+        self.branch = nn.Sequential(*convolution(stem, width), BasicBlock(width, width))
+        # Together a 1×1 convolution of all branches at stride 2: it commutes with upsampling.
+        self.fine = nn.Conv2d(width, hidden, 1, bias=False)
+        self.coarse = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.logits = nn.Sequential(
+            nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
+        )
+        # So that a network started from weights without this head computes what it did before.
+        for parameter in self.logits[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, stem: Tensor, features: Tensor) -> Tensor:
+        """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
+        fine = self.fine(self.branch(stem))
+        logits: Tensor = self.logits(fine + resized(self.coarse(features), fine.shape[-2:]))
+        return logits
 
 
 def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -124,6 +186,28 @@ def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
     shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
     return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
+
+
+def start_from(network: SegFixNet, backbone: str, num_directions: int, checkpoint: Path) -> None:
+    """Give a network the weights of a checkpoint of the same network, or of what it grew from.
+
+    Args:
+        network: Its parameters that the checkpoint lacks stay as they are.
+        backbone: Of the network.
+        num_directions: Of the network.
+        checkpoint: `model.safetensors` of a training.
+
+    Raises:
+        SegfixError: The checkpoint is of another network.
+    """
+    start, described = load_checkpoint(checkpoint)
+    fitting = (backbone, GROWN_FROM.get(backbone))
+    if described["backbone"] not in fitting or described["num_directions"] != num_directions:
+        raise SegfixError(
+            f"{checkpoint}: {described['backbone']} with {described['num_directions']} "
+            "directions; train the same network, or without --init."
+        )
+    network.load_state_dict({**network.state_dict(), **start.state_dict()})
 
 
 def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.errors import SegfixError
 from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images
 from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
@@ -23,9 +22,9 @@ from segfix.training.loop import Settings, fit
 from segfix.training.networks import (
     STRIDE,
     SegFixNet,
-    load_checkpoint,
     normalization,
     normalized,
+    start_from,
 )
 
 
@@ -34,7 +33,7 @@ class SegFixSettings:
     """What the SegFix network and its targets are.
 
     Attributes:
-        backbone: timm name of an HRNet.
+        backbone: See `SegFixNet`.
         num_directions: m.
         boundary_width: γ, pixels.
         crop_size: Pixels, a multiple of 32.
@@ -42,7 +41,11 @@ class SegFixSettings:
         ignore_index: Void id of plain folders; published data sets have their own.
         instances: Whether every instance is a region of its own, by the instance maps.
         ignore_frame: See `CropDataset`.
-        scales: See `Augmentation`.
+        scales: See `Augmentation`, as for the rest.
+        jitter: Of light and colours.
+        brightness: Of 255.
+        blur: Share of crops.
+        jpeg: Share of crops.
     """
 
     backbone: str = "hrnet_w18_small"
@@ -54,6 +57,10 @@ class SegFixSettings:
     instances: bool = False
     ignore_frame: int = 4
     scales: tuple[float, float] = (0.5, 2.0)
+    jitter: float = 0.3
+    brightness: float = 0.0
+    blur: float = 0.2
+    jpeg: float = 0.2
 
 
 def train_segfix(
@@ -97,13 +104,7 @@ def train_segfix(
     torch.manual_seed(settings.seed)
     network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
     if init is not None:
-        start, described = load_checkpoint(init)
-        if any(described[key] != getattr(segfix, key) for key in ("backbone", "num_directions")):
-            raise SegfixError(
-                f"{init}: {described['backbone']} with {described['num_directions']} directions; "
-                "train the same network, or without --init."
-            )
-        network.load_state_dict(start.state_dict())
+        start_from(network, segfix.backbone, segfix.num_directions, init)
     mean, std = normalization(network)
     dataset = CropDataset(
         sources,
@@ -112,7 +113,13 @@ def train_segfix(
         num_directions=segfix.num_directions,
         boundary_width=segfix.boundary_width,
         ignore_frame=segfix.ignore_frame,
-        augmentation=Augmentation(scales=segfix.scales),
+        augmentation=Augmentation(
+            scales=segfix.scales,
+            jitter=segfix.jitter,
+            brightness=segfix.brightness,
+            blur=segfix.blur,
+            jpeg=segfix.jpeg,
+        ),
         seed=settings.seed,
     )
     metadata = {
@@ -126,6 +133,10 @@ def train_segfix(
         "instances": segfix.instances,
         "ignore_frame": segfix.ignore_frame,
         "scales": list(segfix.scales),
+        "jitter": segfix.jitter,
+        "brightness": segfix.brightness,
+        "blur": segfix.blur,
+        "jpeg": segfix.jpeg,
         "mean": list(mean),
         "std": list(std),
         "data": data_shares(data),

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
-from segfix.inference.weights import DEFAULT_WEIGHTS, shipped_weights
+import pytest
+
+import segfix
+from segfix.errors import SegfixError
+from segfix.inference import weights
+from segfix.inference.weights import (
+    DEFAULT_WEIGHTS,
+    find_checkpoint,
+    find_weights,
+    shipped_weights,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -23,3 +34,41 @@ def test_all_shipped_networks_have_a_card_and_are_below_50_mb() -> None:
     for name, path in shipped_weights().items():
         assert f"`{name}`" in card
         assert path.stat().st_size < 50e6
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation with two networks in the package, one of them with its checkpoint."""
+    folder = tmp_path / "segfix" / "weights"
+    folder.mkdir(parents=True)
+    for name in (DEFAULT_WEIGHTS, "strong"):
+        shutil.copy(WEIGHTS / f"{DEFAULT_WEIGHTS}.onnx", folder / f"{name}.onnx")
+    (folder / "strong.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix" / "inference" / "weights.py"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_several_networks_are_found_by_name(package: Path) -> None:
+    assert shipped_weights() == {
+        name: package / f"{name}.onnx" for name in (DEFAULT_WEIGHTS, "strong")
+    }
+    assert find_weights() == package / f"{DEFAULT_WEIGHTS}.onnx"
+    assert find_weights("strong") == package / "strong.onnx"
+    assert segfix.load("strong", device="cpu").path == package / "strong.onnx"
+    with pytest.raises(SegfixError, match=rf"weak: no such weights.*{DEFAULT_WEIGHTS}, strong"):
+        find_weights("weak")
+
+
+def test_checkpoints_are_found_by_name_and_path(package: Path, tmp_path: Path) -> None:
+    assert find_checkpoint("strong") == package / "strong.safetensors"
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    assert find_checkpoint("mine.safetensors") == Path("mine.safetensors")
+    with pytest.raises(SegfixError, match=r"take weights/hrnet_w18_small\.safetensors from"):
+        find_checkpoint(DEFAULT_WEIGHTS)
+    with pytest.raises(SegfixError, match=r"weak: no such checkpoint; .* \(strong\)"):
+        find_checkpoint("weak")
+
+
+def test_the_checkpoint_of_the_default_is_in_the_repository() -> None:
+    assert find_checkpoint(DEFAULT_WEIGHTS) == WEIGHTS / f"{DEFAULT_WEIGHTS}.safetensors"

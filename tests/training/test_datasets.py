@@ -322,3 +322,18 @@ def test_directions_within_the_tolerance_of_a_boundary_are_left_out(
         expected[5 - unsure : 5 + unsure] = False
         assert np.array_equal(direction[at] != 255, expected)
     assert whole
+
+
+def test_brightness_moves_all_pixels_by_one_value_within_its_range() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    image[0] = 130
+    rng = np.random.default_rng(0)
+    bright = Augmentation(jitter=0, brightness=10, blur=0, jpeg=0)
+    moves = {
+        int((vary_appearance(image, bright, rng) - image.astype(int)).mean()) for _ in range(50)
+    }
+    assert min(moves) < -5
+    assert max(moves) > 5
+    assert max(map(abs, moves)) <= 10
+    moved = vary_appearance(image, bright, rng).astype(int) - image
+    assert np.ptp(moved) == 0

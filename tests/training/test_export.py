@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
-from segfix.formats import find_labelled_images
-from segfix.training import export
+from segfix.formats import find_labelled_images, read_image
+from segfix.training import export, hrnet2x
 from segfix.training.export import OffsetNetwork, check_parity, export_onnx
-from segfix.training.networks import load_checkpoint
+from segfix.training.loop import write_checkpoint
+from segfix.training.networks import SegFixNet, load_checkpoint
 
+PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "data/camvid/images").iterdir())
 OUTPUTS = ["direction", "boundary", "certainty"]
 
 
@@ -130,6 +132,7 @@ def test_the_metadata_tells_inference_all_it_needs(
         "kind": "segfix network",
         "version": 1,
         "name": "tiny",
+        "precision": "fp32",
         "backbone": "hrnet_w18_small",
         "num_directions": 8,
         "boundary_width": 3,
@@ -168,6 +171,61 @@ def test_inference_loads_the_file_and_predicts_what_torch_does(
     assert np.mean((offset_map.codes > 0) != expected) <= 0.002
     both = expected & (offset_map.codes > 0)
     assert np.mean(((offset_map.codes[both] - 1) % 8) != direction[both]) <= 0.002
+
+
+def test_16_bits_are_inside_only_and_find_nearly_the_same(
+    tmp_path: Path, exported: Path, checkpoint: Path
+) -> None:
+    out = tmp_path / "half.onnx"
+    assert export_onnx(checkpoint, out, precision="fp16")["precision"] == "fp16"
+    assert out.stat().st_size < 0.6 * exported.stat().st_size
+    graph = onnx.load(str(out)).graph
+    floats = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT]
+    assert sum(int(np.prod(w.dims)) for w in floats) < 100
+    whole, half = (inference.load(path, device="cpu") for path in (exported, out))
+    for path in PHOTOGRAPHS:
+        image = read_image(path)
+        expected, found = whole.predict(image), half.predict(image)
+        assert np.mean(found[0] != expected[0]) < 0.02
+        for one, other in zip(found[1:], expected[1:], strict=True):
+            assert one.dtype == np.uint8
+            assert np.abs(one.astype(int) - other).mean() < 1
+
+
+def test_a_checkpoint_in_16_bits_is_loaded_in_32(tmp_path: Path, checkpoint: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    with safe_open(checkpoint, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(
+        {n: v.half() if v.is_floating_point() else v for n, v in load_file(checkpoint).items()},
+        path,
+        metadata,
+    )
+    half, whole = (load_checkpoint(p)[0].state_dict() for p in (path, checkpoint))
+    for name, value in whole.items():
+        assert half[name].dtype == value.dtype
+        torch.testing.assert_close(half[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["hrnet_w18_small_2x", "hrnet_w18_2x"])
+def test_networks_with_a_branch_at_stride_2_are_exported(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    # The network itself is exported by hand: here its stages are of one block each.
+    monkeypatch.setattr(hrnet2x, "BLOCKS", 1)
+    monkeypatch.setattr(hrnet2x, "STAGES", tuple((block, 1) for block, _ in hrnet2x.STAGES))
+    network = SegFixNet(backbone)
+    if network.detail_head is not None:
+        for parameter in network.detail_head.logits[-1].parameters():
+            torch.nn.init.normal_(parameter)
+    _, described = load_checkpoint(checkpoint)
+    write_checkpoint(tmp_path, network, {**described, "backbone": backbone})
+    out = tmp_path / "fine.onnx"
+    assert export_onnx(tmp_path / "model.safetensors", out)["backbone"] == backbone
+    assert inference.load(out, device="cpu").predict(np.zeros((50, 70, 3), np.uint8))[0].shape == (
+        50,
+        70,
+    )
 
 
 def test_a_text_file_is_no_checkpoint(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 
 from segfix.errors import SegfixError
+from segfix.training import hrnet2x
+from segfix.training.loop import write_checkpoint
 from segfix.training.networks import (
     BACKBONES,
     HEAD_CHANNELS,
+    KEPT_METADATA,
     SegFixNet,
     head,
+    load_checkpoint,
     normalization,
+    start_from,
 )
 
 
@@ -79,3 +86,121 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error_in_one_line(
     ) as caught:
         SegFixNet(pretrained=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def plain() -> SegFixNet:
+    """A network whose norms have seen something."""
+    network = SegFixNet()
+    for _ in range(3):
+        network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+def save(network: SegFixNet, folder: Path, backbone: str, num_directions: int = 8) -> Path:
+    metadata: dict[str, Any] = dict.fromkeys(KEPT_METADATA, 0)
+    metadata |= {"kind": "segfix", "backbone": backbone, "num_directions": num_directions}
+    write_checkpoint(folder, network, metadata)
+    return folder / "model.safetensors"
+
+
+def test_a_branch_at_stride_2_starts_as_the_network_it_was_added_to(
+    plain: SegFixNet, tmp_path: Path
+) -> None:
+    network = SegFixNet("hrnet_w18_small_2x").eval()
+    start_from(network, "hrnet_w18_small_2x", 8, save(plain, tmp_path, "hrnet_w18_small"))
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        for found, expected in zip(network(image), plain(image), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_the_branch_at_stride_2_adds_to_both_logits() -> None:
+    network = SegFixNet("hrnet_w18_small_2x", 4)
+    assert network.detail_head is not None
+    weight, _ = network.detail_head.logits[-1].parameters()
+    torch.nn.init.normal_(weight)
+    network.eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        whole = network(image)
+        weight.zero_()
+        without = network(image)
+    for one, other in zip(whole, without, strict=True):
+        assert (one != other).float().mean() > 0.9
+
+
+def test_a_network_with_a_branch_at_stride_2_trains_from_its_zeros(tmp_path: Path) -> None:
+    network = SegFixNet("hrnet_w18_small_2x")
+    assert network.detail_head is not None
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    before = {name: p.clone() for name, p in network.detail_head.named_parameters()}
+    image = torch.randn(2, 3, 64, 64)
+    for _ in range(2):
+        boundary, direction = network(image)
+        optimizer.zero_grad()
+        torch.autograd.backward(boundary.square().mean() + direction.square().mean())
+        optimizer.step()
+    same = [n for n, p in network.detail_head.named_parameters() if torch.equal(p, before[n])]
+    assert same == []
+    loaded, _ = load_checkpoint(save(network, tmp_path, "hrnet_w18_small_2x"))
+    with torch.inference_mode():
+        assert torch.equal(loaded(image)[1], network.eval()(image)[1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_directions"), [("hrnet_w18", 8), ("hrnet_w18_small_2x", 4)]
+)
+def test_no_network_starts_from_one_it_did_not_grow_from(
+    plain: SegFixNet, tmp_path: Path, backbone: str, num_directions: int
+) -> None:
+    checkpoint = save(plain, tmp_path, "hrnet_w18_small")
+    network = SegFixNet("hrnet_w18_small_2x", num_directions)
+    with pytest.raises(SegfixError, match="hrnet_w18_small with 8 directions") as caught:
+        start_from(network, backbone, num_directions, checkpoint)
+    assert str(caught.value).startswith(f"{checkpoint}: ")
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("hrnet_w18_2x", 18), ("hrnet_w20_2x", 20)])
+def test_hrnet_2x_has_five_branches_from_stride_2(backbone: str, width: int) -> None:
+    with torch.device("meta"):
+        network = SegFixNet(backbone).eval()
+        image = torch.zeros(1, 3, 64, 96)
+        branches = network.backbone(image)
+        boundary, direction = network(image)
+    assert [tuple(b.shape[1:]) for b in branches] == [
+        (width * 2**i, 32 // 2**i, 48 // 2**i) for i in range(5)
+    ]
+    assert network.boundary_head[0].in_channels == 31 * width
+    assert (boundary.shape, direction.shape) == ((1, 1, 64, 96), (1, 8, 64, 96))
+
+
+def test_every_parameter_of_hrnet_2x_receives_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hrnet2x, "BLOCKS", 1)
+    monkeypatch.setattr(hrnet2x, "STAGES", tuple((block, 1) for block, _ in hrnet2x.STAGES))
+    network = SegFixNet("hrnet_w18_2x")
+    boundary, direction = network(torch.randn(2, 3, 64, 64))
+    torch.autograd.backward(boundary.square().mean() + direction.square().mean())
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("hrnet_w32", 32), ("hrnet_w48", 48)])
+def test_wide_networks_can_be_built(backbone: str, width: int) -> None:
+    with torch.device("meta"):
+        assert SegFixNet(backbone).boundary_head[0].in_channels == 15 * width
+
+
+def test_pretrained_weights_are_asked_for_where_timm_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, asked = timm.create_model, []
+
+    def record(name: str, *, pretrained: bool, **options: Any) -> Any:
+        asked.append((name, pretrained))
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", record)
+    SegFixNet("hrnet_w18_small_2x", pretrained=True)
+    assert asked == [("hrnet_w18_small", True)]
+    with pytest.raises(SegfixError, match=r"^timm has no .* hrnet_w20_2x: train --from-scratch"):
+        SegFixNet("hrnet_w20_2x", pretrained=True)

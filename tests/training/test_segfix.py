@@ -21,7 +21,7 @@ from segfix.formats import find_labelled_images
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, segfix
-from segfix.training.datasets import CropDataset, DataFolder
+from segfix.training.datasets import Augmentation, CropDataset, DataFolder
 from segfix.training.loop import Settings
 from segfix.training.networks import SegFixNet, load_checkpoint, normalized
 from segfix.training.segfix import SegFixSettings, score_offsets, train_segfix
@@ -102,6 +102,10 @@ def test_the_checkpoint_says_what_was_trained_on_what(trained: Any, data: Path) 
         "instances": False,
         "ignore_frame": 4,
         "scales": [0.5, 2.0],
+        "jitter": 0.3,
+        "brightness": 0.0,
+        "blur": 0.2,
+        "jpeg": 0.2,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "data": {str(Path(*data.parts[-2:])): 1.0},
@@ -163,7 +167,16 @@ def test_settings_reach_network_and_data(
         data,
         tmp_path,
         network=SegFixSettings(
-            num_directions=16, boundary_width=3, crop_size=96, ignore_index=2, ignore_frame=1
+            num_directions=16,
+            boundary_width=3,
+            crop_size=96,
+            ignore_index=2,
+            ignore_frame=1,
+            scales=(1.0, 1.5),
+            jitter=0.1,
+            brightness=20,
+            blur=0.3,
+            jpeg=0.4,
         ),
     )
     network, dataset, compute_loss, settings, out, options = fit_arguments[0]
@@ -175,6 +188,7 @@ def test_settings_reach_network_and_data(
     assert (dataset.num_directions, dataset.boundary_width) == (16, 3)
     assert dataset.ignore_frame == 1
     assert dataset.sources[0].images[0].void == (2,)
+    assert dataset.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)
     # Nothing to score on.
     assert options["evaluate"] is None
     batch = {key: torch.stack([dataset[0][key], dataset[1][key]]) for key in dataset[0]}
