@@ -23,6 +23,7 @@ from sklearn.metrics import log_loss
 from segfix.formats import LABEL_SUFFIXES, list_entries, read_label_map, read_offset_map
 from segfix.geometry.evidence import (
     MAX_DISTANCE,
+    SUREST,
     THIN,
     WEIGHTS,
     Weights,
@@ -35,7 +36,7 @@ CASES = 20_000
 
 
 def cases(labels: Path, offsets: Path, preds: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Features (N, 5) in the order of `Weights` without the bias, and whether ahead is right."""
+    """Features (N, 4) in the order of `Weights` without the bias, and whether ahead is right."""
     features, right = [], []
     for entry in list_entries(preds, LABEL_SUFFIXES, what="label maps"):
         truth = read_label_map(labels / f"{entry.stem}.png").ids()
@@ -44,7 +45,7 @@ def cases(labels: Path, offsets: Path, preds: Path) -> tuple[NDArray[Any], NDArr
         vectors = offset_map.vectors()
         unit = max(1, int(np.abs(vectors).max(initial=0)))
         rays = cast_rays(label_map, vectors, MAX_DISTANCE // unit)
-        confidence = np.clip(offset_map.confidence_map()[rays.rows, rays.cols], 0.002, 0.998)
+        confidence = np.clip(offset_map.confidence_map()[rays.rows, rays.cols], 1 - SUREST, SUREST)
         share = share_on_wrong_side(rays, confidence, unit)
         reached = np.clip(
             np.stack([rays.rows, rays.cols], 1) + rays.ahead[:, None] * rays.step,
@@ -60,7 +61,6 @@ def cases(labels: Path, offsets: Path, preds: Path) -> tuple[NDArray[Any], NDArr
             distance,
             distance * np.log(share),
             (rays.behind > 0) & (rays.behind * unit <= THIN),
-            rays.crossed,
         ]
         features.append(np.stack(columns, 1)[told].astype(float))
         right.append((next_label == true)[told])
