@@ -179,6 +179,42 @@ def offset_counts(
     )
 
 
+def direction_reliability(
+    confidence_map: NDArray[np.floating[Any]],
+    direction_map: NDArray[np.uint8],
+    target_direction: NDArray[np.uint8],
+    *,
+    num_directions: int = 8,
+    num_bins: int = 20,
+) -> NDArray[np.int64]:
+    """How often directions of a given confidence lead to the right side.
+
+    Args:
+        confidence_map: (H, W) in [0, 1].
+        direction_map: (H, W) uint8, predicted sectors.
+        target_direction: (H, W) uint8 sectors, 255 where undefined: not counted.
+        num_directions: m.
+        num_bins: Equal steps of confidence.
+
+    Returns:
+        (B, 2) counts: pixels, and those whose direction is right to within 45°. Add them up over
+        a set.
+
+    Example:
+        >>> found, true = np.array([[0, 1, 4, 7]], np.uint8), np.array([[0, 0, 0, 255]], np.uint8)
+        >>> direction_reliability(np.full((1, 4), 0.7), found, true, num_bins=2)
+        array([[0, 0],
+               [3, 2]])
+    """
+    counted = target_direction != UNDEFINED
+    turn = (direction_map[counted].astype(int) - target_direction[counted]) % num_directions
+    right = np.minimum(turn, num_directions - turn) * 360 <= 45 * num_directions
+    bins = np.minimum((confidence_map[counted] * num_bins).astype(int), num_bins - 1)
+    return np.stack(
+        [np.bincount(bins[which], minlength=num_bins) for which in (right | True, right)], axis=1
+    )
+
+
 def offset_scores(counts: NDArray[np.int64]) -> dict[str, float]:
     """Mask F-score and direction accuracy of summed `offset_counts`.
 

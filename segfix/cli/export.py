@@ -27,6 +27,19 @@ from segfix.cli import options
     is_flag=True,
     help="Weights and arithmetic in 16 bits: half the size, for GPUs; input and output stay bytes.",
 )
+@click.option(
+    "--flip",
+    is_flag=True,
+    help="Look at the mirrored image, too, and average: twice the time, a little more accurate.",
+)
+@click.option(
+    "--calibrate",
+    "calibrate_on",
+    type=options.existing_folder,
+    multiple=True,
+    help="Data set (as for 'segfix train --val') on whose photographs the confidence is "
+    "calibrated; repeatable.",
+)
 @options.overwrite
 def export(
     checkpoint: Path,
@@ -35,6 +48,8 @@ def export(
     license_: str | None,
     terms: str | None,
     fp16: bool,
+    flip: bool,
+    calibrate_on: tuple[Path, ...],
     overwrite: bool,
 ) -> None:
     """Turn a trained network into one ONNX file for predict-offsets.
@@ -50,5 +65,13 @@ def export(
         from segfix.training.export import export_onnx
     notes = {key: text for key, text in (("license", license_), ("terms", terms)) if text}
     precision = "fp16" if fp16 else "fp32"
-    export_onnx(checkpoint, out, name=name, notes=notes, precision=precision)
+    export_onnx(
+        checkpoint,
+        out,
+        name=name,
+        notes=notes,
+        precision=precision,
+        flip=flip,
+        calibrate_on=calibrate_on,
+    )
     click.echo(str(out))

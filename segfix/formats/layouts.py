@@ -129,6 +129,11 @@ LAYOUTS = (
 )
 
 
+def folder_name(folder: Path) -> str:
+    """What a data set is called in metadata: the last two parts of its path, no more."""
+    return Path(*folder.resolve().parts[-2:]).as_posix()
+
+
 def find_labelled_images(
     folder: Path, split: str = "train", *, ignore_index: int = 255, instances: bool = False
 ) -> list[LabelledImage]:

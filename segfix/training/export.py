@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
+from scipy import optimize
 from torch import Tensor, nn
 
 from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
-from segfix.inference.model import METADATA_KEY
+from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images, folder_name
+from segfix.geometry import UNDEFINED, fill_void_bands, flip_direction_map, make_targets
+from segfix.inference.model import BOUNDARY_THRESHOLD, CALIBRATION, METADATA_KEY, OffsetModel
+from segfix.metrics import direction_reliability
 from segfix.training.networks import (
     KEPT_METADATA,
     STRIDE,
@@ -26,6 +32,7 @@ from segfix.training.networks import (
 )
 
 OPSET = 18
+CALIBRATION_BINS = 50
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
 """Share of pixels whose sector, or probability by more than so many bytes, may differ."""
@@ -38,12 +45,16 @@ class OffsetNetwork(nn.Module):
         network: In evaluation mode; of float16, all but normalisation and soft-max is in it.
         mean: Of RGB in [0, 1].
         std: Of RGB in [0, 1].
+        flip: Whether to look at the mirrored image, too, and average the probabilities.
     """
 
-    def __init__(self, network: SegFixNet, mean: list[float], std: list[float]) -> None:
+    def __init__(
+        self, network: SegFixNet, mean: list[float], std: list[float], *, flip: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.mean, self.std = mean, std
+        self.flip = flip
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Directions, boundaries and certainties at full size.
@@ -62,15 +73,27 @@ class OffsetNetwork(nn.Module):
         padded = image[:, :, rows.clamp(max=height - 1)][:, :, :, cols.clamp(max=width - 1)]
         dtype = next(self.network.parameters()).dtype
         pixels = normalized(padded, self.mean, self.std).to(dtype)
-        boundary, direction = self.network(pixels)
-        boundary = boundary[:, 0, :height, :width].float().sigmoid()
-        direction = direction[:, :, :height, :width].float()
-        certainty = direction.softmax(dim=1).amax(dim=1)
+        boundary, direction = self.probabilities(pixels)
+        if self.flip:
+            mirrored = [p.flip(-1) for p in self.probabilities(pixels.flip(-1))]
+            num_directions = direction.shape[1]
+            sectors = np.arange(num_directions, dtype=np.uint8)[None]
+            # Of the sector that a mirrored one is called, seen in the mirror.
+            names = flip_direction_map(sectors, num_directions)[0, ::-1].tolist()
+            boundary = (boundary + mirrored[0]) / 2
+            direction = (direction + mirrored[1][:, names]) / 2
+        boundary, direction = boundary[:, :height, :width], direction[:, :, :height, :width]
+        certainty = direction.amax(dim=1)
         return (
             direction.argmax(dim=1).to(torch.uint8),
             (boundary * 255 + 0.5).to(torch.uint8),
             (certainty * 255 + 0.5).to(torch.uint8),
         )
+
+    def probabilities(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of boundary, (N, H, W), and of the sectors, (N, m, H, W), for normalised pixels."""
+        boundary, direction = self.network(pixels)
+        return boundary[:, 0].float().sigmoid(), direction.float().softmax(dim=1)
 
 
 def export_onnx(
@@ -80,6 +103,8 @@ def export_onnx(
     name: str | None = None,
     notes: dict[str, str] | None = None,
     precision: str = "fp32",
+    flip: bool = False,
+    calibrate_on: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write a checkpoint as ONNX, after checking torch against onnxruntime.
 
@@ -90,31 +115,89 @@ def export_onnx(
         notes: More metadata, such as licence and terms of the training data.
         precision: Of weights and arithmetic in the file, "fp32" or "fp16"; bytes go in and come
             out all the same.
+        flip: Whether the network also looks at the mirrored image, at twice the time.
+        calibrate_on: Data sets on whose validation photographs the confidence is calibrated.
 
     Returns:
         The metadata in the file.
 
     Raises:
         FileFormatError: The checkpoint can't be read.
-        SegfixError: The two engines disagree; nothing is written.
+        SegfixError: The two engines disagree, or data are missing; nothing is written.
     """
+    held_out = [find_labelled_images(folder, "val") for folder in calibrate_on]
     network, described = load_checkpoint(checkpoint)
-    module = OffsetNetwork(network, described["mean"], described["std"]).eval()
+    mean, std = described["mean"], described["std"]
+    module = OffsetNetwork(network, mean, std, flip=flip).eval()
     metadata = {
         "kind": "segfix network",
         "version": 1,
         "name": name or out.stem,
         "precision": precision,
+        "flip": flip,
         **{key: described[key] for key in KEPT_METADATA},
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
         written = module
         if precision == "fp16":
-            written = OffsetNetwork(copy.deepcopy(network).half(), module.mean, module.std).eval()
+            written = OffsetNetwork(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
         write_onnx(written, temporary, metadata)
         check_parity(module, temporary, precision)
+        if held_out:
+            counts = [reliability(OffsetModel(temporary, "cpu"), images) for images in held_out]
+            metadata["calibration"] = fit_calibration(counts)
+            metadata["calibrated_on"] = [folder_name(folder) for folder in calibrate_on]
+            model = onnx.load(str(temporary))
+            set_metadata(model, metadata)
+            onnx.save(model, str(temporary))
     return metadata
+
+
+def reliability(model: OffsetModel, images: Sequence[LabelledImage]) -> NDArray[np.int64]:
+    """`segfix.metrics.direction_reliability` of the product of both probabilities, over a set."""
+    total = np.zeros((CALIBRATION_BINS, 2), np.int64)
+    for pair in images:
+        image, labels = pair.read()
+        direction, boundary, certainty = model.predict(image)
+        targets = make_targets(
+            fill_void_bands(labels, ignore_index=VOID),
+            num_directions=model.num_directions,
+            boundary_width=model.metadata["boundary_width"],
+            ignore_index=VOID,
+        )
+        found = (boundary > BOUNDARY_THRESHOLD * 255) & (labels != VOID)
+        total += direction_reliability(
+            boundary * (certainty / 255**2),
+            direction,
+            np.where(found, targets.direction_map, np.uint8(UNDEFINED)),
+            num_directions=model.num_directions,
+            num_bins=CALIBRATION_BINS,
+        )
+    return total
+
+
+def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
+    """Slope and intercept of `segfix.inference.model.calibrated`; each set counts the same.
+
+    Args:
+        counts: Per set, (B, 2) of `reliability`.
+
+    Raises:
+        SegfixError: There is no direction to measure.
+    """
+    if not all(count[:, 0].any() for count in counts):
+        raise SegfixError("nothing to calibrate on: the network finds no boundary in the images.")
+    total = np.sum([count / count[:, 0].sum() for count in counts], axis=0)
+    middles = (np.arange(len(total)) + 0.5) / len(total)
+
+    def loss(line: NDArray[np.float64]) -> float:
+        odds = line[0] * middles + line[1]
+        wrong = total[:, 0] - total[:, 1]
+        return float(total[:, 1] @ np.logaddexp(0, -odds) + wrong @ np.logaddexp(0, odds))
+
+    found = optimize.minimize(loss, np.array(CALIBRATION)).x
+    return [round(float(value), 3) for value in found]
 
 
 def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
@@ -144,9 +227,15 @@ def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
+    set_metadata(model, metadata)
+    onnx.save(model, str(path))
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Put our metadata in place of whatever metadata there is."""
+    del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
     model.producer_name = "segfix"
-    onnx.save(model, str(path))
 
 
 def check_parity(module: nn.Module, path: Path, precision: str = "fp32") -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images
+from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images, folder_name
 from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
@@ -171,10 +171,10 @@ def train_segfix(
 
 
 def data_shares(data: Sequence[DataFolder]) -> dict[str, float]:
-    """Data sets by the last two parts of their paths, no more of which need be known."""
+    """Share of each data set, by name."""
     shares: dict[str, float] = {}
     for folder in data:
-        name = Path(*folder.path.resolve().parts[-2:]).as_posix()
+        name = folder_name(folder.path)
         shares[name] = shares.get(name, 0) + folder.weight
     return shares
 

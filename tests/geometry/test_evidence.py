@@ -29,7 +29,8 @@ def blobs(seed: int, size: tuple[int, int] = (60, 70), classes: int = 4) -> NDAr
     """Smooth regions, as large as objects are."""
     rng = np.random.default_rng(seed)
     fields = [ndimage.gaussian_filter(rng.normal(size=size), 6) for _ in range(classes)]
-    return np.argmax(fields, axis=0).astype(np.uint8)
+    labels: NDArray[np.uint8] = np.argmax(fields, axis=0).astype(np.uint8)
+    return labels
 
 
 def true_offsets(labels: NDArray[Any], num_directions: int = 8) -> NDArray[np.int8]:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
 from segfix.formats import find_labelled_images, read_image
+from segfix.geometry import flip_direction_map, make_targets
 from segfix.training import export, hrnet2x
-from segfix.training.export import OffsetNetwork, check_parity, export_onnx
+from segfix.training.export import OffsetNetwork, check_parity, export_onnx, fit_calibration
 from segfix.training.loop import write_checkpoint
 from segfix.training.networks import SegFixNet, load_checkpoint
 
@@ -190,6 +191,71 @@ def test_16_bits_are_inside_only_and_find_nearly_the_same(
         for one, other in zip(found[1:], expected[1:], strict=True):
             assert one.dtype == np.uint8
             assert np.abs(one.astype(int) - other).mean() < 1
+
+
+def test_with_flip_a_mirrored_photograph_gives_the_mirrored_answer(
+    tmp_path: Path, exported: Path, checkpoint: Path
+) -> None:
+    out = tmp_path / "flip.onnx"
+    assert export_onnx(checkpoint, out, flip=True)["flip"] is True
+    # A multiple of the stride, or the padding would lie on another side.
+    image = read_image(PHOTOGRAPHS[0])[:160, :224]
+    both, one_eyed = (inference.load(path, device="cpu") for path in (out, exported))
+    apart = {}
+    for model in (both, one_eyed):
+        found, seen = model.predict(image), model.predict(np.ascontiguousarray(image[:, ::-1]))
+        mirrored = (flip_direction_map(seen[0]), seen[1][:, ::-1], seen[2][:, ::-1])
+        apart[model] = [
+            float(np.mean(np.abs(a.astype(int) - b) > slack))
+            for a, b, slack in zip(found, mirrored, (0, 1, 1), strict=True)
+        ]
+    assert max(apart[both]) < 0.002
+    assert max(apart[one_eyed]) > 0.05
+
+
+def test_calibration_finds_the_line_that_the_counts_follow() -> None:
+    middles = (np.arange(50) + 0.5) / 50
+    count = np.full(50, 1_000_000)
+    right = count / (1 + np.exp(-(3.0 * middles - 1.0)))
+    slope, intercept = fit_calibration([np.stack([count, right.astype(int)], 1)])
+    assert slope == pytest.approx(3.0, abs=0.01)
+    assert intercept == pytest.approx(-1.0, abs=0.01)
+
+
+def test_each_set_counts_the_same_for_calibration() -> None:
+    small, large = (np.zeros((50, 2), np.int64) for _ in range(2))
+    small[25], large[25] = (10, 9), (1_000_000, 500_000)
+    slope, intercept = fit_calibration([small, large])
+    assert 1 / (1 + np.exp(-(slope * 0.51 + intercept))) == pytest.approx(0.7, abs=0.01)
+
+
+def test_without_any_boundary_there_is_nothing_to_calibrate_on() -> None:
+    with pytest.raises(SegfixError, match="nothing to calibrate on"):
+        fit_calibration([np.zeros((50, 2), np.int64)])
+
+
+def test_confidence_in_offset_maps_is_calibrated_on_the_data_given(
+    tmp_path: Path, checkpoint: Path, data: Path
+) -> None:
+    out = tmp_path / "calibrated.onnx"
+    metadata = export_onnx(checkpoint, out, calibrate_on=[data])
+    assert metadata["calibrated_on"] == [f"{data.parent.name}/{data.name}"]
+    model = inference.load(out, device="cpu")
+    assert model.metadata["calibration"] == metadata["calibration"]
+    image, labels = find_labelled_images(data)[0].read()
+    offset_map = model.offsets(image)
+    direction, boundary, certainty = model.predict(image)
+    slope, intercept = metadata["calibration"]
+    expected = 1 / (1 + np.exp(-(slope * boundary * (certainty / 255**2) + intercept)))
+    found = offset_map.codes > 0
+    step = (1 - offset_map.lowest_confidence) / offset_map.num_levels
+    assert np.abs(offset_map.confidence_map() - expected)[found].max() <= step / 2 + 1e-3
+    # On the very data that it was fitted on, the mean confidence is the share that is right.
+    targets = make_targets(labels).direction_map
+    turn = (direction.astype(int) - targets) % 8
+    near = found & (targets != 255)
+    right = np.minimum(turn, 8 - turn)[near] <= 1
+    assert expected[near].mean() == pytest.approx(right.mean(), abs=0.05)
 
 
 def test_a_checkpoint_in_16_bits_is_loaded_in_32(tmp_path: Path, checkpoint: Path) -> None:
