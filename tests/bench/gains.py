@@ -33,7 +33,6 @@ SETTINGS = {
     "auto": RefineSettings(),
     "scale 1": RefineSettings(scale=1),
     "scale 2": RefineSettings(scale=2),
-    "scale 3": RefineSettings(scale=3),
     "scale 4": RefineSettings(scale=4),
     "iterate": RefineSettings(iterate=10),
 }
