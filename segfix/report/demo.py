@@ -22,9 +22,6 @@ from segfix.inference.predict import predict_file
 from segfix.inference.refine import RefineSettings, refine_file
 from segfix.report.overlay import before_after
 
-DEMO_SCALE = 4
-"""The bundled label maps are coarse: their boundaries are up to eight pixels off."""
-
 
 def run_demo(
     out: Path, *, device: str = "auto", overwrite: bool = False, quiet: bool = False
@@ -47,7 +44,7 @@ def run_demo(
     images = list_entries(source / "images", IMAGE_SUFFIXES, what="images")
     preds = list_entries(source / "preds", LABEL_SUFFIXES, what="label maps")
     model = load(device=device)
-    settings = RefineSettings(scale=DEMO_SCALE)
+    settings = RefineSettings()
     offsets_out, refined_out = out / "offsets", out / "refined"
     predicted = Batch(
         images, lambda entry: predict_file(model, entry, offsets_out, overwrite=overwrite), "image"
