@@ -81,9 +81,7 @@ def cast_rays(
     unit = max(1, int(np.abs(offset_map).max(initial=0)))
     margin = reach * unit
     # Only pixels near a change of label can see one.
-    size = 2 * margin + 1
-    mixed = ndimage.minimum_filter(label_map, size) != ndimage.maximum_filter(label_map, size)
-    moving = ((offset_map[0] != 0) | (offset_map[1] != 0)) & mixed
+    moving = ((offset_map[0] != 0) | (offset_map[1] != 0)) & _near_change(label_map, margin)
     rows, cols = np.nonzero(moving)
     step = offset_map[:, moving].T.astype(np.intp)
     labels = np.pad(label_map, margin, mode="edge").ravel()
@@ -93,13 +91,31 @@ def cast_rays(
     jump = step[:, 0] * stride + step[:, 1]
     own = labels[here]
     ahead, behind = np.zeros(len(here), np.intp), np.zeros(len(here), np.intp)
-    within = np.ones(len(here), bool)
+    forth = back = np.arange(len(here))
     for k in range(1, reach + 1):
-        there = here + k * jump
-        within &= dy[there] * step[:, 0] + dx[there] * step[:, 1] >= 0
-        ahead[within & (ahead == 0) & (labels[there] != own)] = k
-        behind[(behind == 0) & (labels[here - k * jump] != own)] = k
+        there = here[forth] + k * jump[forth]
+        within = dy[there] * step[forth, 0] + dx[there] * step[forth, 1] >= 0
+        other = labels[there] != own[forth]
+        ahead[forth[within & other]] = k
+        forth = forth[within & ~other]
+        other = labels[here[back] - k * jump[back]] != own[back]
+        behind[back[other]] = k
+        back = back[~other]
     return Rays(rows, cols, step, ahead, behind)
+
+
+def _near_change(label_map: NDArray[Any], reach: int) -> NDArray[np.bool_]:
+    """(H, W) bool: True where another label is within `reach` pixels, and here and there beyond."""
+    height, width = label_map.shape
+    changes = np.zeros(label_map.shape, bool)
+    changes[:, 1:] |= label_map[:, 1:] != label_map[:, :-1]
+    changes[1:] |= label_map[1:] != label_map[:-1]
+    # By blocks of that size and their neighbours: exact filters take longer than they save.
+    rows, cols = np.arange(0, height, reach), np.arange(0, width, reach)
+    blocks = np.logical_or.reduceat(np.logical_or.reduceat(changes, rows, 0), cols, 1)
+    near = ndimage.maximum_filter(blocks, 3).repeat(reach, 0).repeat(reach, 1)
+    found: NDArray[np.bool_] = near[:height, :width]
+    return found
 
 
 def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit: int) -> float:

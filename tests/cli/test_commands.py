@@ -314,6 +314,23 @@ def test_targets_mend_predictions_near_the_truth(work: Path) -> None:
     assert np.array_equal(pixels(Path("refined/a.png")), pixels(Path("labels/a.png")))
 
 
+def test_the_step_fits_the_label_map_unless_a_number_is_given(work: Path) -> None:
+    run("targets", "labels")
+    assert run("refine", "preds", "--offsets", "targets", "-o", "fitted").exit_code == 0
+    assert run("refine", "preds", "--offsets", "targets", "--scale", "auto").exit_code == 0
+    fitted, auto = Path("fitted/a.png"), Path("refined/a.png")
+    assert fitted.read_bytes() == auto.read_bytes()
+    # Two pixels off: one step is too short, and ten would leave the object.
+    assert np.array_equal(pixels(fitted), pixels(Path("labels/a.png")))
+    for scale in (1, 10):
+        out = f"by-{scale}"
+        run("refine", "preds", "--offsets", "targets", "--scale", scale, "-o", out)
+        assert not np.array_equal(pixels(Path(out) / "a.png"), pixels(Path("labels/a.png")))
+    refused = run("refine", "preds", "--scale", "much", "-o", "never")
+    assert refused.exit_code == 2
+    assert "much" in refused.stderr
+
+
 def test_evaluate_prints_json_with_every_class(work: Path) -> None:
     report = run_json("evaluate", "preds", "labels", "--against", "truth=labels")
     scores = report["sets"]["PREDS"]

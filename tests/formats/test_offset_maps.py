@@ -109,6 +109,15 @@ def test_a_lowest_confidence_of_one_leaves_one_level() -> None:
     assert offset_map.boundary_mask(1.0).all()
 
 
+def test_confidence_comes_back_as_the_middle_of_its_level() -> None:
+    mask, sectors = np.array([[True, True, True, False]]), np.zeros((1, 4), np.uint8)
+    confidence = np.array([[0.2, 0.4, 1.0, 0.9]])
+    offset_map = OffsetMap.encode(mask, sectors, confidence, lowest_confidence=0.2, num_levels=4)
+    assert offset_map.confidence_map() == pytest.approx(np.array([[0.3, 0.5, 0.9, 0.0]]))
+    certain = OffsetMap.encode(mask, sectors, lowest_confidence=1.0, num_levels=1)
+    assert certain.confidence_map().tolist() == [[1.0, 1.0, 1.0, 0.0]]
+
+
 def test_asking_for_more_confidence_drops_the_levels_that_begin_below() -> None:
     confidence = np.array([[0.5, 0.6, 0.75, 0.874, 0.875, 1.0]])
     offset_map = OffsetMap.encode(
