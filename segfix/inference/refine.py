@@ -50,7 +50,8 @@ def refine(
     """Refine a label map.
 
     Args:
-        label_map: (H, W) ids of any type, or (H, W, C) colours or soft predictions.
+        label_map: (H, W) ids of any type, or (H, W, C) colours (of 8 bytes at most) or floating
+            soft predictions.
         offset_map: Of the same photograph, of the same size.
         scale: Steps per offset: a pixel on the boundary takes the label found there (the paper's
             rule, with 2 for semantic label maps and 1 for instance masks). None: the step fits the
@@ -86,14 +87,16 @@ def refine(
 
 
 def class_ids(label_map: NDArray[Any]) -> NDArray[np.integer[Any]]:
-    """(H, W) ids of a label map of any kind: arg-max of soft predictions, colours by number."""
+    """(H, W) ids of a label map of any kind: arg-max of soft predictions, colours as numbers."""
+    ids: NDArray[np.integer[Any]]
     if label_map.ndim == 2:
         ids = label_map
     elif label_map.dtype.kind == "f":
         ids = label_map.argmax(axis=2)
     else:
-        colours = np.ascontiguousarray(label_map).view(f"V{label_map.strides[1]}")[..., 0]
-        ids = np.unique(colours, return_inverse=True)[1].reshape(label_map.shape[:2])
+        ids = np.zeros(label_map.shape[:2], np.int64)
+        for channel in range(label_map.shape[2]):
+            ids = (ids << 8 * label_map.itemsize) + label_map[..., channel]
     return ids
 
 

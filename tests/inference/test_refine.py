@@ -10,6 +10,7 @@ from PIL import Image
 from segfix.errors import SegfixError
 from segfix.formats import Entry, OffsetMap, read_label_map, write_offset_map
 from segfix.formats.label_maps import read_record
+from segfix.geometry import make_targets
 from segfix.inference import refine
 from segfix.inference.batch import Batch, Skipped
 from segfix.inference.refine import RefineSettings, refine_file
@@ -43,6 +44,23 @@ def test_colours_are_looked_up_like_ids() -> None:
     refined = refine(colours, offset_map)
     assert np.array_equal(refined[..., 0], refine(ids, offset_map))
     assert np.array_equal(refined[..., 1], 255 - refined[..., 0])
+
+
+def test_soft_predictions_take_the_step_of_their_most_likely_class() -> None:
+    labels = np.zeros((12, 30), np.uint8)
+    labels[:, 17:] = 2
+    soft = np.full((12, 30, 3), 0.1, np.float32)
+    np.put_along_axis(soft, labels[..., None].astype(int), 0.8, axis=2)
+    soft += np.random.default_rng(0).random(soft.shape, np.float32) / 10
+    true = np.zeros((12, 30), np.uint8)
+    true[:, 14:] = 1
+    targets = make_targets(true)
+    offset_map = OffsetMap.encode(targets.boundary_map == 1, targets.direction_map)
+    refined = refine(soft, offset_map)
+    assert np.array_equal(refined.argmax(axis=2), refine(labels, offset_map))
+    assert np.array_equal(refined.argmax(axis=2), 2 * true)
+    # Looked up whole, never mixed.
+    assert {*map(bytes, refined.reshape(-1, 3))} <= {*map(bytes, soft.reshape(-1, 3))}
 
 
 def files(folder: Path) -> tuple[Entry, Entry]:
