@@ -33,11 +33,12 @@ from segfix.geometry.evidence import (
 
 VOID = 255
 CASES = 20_000
+Cases = tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.intp]]
 
 
-def cases(labels: Path, offsets: Path, preds: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Features (N, 4) in the order of `Weights` without the bias, and whether ahead is right."""
-    features, right = [], []
+def cases(labels: Path, offsets: Path, preds: Path) -> Cases:
+    """(N, 3) features as `Weights` has them after the bias, whether ahead is right, distances."""
+    features, right, distances = [], [], []
     for entry in list_entries(preds, LABEL_SUFFIXES, what="label maps"):
         truth = read_label_map(labels / f"{entry.stem}.png").ids()
         label_map = read_label_map(entry.path).ids()
@@ -58,21 +59,21 @@ def cases(labels: Path, offsets: Path, preds: Path) -> tuple[NDArray[Any], NDArr
         told = (rays.ahead > 0) & (true != VOID) & ((own == true) != (next_label == true))
         columns = [
             np.log(confidence / (1 - confidence)),
-            distance,
             distance * np.log(share),
             (rays.behind > 0) & (rays.behind * unit <= THIN),
         ]
         features.append(np.stack(columns, 1)[told].astype(float))
         right.append((next_label == true)[told])
-    return np.concatenate(features), np.concatenate(right)
+        distances.append(distance[told])
+    return np.concatenate(features), np.concatenate(right), np.concatenate(distances)
 
 
-def fit(data: list[tuple[NDArray[Any], NDArray[np.bool_]]]) -> Weights:
+def fit(data: list[Cases]) -> Weights:
     """Logistic regression in which each triple counts the same."""
     rng = np.random.default_rng(0)
-    chosen = [rng.permutation(len(right))[:CASES] for _, right in data]
-    features = np.concatenate([x[c] for (x, _), c in zip(data, chosen, strict=True)])
-    right = np.concatenate([y[c] for (_, y), c in zip(data, chosen, strict=True)])
+    chosen = [rng.permutation(len(right))[:CASES] for _, right, _ in data]
+    features = np.concatenate([x[c] for (x, _, _), c in zip(data, chosen, strict=True)])
+    right = np.concatenate([y[c] for (_, y, _), c in zip(data, chosen, strict=True)])
     weight = np.concatenate([np.full(len(c), CASES / len(c)) for c in chosen])
     model = LogisticRegression(C=1e4, max_iter=1000).fit(features, right, weight)
     return Weights(float(model.intercept_[0]), *(float(value) for value in model.coef_[0]))
@@ -99,8 +100,7 @@ def main(triples: tuple[tuple[Path, Path, Path], ...]) -> None:
     click.echo(
         "net gain in pixels: distance 1 alone, up to 2, today's weights, fitted, set left out"
     )
-    for (features, right), (labels, _, preds) in zip(data, triples, strict=True):
-        distance = features[:, 1]
+    for (features, right, distance), (labels, _, preds) in zip(data, triples, strict=True):
         rules = {
             "1": distance <= 1,
             "2": distance <= 2,
