@@ -44,8 +44,9 @@ class Weights(NamedTuple):
 
 
 WEIGHTS = Weights(0.1, 0.5, 0.135, -0.8)
-"""A regression on validation sets (`tests/bench/evidence.py`) gives 0.12, 0.49, 0.12, -0.32. more caution with distance scored better there, and more than twice as much with thin objects,
-which mIoU counts as much as large ones."""
+"""A regression on validation sets (`tests/bench/evidence.py`) gives 0.12, 0.49, 0.12, -0.32; more
+caution with distance, and more than twice as much with thin objects, which mIoU counts as much as
+large ones, scored better there."""
 
 
 class Rays(NamedTuple):
