@@ -134,6 +134,7 @@ def test_the_metadata_tells_inference_all_it_needs(
         "version": 1,
         "name": "tiny",
         "precision": "fp32",
+        "flip": False,
         "backbone": "hrnet_w18_small",
         "num_directions": 8,
         "boundary_width": 3,
