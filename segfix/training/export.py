@@ -21,7 +21,13 @@ from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
 from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images, folder_name
 from segfix.geometry import UNDEFINED, fill_void_bands, flip_direction_map, make_targets
-from segfix.inference.model import BOUNDARY_THRESHOLD, CALIBRATION, METADATA_KEY, OffsetModel
+from segfix.inference.model import (
+    BOUNDARY_THRESHOLD,
+    CALIBRATION,
+    METADATA_KEY,
+    OffsetModel,
+    calibrated,
+)
 from segfix.metrics import direction_reliability
 from segfix.training.networks import (
     KEPT_METADATA,
@@ -33,6 +39,7 @@ from segfix.training.networks import (
 
 OPSET = 18
 CALIBRATION_BINS = 50
+PRIOR = 0.001
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
 """Share of pixels whose sector, or probability by more than so many bytes, may differ."""
@@ -188,15 +195,20 @@ def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
     """
     if not all(count[:, 0].any() for count in counts):
         raise SegfixError("nothing to calibrate on: the network finds no boundary in the images.")
-    total = np.sum([count / count[:, 0].sum() for count in counts], axis=0)
-    middles = (np.arange(len(total)) + 0.5) / len(total)
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    # A little of the usual line, or a few pixels that are all right would be believed for ever.
+    usual = np.stack([np.ones_like(middles), calibrated(middles, CALIBRATION)], axis=1)
+    total = usual * (len(counts) * PRIOR / CALIBRATION_BINS)
+    total += np.sum([count / count[:, 0].sum() for count in counts], axis=0)
 
     def loss(line: NDArray[np.float64]) -> float:
         odds = line[0] * middles + line[1]
         wrong = total[:, 0] - total[:, 1]
         return float(total[:, 1] @ np.logaddexp(0, -odds) + wrong @ np.logaddexp(0, odds))
 
-    found = optimize.minimize(loss, np.array(CALIBRATION)).x
+    # Surer may not mean less often right.
+    bounds = [(0.0, None), (None, None)]
+    found = optimize.minimize(loss, np.array(CALIBRATION), bounds=bounds).x
     return [round(float(value), 3) for value in found]
 
 

@@ -223,6 +223,15 @@ def test_calibration_finds_the_line_that_the_counts_follow() -> None:
     assert intercept == pytest.approx(-1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("right", [0, 20])
+def test_a_few_pixels_all_right_or_all_wrong_are_not_believed_for_ever(right: int) -> None:
+    counts = np.zeros((50, 2), np.int64)
+    counts[10], counts[40] = (20, right), (20, 20 - right)
+    slope, intercept = fit_calibration([counts])
+    assert 0 <= slope < 50
+    assert abs(intercept) < 50
+
+
 def test_each_set_counts_the_same_for_calibration() -> None:
     small, large = (np.zeros((50, 2), np.int64) for _ in range(2))
     small[25], large[25] = (10, 9), (1_000_000, 500_000)
