@@ -148,6 +148,32 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         }
 
 
+def known_targets(
+    labels: NDArray[Any], *, num_directions: int, boundary_width: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Boundary and direction of a whole label map; thin void is filled for them and stays void.
+
+    Args:
+        labels: (H, W) ids, `VOID` where void.
+        num_directions: m.
+        boundary_width: γ, pixels.
+
+    Returns:
+        (H, W) uint8 boundary and (H, W) uint8 sectors, both 255 on void.
+    """
+    targets = make_targets(
+        fill_void_bands(labels, ignore_index=VOID),
+        num_directions=num_directions,
+        boundary_width=boundary_width,
+        ignore_index=VOID,
+    )
+    known = labels != VOID
+    return (
+        np.where(known, targets.boundary_map, np.uint8(IGNORE_INDEX)),
+        np.where(known, targets.direction_map, np.uint8(UNDEFINED)),
+    )
+
+
 def spread(index: int) -> float:
     """Van der Corput's sequence: any run of indices covers [0, 1) evenly.
 

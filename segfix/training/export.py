@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
-from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images, folder_name
-from segfix.geometry import UNDEFINED, fill_void_bands, flip_direction_map, make_targets
+from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
+from segfix.geometry import UNDEFINED, flip_direction_map
 from segfix.inference.model import (
     BOUNDARY_THRESHOLD,
     CALIBRATION,
@@ -29,6 +29,7 @@ from segfix.inference.model import (
     calibrated,
 )
 from segfix.metrics import direction_reliability
+from segfix.training.datasets import known_targets
 from segfix.training.networks import (
     KEPT_METADATA,
     STRIDE,
@@ -167,17 +168,16 @@ def reliability(model: OffsetModel, images: Sequence[LabelledImage]) -> NDArray[
     for pair in images:
         image, labels = pair.read()
         direction, boundary, certainty = model.predict(image)
-        targets = make_targets(
-            fill_void_bands(labels, ignore_index=VOID),
+        _, true_direction = known_targets(
+            labels,
             num_directions=model.num_directions,
             boundary_width=model.metadata["boundary_width"],
-            ignore_index=VOID,
         )
-        found = (boundary > BOUNDARY_THRESHOLD * 255) & (labels != VOID)
+        found = boundary > BOUNDARY_THRESHOLD * 255
         total += direction_reliability(
             boundary * (certainty / 255**2),
             direction,
-            np.where(found, targets.direction_map, np.uint8(UNDEFINED)),
+            np.where(found, true_direction, np.uint8(UNDEFINED)),
             num_directions=model.num_directions,
             num_bins=CALIBRATION_BINS,
         )

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.formats.layouts import VOID, LabelledImage, find_labelled_images, folder_name
-from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
+from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
 from segfix.metrics import offset_counts, offset_scores
-from segfix.training.datasets import Augmentation, CropDataset, DataFolder, Source
+from segfix.training.datasets import (
+    Augmentation,
+    CropDataset,
+    DataFolder,
+    Source,
+    known_targets,
+)
 from segfix.training.loop import Settings, fit
 from segfix.training.networks import (
     STRIDE,
@@ -198,17 +203,13 @@ def score_offsets(
         boundary, direction = network(
             F.pad(normalized(pixels, mean, std), padding, mode="replicate")
         )
-        targets = make_targets(
-            fill_void_bands(labels, ignore_index=VOID),
-            num_directions=segfix.num_directions,
-            boundary_width=segfix.boundary_width,
-            ignore_index=VOID,
+        true_boundary, true_direction = known_targets(
+            labels, num_directions=segfix.num_directions, boundary_width=segfix.boundary_width
         )
-        known = labels != VOID
         counts += offset_counts(
             (boundary[0, 0, :height, :width] > 0).cpu().numpy(),
             cast(Any, direction[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()),
-            np.where(known, targets.boundary_map, np.uint8(IGNORE_INDEX)),
-            np.where(known, targets.direction_map, np.uint8(UNDEFINED)),
+            true_boundary,
+            true_direction,
         )
     return offset_scores(counts)

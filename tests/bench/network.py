@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from segfix.formats.layouts import VOID, find_labelled_images, folder_name
-from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
-from segfix.geometry.targets import IGNORE_INDEX
+from segfix.formats.layouts import find_labelled_images, folder_name
+from segfix.geometry import UNDEFINED
 from segfix.inference.model import load
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
+from segfix.training.datasets import known_targets
 
 BINS = 20
 
@@ -37,15 +37,11 @@ def main(weights: str | None, folders: tuple[Path, ...], every: int) -> None:
         images = find_labelled_images(folder, "val")[::every]
         for pair in images:
             image, labels = pair.read()
-            targets = make_targets(
-                fill_void_bands(labels, ignore_index=VOID),
+            boundary, direction = known_targets(
+                labels,
                 num_directions=model.num_directions,
                 boundary_width=model.metadata["boundary_width"],
-                ignore_index=VOID,
             )
-            known = labels != VOID
-            boundary = np.where(known, targets.boundary_map, np.uint8(IGNORE_INDEX))
-            direction = np.where(known, targets.direction_map, np.uint8(UNDEFINED))
             offset_map = model.offsets(image)
             mask = offset_map.boundary_mask()
             counts += offset_counts(mask, offset_map.direction_map(), boundary, direction)
