@@ -42,24 +42,33 @@ class LabelledImage:
             FileFormatError: A file is broken, or the sizes differ.
         """
         image = read_image(self.image)
-        labels = self._read_ids(self.labels, "label map", image)
-        regions = labels.astype(np.int64)
+        regions = self.read_labels()
+        self._check_size(self.labels, "label map", regions, image)
         if self.instances is not None:
-            instances = self._read_ids(self.instances, "instance map", image)
-            regions += instances.astype(np.int64) << 32
-        regions[np.isin(labels, self.void)] = VOID
+            instances = read_label_map(self.instances).ids()
+            self._check_size(self.instances, "instance map", instances, image)
+            known = regions != VOID
+            regions[known] += instances[known].astype(np.int64) << 32
         return image, regions
 
-    def _read_ids(
-        self, path: Path, what: str, image: NDArray[np.uint8]
-    ) -> NDArray[np.integer[Any]]:
-        found = read_label_map(path)
-        if image.shape[:2] != found.array.shape[:2]:
+    def read_labels(self) -> NDArray[np.int64]:
+        """(H, W) class ids, `VOID` where void, without a look at the photograph.
+
+        Raises:
+            FileFormatError: The label map is broken.
+        """
+        labels = read_label_map(self.labels).ids().astype(np.int64)
+        labels[np.isin(labels, self.void)] = VOID
+        return labels
+
+    def _check_size(
+        self, path: Path, what: str, found: NDArray[Any], image: NDArray[np.uint8]
+    ) -> None:
+        if image.shape[:2] != found.shape:
             raise FileFormatError(
-                f"{path}: {what} of {found.size} for an image of "
+                f"{path}: {what} of {found.shape[1]}×{found.shape[0]} for an image of "
                 f"{image.shape[1]}×{image.shape[0]} ({self.image.name}); sizes must be equal."
             )
-        return found.ids()
 
 
 @dataclass(frozen=True)

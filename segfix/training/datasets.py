@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segfix.formats.layouts import VOID, LabelledImage
+from segfix.formats.layouts import VOID, LabelledImage, folder_name
 from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
 
@@ -63,6 +63,87 @@ class Augmentation:
     jpeg: float = 0.2
 
 
+@dataclass(frozen=True)
+class OffsetTargets:
+    """Boundary and direction of a crop, for the SegFix network.
+
+    Of a void band between two labels, boundary and directions are those of its middle line
+    (`fill_void_bands`), and the band itself is void. Directions are undefined within the source's
+    tolerance of a boundary: which side such pixels are on is unsure.
+
+    Attributes:
+        num_directions: m.
+        boundary_width: γ, pixels.
+    """
+
+    num_directions: int
+    boundary_width: float
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a crop that decide its targets.
+
+        The kernel reaches over the crop's frame by its radius, and the distances it meets there
+        are up to 2γ + √2 radii.
+        """
+        return int(2 * self.boundary_width) + 3 * SOBEL_RADIUS
+
+    def prepare(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """(H, W) ids of a whole photograph, thin void filled."""
+        return fill_void_bands(labels, ignore_index=VOID)
+
+    def make(
+        self, labels: NDArray[Any], known: NDArray[np.bool_], tolerance: float
+    ) -> dict[str, NDArray[Any]]:
+        """Boundary (S, S) uint8 with 255 void, direction (S, S) uint8 with 255 undefined.
+
+        Args:
+            labels: (S, S) ids of a crop with its margin.
+            known: (S, S), where they are not void.
+            tolerance: Pixels of the crop.
+        """
+        targets = make_targets(
+            np.ascontiguousarray(labels),
+            num_directions=self.num_directions,
+            boundary_width=self.boundary_width,
+            ignore_index=VOID,
+        )
+        # The boundary itself runs half a pixel before the first pixel of the other side.
+        sure = known & (targets.distance_map - 0.5 > tolerance)
+        boundary = np.where(known, targets.boundary_map, IGNORE_INDEX)
+        direction = np.where(sure, targets.direction_map, UNDEFINED)
+        return {"boundary": boundary.astype(np.uint8), "direction": direction.astype(np.uint8)}
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """The classes of a crop, for a segmentation network.
+
+    Attributes:
+        class_ids: The id of each class in the label maps, ascending.
+    """
+
+    class_ids: tuple[int, ...]
+    margin: int = 0
+
+    def prepare(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """(H, W) ids as they are."""
+        return labels
+
+    def make(
+        self, labels: NDArray[Any], known: NDArray[np.bool_], tolerance: float
+    ) -> dict[str, NDArray[Any]]:
+        """Target (S, S) int32: index of the class, `VOID` where void."""
+        del tolerance
+        return {"target": np.where(known, self.index(labels), VOID).astype(np.int32)}
+
+    def index(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Ids to indices of classes; void, and ids that are no class, to `VOID`."""
+        ids = np.array(self.class_ids)
+        place = np.searchsorted(ids, labels).clip(max=len(ids) - 1)
+        return np.where(ids[place] == labels, place, VOID)
+
+
 class CropDataset(Dataset[dict[str, Tensor]]):
     """Sample i is a pure function of the seed and i, so a training resumes where it stopped.
 
@@ -70,17 +151,14 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         sources: Data sets.
         num_samples: Length: steps × batch size.
         crop_size: Height and width of a crop, pixels.
-        num_directions: m.
-        boundary_width: γ, pixels.
+        targets: What is made of the label map of a crop.
         ignore_frame: Pixels to cut off at the frame of each photograph, where the labels of
             several data sets are void or wrong.
         augmentation: How crops are varied.
         seed: Of all random choices.
 
-    Items: image (3, S, S) uint8, boundary (S, S) uint8 with 255 void, direction (S, S) uint8
-    with 255 undefined, as it is within the source's tolerance of a boundary: which side such
-    pixels are on is unsure. Of a void band between two labels, boundary and directions are those
-    of its middle line (`fill_void_bands`), and the band itself is void.
+    Items: image (3, S, S) uint8, the targets, and progress () float32, the share of the samples
+    that come before.
     """
 
     def __init__(
@@ -89,8 +167,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         num_samples: int,
         *,
         crop_size: int,
-        num_directions: int,
-        boundary_width: float,
+        targets: OffsetTargets | ClassTargets,
         ignore_frame: int = 0,
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -100,8 +177,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         self.shares = weights / weights.sum()
         self.num_samples = num_samples
         self.crop_size = crop_size
-        self.num_directions = num_directions
-        self.boundary_width = boundary_width
+        self.targets = targets
         self.ignore_frame = ignore_frame
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
@@ -119,33 +195,32 @@ class CropDataset(Dataset[dict[str, Tensor]]):
             core = np.s_[frame:-frame, frame:-frame]
             image, labels = image[core], labels[core]
         known = labels != VOID
-        labels = fill_void_bands(labels, ignore_index=VOID)
-        # What lies just beyond the crop decides the targets at its frame: the kernel reaches
-        # over it by its radius, and the distances it meets there are up to 2γ + √2 radii.
-        margin = int(2 * self.boundary_width) + 3 * SOBEL_RADIUS
+        labels = self.targets.prepare(labels)
+        # What lies just beyond the crop may decide the targets at its frame.
+        margin = self.targets.margin
         size = self.crop_size + 2 * margin
         image, labels, known, scale = random_window(
             image, labels, known, size, self.augmentation.scales, rng
         )
         if rng.random() < 0.5:
             image, labels, known = image[:, ::-1], labels[:, ::-1], known[:, ::-1]
-        targets = make_targets(
-            np.ascontiguousarray(labels),
-            num_directions=self.num_directions,
-            boundary_width=self.boundary_width,
-            ignore_index=VOID,
-        )
-        # The boundary itself runs half a pixel before the first pixel of the other side.
-        sure = known & (targets.distance_map - 0.5 > source.tolerance * scale)
-        core = np.s_[margin:-margin, margin:-margin]
-        boundary = np.where(known, targets.boundary_map, IGNORE_INDEX)[core]
-        direction = np.where(sure, targets.direction_map, UNDEFINED)[core]
+        made = self.targets.make(labels, known, source.tolerance * scale)
+        core = np.s_[margin : margin + self.crop_size, margin : margin + self.crop_size]
         varied = vary_appearance(image[core], self.augmentation, rng)
         return {
             "image": torch.from_numpy(varied).permute(2, 0, 1).contiguous(),
-            "boundary": torch.from_numpy(boundary.astype(np.uint8)),
-            "direction": torch.from_numpy(direction.astype(np.uint8)),
+            **{name: torch.from_numpy(target[core].copy()) for name, target in made.items()},
+            "progress": torch.tensor(index / self.num_samples),
         }
+
+
+def data_shares(data: Sequence[DataFolder]) -> dict[str, float]:
+    """Share of each data set, by name."""
+    shares: dict[str, float] = {}
+    for folder in data:
+        name = folder_name(folder.path)
+        shares[name] = shares.get(name, 0) + folder.weight
+    return shares
 
 
 def known_targets(

@@ -32,10 +32,10 @@ from segfix.metrics import direction_reliability
 from segfix.training.datasets import known_targets
 from segfix.training.networks import (
     KEPT_METADATA,
-    STRIDE,
     SegFixNet,
     load_checkpoint,
     normalized,
+    padded,
 )
 
 OPSET = 18
@@ -75,12 +75,8 @@ class OffsetNetwork(nn.Module):
             × 255, `certainty` (N, H, W) uint8 probability of that sector × 255.
         """
         height, width = image.shape[-2:]
-        # The last row and column go on to the next multiple of the stride.
-        rows = torch.arange((height + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
-        cols = torch.arange((width + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
-        padded = image[:, :, rows.clamp(max=height - 1)][:, :, :, cols.clamp(max=width - 1)]
         dtype = next(self.network.parameters()).dtype
-        pixels = normalized(padded, self.mean, self.std).to(dtype)
+        pixels = normalized(padded(image), self.mean, self.std).to(dtype)
         boundary, direction = self.probabilities(pixels)
         if self.flip:
             mirrored = [p.flip(-1) for p in self.probabilities(pixels.flip(-1))]

@@ -39,6 +39,12 @@ KEPT_METADATA = (
     "step",
     "scores",
 )
+KINDS = {
+    "segfix": ("a SegFix network", "segfix"),
+    "segmentation": ("a segmentation network", "level-set|semeda|epl"),
+    "edge": ("SEMEDA's edge network", "semeda"),
+}
+"""Of checkpoints: what they hold, and the --loss that makes them."""
 STRIDE = 32
 """Height and width of the network's input must be multiples of this."""
 
@@ -188,6 +194,14 @@ def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
 
 
+def padded(image: Tensor) -> Tensor:
+    """(N, 3, H, W) up to multiples of `STRIDE`: the last row and column go on."""
+    height, width = image.shape[-2:]
+    rows = torch.arange((height + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
+    cols = torch.arange((width + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
+    return image[:, :, rows.clamp(max=height - 1)][:, :, :, cols.clamp(max=width - 1)]
+
+
 def start_from(network: SegFixNet, backbone: str, num_directions: int, checkpoint: Path) -> None:
     """Give a network the weights of a checkpoint of the same network, or of what it grew from.
 
@@ -219,24 +233,37 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
     Raises:
         FileFormatError: The file is not a checkpoint of ours, or its weights don't fit.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-        weights = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileFormatError(
-            f"{path}: not a safetensors file ({error}); expected the model.safetensors of "
-            "'segfix train'."
-        ) from error
-    known = isinstance(metadata, dict) and metadata.get("kind") == "segfix"
-    if not known or not metadata.keys() >= set(KEPT_METADATA):
-        raise FileFormatError(
-            f"{path}: a safetensors file, but not of a SegFix network; expected the "
-            "model.safetensors of 'segfix train --loss segfix'."
-        )
+    weights, metadata = read_checkpoint(path, "segfix", KEPT_METADATA)
     network = SegFixNet(metadata["backbone"], metadata["num_directions"])
     try:
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:
         raise FileFormatError(f"{path}: its weights don't fit {metadata['backbone']}.") from error
     return network.eval(), metadata
+
+
+def read_checkpoint(
+    path: Path, kind: str, keys: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights and the metadata of a training.
+
+    Args:
+        path: `model.safetensors`.
+        kind: What the metadata must say it is, a key of `KINDS`.
+        keys: What else the metadata must have.
+
+    Raises:
+        FileFormatError: The file is not such a checkpoint of ours.
+    """
+    what, loss = KINDS[kind]
+    made_by = f"expected the model.safetensors of 'segfix train --loss {loss}'"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+        weights = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FileFormatError(f"{path}: not a safetensors file ({error}); {made_by}.") from error
+    known = isinstance(metadata, dict) and metadata.get("kind") == kind
+    if not known or not metadata.keys() >= set(keys):
+        raise FileFormatError(f"{path}: a safetensors file, but not of {what}; {made_by}.")
+    return weights, metadata

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
+from segfix.formats.layouts import LabelledImage, find_labelled_images
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
 from segfix.losses import segfix_loss
 from segfix.metrics import offset_counts, offset_scores
@@ -20,7 +20,9 @@ from segfix.training.datasets import (
     Augmentation,
     CropDataset,
     DataFolder,
+    OffsetTargets,
     Source,
+    data_shares,
     known_targets,
 )
 from segfix.training.loop import Settings, fit
@@ -115,8 +117,7 @@ def train_segfix(
         sources,
         settings.steps * settings.batch_size,
         crop_size=segfix.crop_size,
-        num_directions=segfix.num_directions,
-        boundary_width=segfix.boundary_width,
+        targets=OffsetTargets(segfix.num_directions, segfix.boundary_width),
         ignore_frame=segfix.ignore_frame,
         augmentation=Augmentation(
             scales=segfix.scales,
@@ -173,15 +174,6 @@ def train_segfix(
         evaluate=evaluate if held_out else None,
         **options,
     )
-
-
-def data_shares(data: Sequence[DataFolder]) -> dict[str, float]:
-    """Share of each data set, by name."""
-    shares: dict[str, float] = {}
-    for folder in data:
-        name = folder_name(folder.path)
-        shares[name] = shares.get(name, 0) + folder.weight
-    return shares
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from segfix.geometry import fill_void_bands, make_targets
 from segfix.training.datasets import (
     Augmentation,
     CropDataset,
+    OffsetTargets,
     Source,
     random_window,
     vary_appearance,
@@ -39,8 +40,7 @@ def crops(
         [Source(images, tolerance=tolerance)],
         length,
         crop_size=size,
-        num_directions=8,
-        boundary_width=width,
+        targets=OffsetTargets(8, width),
         augmentation=augmentation,
         **options,
     )
@@ -58,6 +58,7 @@ def test_samples_have_the_shapes_and_types_of_the_loss(data: Path) -> None:
         "image": ((3, 32, 32), torch.uint8),
         "boundary": ((32, 32), torch.uint8),
         "direction": ((32, 32), torch.uint8),
+        "progress": ((), torch.float32),
     }
     for index in range(20):
         assert set(dataset[index]["boundary"].flatten().tolist()) <= {0, 1, 255}
@@ -216,8 +217,7 @@ def test_data_sets_are_drawn_by_their_weights(tmp_path: Path, write_pair: WriteP
         ],
         120,
         crop_size=32,
-        num_directions=4,
-        boundary_width=1,
+        targets=OffsetTargets(4, 1),
         augmentation=PLAIN,
     )
     drawn = [bool((dataset[index]["boundary"] == 1).any()) for index in range(120)]
