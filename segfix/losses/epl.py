@@ -1,0 +1,540 @@
+"""Contour-aware equipotential learning, EPL (TMM 2022): point loss and line loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.geometry.targets import IGNORE_INDEX
+from segfix.losses.inputs import (
+    REDUCTIONS,
+    check_choice,
+    check_inputs,
+    class_maps,
+    present_classes,
+)
+
+AXES = ((-1, 0), (1, 0), (0, -1), (0, 1))
+DIAGONALS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+SPLITTERS: dict[str, tuple[tuple[int, int], ...]] = {
+    "A": AXES,
+    "B": DIAGONALS,
+    "C": (*AXES, *DIAGONALS),
+    "plain": (),
+}
+"""Directions (dy, dx) of the anisotropic convolution; plain is a box, for comparison."""
+
+WIDTH = 7
+POWER = 10
+"""The paper's μ for Pascal VOC; 2 for Cityscapes."""
+POINT_WEIGHT = 0.1
+LINE_WEIGHT = 0.01
+RELEASED_WEIGHTS = (0.02, 0.2)
+MAX_EXPONENT = 40.0
+"""e^-40 is nothing beside the 1 of a pixel on its line, and its square is still a float32."""
+
+Window = tuple[tuple[int, int], ...]
+
+
+def epl_point_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    width: int = WIDTH,
+    splitter: str = "A",
+    norm: int = 2,
+    reduction: str = "mean",
+) -> Tensor:
+    """Difference of the energies of prediction and target, in every direction.
+
+    E_s(x)[p] = Σ_{k=0}^{⌊w/2⌋} x[p + k·s], with the pixels at the frame going on beyond it; a ray
+    that crosses void is left out. Computed in float32 at least, under autocast as well.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        ignore_index: The void id.
+        width: w, odd.
+        splitter: Directions: "A" up, down, left, right; "B" the diagonals; "C" all eight;
+            "plain" a w×w box, its sum scaled to the range of a ray.
+        norm: p, 1 or 2.
+        reduction: "mean" of |E(y) - E(ŷ)|^p over rays and classes; "sum" over them, averaged
+            over directions and batch (eq. 3 literally).
+
+    Returns:
+        A scalar ≥ 0.
+
+    Raises:
+        TypeError: A tensor has the wrong type.
+        ValueError: A tensor has the wrong shape, an id is outside the classes, or an option isn't
+            one of those above.
+
+    Example:
+        >>> target = torch.tensor([[[0, 0, 1, 1]]])
+        >>> logits = torch.zeros(1, 2, 1, 4, requires_grad=True)
+        >>> loss = epl_point_loss(logits, target, width=3)
+        >>> loss.backward()
+        >>> loss.item()  # of the rays of two pixels, two end on the other side
+        0.875
+
+    Reference:
+        Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 2 and 3.
+    """
+    windows, factor = check_windows(width, splitter)
+    check_choice("norm", norm, (1, 2))
+    check_choice("reduction", reduction, REDUCTIONS)
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        size, num_classes = logits.shape[:2]
+        probability, truth = class_maps(logits, target, valid)
+        difference = (probability - truth).flatten(0, 1)
+        rays = whole_rays(valid, windows)
+        total = logits.new_zeros(())
+        for window, counted in zip(windows, rays.unbind(1), strict=True):
+            energy = factor * energies(difference, (window,)).view(probability.shape)
+            energy = torch.where(counted[:, None], energy, 0)
+            total = total + (energy.square() if norm == 2 else energy.abs()).sum()
+    if reduction == "sum":
+        return total / (len(windows) * max(1, size))
+    return total / (num_classes * rays.sum()).clamp(min=1)
+
+
+def epl_line_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    width: int = WIDTH,
+    splitter: str = "A",
+    power: int = POWER,
+    match: str = "region",
+    reduction: str = "mean",
+) -> Tensor:
+    """One minus the equipotential Dice coefficient of each line of each class present.
+
+    Line τ is where the energy of the target is τ = 1 … ⌊w/2⌋; with d = exp(-(E(y) - τ)^μ) on the
+    line region and d̂ likewise on as many predicted points, EDC = 2·C·Σ(d·d̂) / (Σd + Σd̂), where
+    C = Σd / Σd². The predicted points are those whose rank by energy is that of the region in the
+    target. Lines that the target lacks are left out.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        ignore_index: The void id.
+        width: As for `epl_point_loss`, like `splitter`.
+        splitter: See there.
+        power: μ, even.
+        match: "region": both sums over the region of all lines and as many predicted points;
+            "lines": for each τ over that line and as many (eq. 4).
+        reduction: "mean" over classes present, directions and lines; "sum" over them, averaged
+            over directions and batch (Algorithm 1 literally).
+
+    Returns:
+        A scalar, about 0 (prediction equals target) to 1.
+
+    Raises:
+        TypeError: A tensor has the wrong type.
+        ValueError: A tensor has the wrong shape, an id is outside the classes, or an option isn't
+            one of those above.
+
+    Example:
+        >>> target = torch.tensor([[[0, 0, 0, 1, 1, 1]]])
+        >>> right = 20 * torch.nn.functional.one_hot(target).movedim(-1, 1).float()
+        >>> abs(round(epl_line_loss(right, target, width=3).item(), 4))
+        0.0
+
+    Reference:
+        Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 4 and Algorithm 1.
+    """
+    windows, factor = check_windows(width, splitter)
+    check_power(power)
+    check_choice("match", match, ("region", "lines"))
+    check_choice("reduction", reduction, REDUCTIONS)
+    num_lines = width // 2
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        present = present_classes(logits, target, valid)
+        # One row for each class present and direction.
+        counted = whole_rays(valid, windows)[present.image].flatten(0, 1).flatten(1)
+        true = factor * energies(present.truth.to(logits.dtype), windows).flatten(0, 1).flatten(1)
+        found = factor * energies(present.probability, windows).flatten(0, 1).flatten(1)
+        line = torch.where(counted, (true + 0.5).floor().long(), -1)
+        sizes = torch.stack([(line == tau).sum(1) for tau in range(num_lines + 1)], dim=1)
+        ends = sizes.cumsum(1)
+        if match == "region":
+            starts, ends = ends[:, :1], ends[:, -1:]
+        else:
+            starts, ends = ends[:, :-1], ends[:, 1:]
+        ranks = torch.stack([starts, ends - 1], dim=2)
+        bounds = kth_values(
+            torch.where(counted, found.detach(), torch.inf),
+            ranks.flatten(1).clamp(0, found.shape[1] - 1),
+        ).view_as(ranks)
+        # Only the pixels of the two regions matter from here on.
+        lower, upper = bounds[:, 0, 0, None], bounds[:, -1, 1, None]
+        matters = (line > 0) & (line <= num_lines)
+        matters |= counted & (found >= lower) & (found <= upper)
+        row = matters.nonzero()[:, 0]
+        true, found, line = true[matters], found[matters], line[matters]
+        per_row = []
+        for tau in range(1, num_lines + 1):
+            if match == "region":
+                interval = bounds[:, 0]
+                truly = (line > 0) & (line <= num_lines)
+            else:
+                interval = bounds[:, tau - 1]
+                truly = line == tau
+            span = interval[row]
+            predicted = (found >= span[:, 0]) & (found <= span[:, 1])
+            d_true = torch.where(truly, closeness(true, tau, power), 0)
+            d_found = torch.where(predicted, closeness(found, tau, power), 0)
+            per_row += [d_true, d_true.square(), d_true * d_found, d_found]
+        sums = logits.new_zeros(len(sizes), len(per_row))
+        if per_row:
+            sums = sums.index_add(0, row, torch.stack(per_row, dim=1))
+        d_true, squares, overlap, d_found = sums.view(-1, num_lines, 4).unbind(2)
+        exists = sizes[:, 1:] > 0
+        scale = d_true / torch.where(exists, squares, 1)
+        coefficient = 2 * scale * overlap / torch.where(exists, d_true + d_found, 1)
+        loss = torch.where(exists, 1 - coefficient, 0).sum()
+    if reduction == "sum":
+        return loss / (len(windows) * max(1, len(logits)))
+    return loss / exists.sum().clamp(min=1)
+
+
+def epl_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    width: int = WIDTH,
+    splitter: str = "A",
+    norm: int = 2,
+    power: int = POWER,
+    match: str = "region",
+    point_weight: float | None = None,
+    line_weight: float | None = None,
+    reduction: str = "mean",
+    released: bool = False,
+) -> Tensor:
+    """λ1 · point loss + λ2 · line loss.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        ignore_index: The void id.
+        width: See `epl_point_loss`, as for `splitter` and `norm`.
+        splitter: See there.
+        norm: See there.
+        power: See `epl_line_loss`, as for `match`.
+        match: See there.
+        point_weight: λ1; by default POINT_WEIGHT.
+        line_weight: λ2; by default LINE_WEIGHT.
+        reduction: See both.
+        released: Compute what the released code does instead: rays across void count, beyond the
+            frame lies 0 for the line loss, all classes and images share one coefficient per line
+            with 1 added to overlap and sizes, energies off the lines count as 0 rather than not at
+            all, and the weights are 0.02 and 0.2 by default. `match` and `reduction` play no part.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: A tensor has the wrong type.
+        ValueError: A tensor has the wrong shape, an id is outside the classes, or an option isn't
+            one of those above.
+
+    Example:
+        >>> logits = torch.randn(2, 5, 16, 16, requires_grad=True)
+        >>> target = torch.randint(0, 5, (2, 16, 16))
+        >>> epl_loss(logits, target).backward()
+
+    Reference:
+        Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 5.
+    """
+    weights = RELEASED_WEIGHTS if released else (POINT_WEIGHT, LINE_WEIGHT)
+    point_weight = weights[0] if point_weight is None else point_weight
+    line_weight = weights[1] if line_weight is None else line_weight
+    if released:
+        return _released_loss(
+            logits,
+            target,
+            ignore_index=ignore_index,
+            width=width,
+            splitter=splitter,
+            norm=norm,
+            power=power,
+            weights=(point_weight, line_weight),
+        )
+    shared: dict[str, Any] = {
+        "ignore_index": ignore_index,
+        "width": width,
+        "splitter": splitter,
+        "reduction": reduction,
+    }
+    point = epl_point_loss(logits, target, norm=norm, **shared)
+    line = epl_line_loss(logits, target, power=power, match=match, **shared)
+    return point_weight * point + line_weight * line
+
+
+def _released_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None,
+    width: int,
+    splitter: str,
+    norm: int,
+    power: int,
+    weights: tuple[float, float],
+) -> Tensor:
+    windows, factor = check_windows(width, splitter)
+    check_choice("norm", norm, (1, 2))
+    check_power(power)
+    num_lines = width // 2
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        maps = [m.flatten(0, 1) for m in class_maps(logits, target, valid)]
+        point = line = logits.new_zeros(())
+        for window in windows:
+            found, true = (factor * energies(m, (window,))[:, 0] for m in maps)
+            point = point + ((found - true).square() if norm == 2 else (found - true).abs()).mean()
+            found, true = (
+                factor * energies(m, (window,), beyond="zero")[:, 0].flatten(1) for m in maps
+            )
+            on_lines = (true >= 1) & (true <= num_lines)
+            starts, ends = (true < 1).sum(1), (true < num_lines + 1).sum(1)
+            bounds = kth_values(
+                found.detach(), torch.stack([starts, ends - 1], dim=1).clamp(0, true.shape[1] - 1)
+            )
+            predicted = (
+                (found >= bounds[:, :1]) & (found <= bounds[:, 1:]) & (ends > starts)[:, None]
+            )
+            found, true = torch.where(predicted, found, 0), torch.where(on_lines, true, 0)
+            for tau in range(1, num_lines + 1):
+                d_true, d_found = closeness(true, tau, power), closeness(found, tau, power)
+                overlap = 2 * ((d_true * d_found).sum() + 1) * d_true.sum()
+                sizes = (d_true.sum() + d_found.sum() + 1) * d_true.square().sum()
+                line = line + 1 - overlap / sizes
+    return (weights[0] * point + weights[1] * line) / len(windows)
+
+
+def closeness(energy: Tensor, tau: int, power: int) -> Tensor:
+    """exp(-(E - τ)^μ)."""
+    return (-((energy - tau) ** power).clamp(max=MAX_EXPONENT)).exp()
+
+
+def check_windows(width: int, splitter: str) -> tuple[tuple[Window, ...], float]:
+    """The pixels that each direction adds up, as shifts (dy, dx), and the factor of the sum."""
+    if width < 3 or width % 2 == 0:
+        raise ValueError(f"Expected an odd width of 3 or more but got {width}.")
+    check_choice("splitter", splitter, SPLITTERS)
+    reach = width // 2
+    if splitter == "plain":
+        span = range(-reach, reach + 1)
+        return (tuple((dy, dx) for dy in span for dx in span),), (reach + 1) / width**2
+    rays = tuple(
+        tuple((k * dy, k * dx) for k in range(reach + 1)) for dy, dx in SPLITTERS[splitter]
+    )
+    return rays, 1.0
+
+
+def check_power(power: int) -> None:
+    """Refuse a μ with which lines to one side would be closer than the line itself."""
+    if power < 2 or power % 2:
+        raise ValueError(f"Expected an even power μ of 2 or more but got {power}.")
+
+
+def whole_rays(valid: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    """Where the rays cross no void: (N, H, W) bool to (N, S, H, W) bool."""
+    void = energies((~valid).float(), windows)
+    return void == 0
+
+
+def energies(fields: Tensor, windows: tuple[Window, ...], beyond: str = "edge") -> Tensor:
+    """Anisotropic convolution: sums over a window of shifts, for each window.
+
+    Args:
+        fields: (K, H, W) float.
+        windows: S tuples of shifts (dy, dx), pixels.
+        beyond: What lies beyond the frame: the pixel at the "edge", or "zero".
+
+    Returns:
+        (K, S, H, W).
+    """
+    summed: Tensor = WindowSums.apply(fields, windows, beyond)
+    return summed
+
+
+class WindowSums(torch.autograd.Function):
+    """`energies`: a linear map and its transpose as sums of slices.
+
+    A depthwise convolution gives the same in 8 times the time: a ray has few pixels of the w×w
+    kernel.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, fields: Tensor, windows: tuple[Window, ...], beyond: str
+    ) -> Tensor:
+        ctx.windows, ctx.beyond = windows, beyond
+        height, width = fields.shape[-2:]
+        reach = _reach(windows)
+        mode = "replicate" if beyond == "edge" else "constant"
+        # An empty batch has nothing to go on at the edge.
+        mode = mode if fields.numel() else "constant"
+        padded = F.pad(fields[:, None], (reach,) * 4, mode=mode)[:, 0]
+        sums = fields.new_zeros(len(fields), len(windows), height, width)
+        for place, window in enumerate(windows):
+            for dy, dx in window:
+                sums[:, place] += padded[:, reach + dy :, reach + dx :][:, :height, :width]
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        height, width = gradient.shape[-2:]
+        reach = _reach(ctx.windows)
+        padded = gradient.new_zeros(len(gradient), height + 2 * reach, width + 2 * reach)
+        for place, window in enumerate(ctx.windows):
+            for dy, dx in window:
+                padded[:, reach + dy :, reach + dx :][:, :height, :width] += gradient[:, place]
+        if ctx.beyond == "edge":
+            padded[:, reach] += padded[:, :reach].sum(1)
+            padded[:, -reach - 1] += padded[:, -reach:].sum(1)
+            padded[..., reach] += padded[..., :reach].sum(-1)
+            padded[..., -reach - 1] += padded[..., -reach:].sum(-1)
+        return padded[:, reach:-reach, reach:-reach].contiguous(), None, None
+
+
+def _reach(windows: tuple[Window, ...]) -> int:
+    return max(max(abs(dy), abs(dx)) for window in windows for dy, dx in window)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def kth_values(rows: Tensor, ranks: Tensor) -> Tensor:
+    """The values of given ranks in each row, without sorting it.
+
+    Args:
+        rows: (R, K) float.
+        ranks: (R, T) integers, 0 the smallest.
+
+    Returns:
+        (R, T) values.
+    """
+    if rows.device.type != "cpu":
+        return _kth_values_padded(rows, ranks)
+    found = torch.empty_like(ranks, dtype=rows.dtype)
+    arrays = zip(rows.numpy(), ranks.numpy(), found.numpy(), strict=True)
+    for row, places, values in arrays:
+        values[:] = np.partition(row, places)[places]
+    return found
+
+
+def _kth_values_padded(rows: Tensor, ranks: Tensor) -> Tensor:
+    """`kth_values` with one call per column: all rows at once want the same rank.
+
+    Smaller values put before a row raise its ranks.
+    """
+    found = []
+    for column in ranks.unbind(1):
+        highest = int(column.max()) if column.numel() else 0
+        spare = highest - column
+        places = torch.arange(int(spare.max()) if spare.numel() else 0, device=rows.device)
+        filling = torch.where(places < spare[:, None], -torch.inf, torch.inf).to(rows.dtype)
+        found.append(torch.cat([filling, rows], dim=1).kthvalue(highest + 1, dim=1).values)
+    return torch.stack(found, dim=1)
+
+
+class EPLPointLoss(nn.Module):
+    """`epl_point_loss` as a module; see there."""
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        width: int = WIDTH,
+        splitter: str = "A",
+        norm: int = 2,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "ignore_index": ignore_index,
+            "width": width,
+            "splitter": splitter,
+            "norm": norm,
+            "reduction": reduction,
+        }
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        return epl_point_loss(logits, target, **self.options)
+
+
+class EPLLineLoss(nn.Module):
+    """`epl_line_loss` as a module; see there."""
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        width: int = WIDTH,
+        splitter: str = "A",
+        power: int = POWER,
+        match: str = "region",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "ignore_index": ignore_index,
+            "width": width,
+            "splitter": splitter,
+            "power": power,
+            "match": match,
+            "reduction": reduction,
+        }
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        return epl_line_loss(logits, target, **self.options)
+
+
+class EPLLoss(nn.Module):
+    """`epl_loss` as a module; see there."""
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        width: int = WIDTH,
+        splitter: str = "A",
+        norm: int = 2,
+        power: int = POWER,
+        match: str = "region",
+        point_weight: float | None = None,
+        line_weight: float | None = None,
+        reduction: str = "mean",
+        released: bool = False,
+    ) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {
+            "ignore_index": ignore_index,
+            "width": width,
+            "splitter": splitter,
+            "norm": norm,
+            "power": power,
+            "match": match,
+            "point_weight": point_weight,
+            "line_weight": line_weight,
+            "reduction": reduction,
+            "released": released,
+        }
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        return epl_loss(logits, target, **self.options)

@@ -1,0 +1,255 @@
+"""SEMEDA (2019): soft-max and target compared in the layers of a small edge network; Sobel, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.geometry.targets import IGNORE_INDEX
+from segfix.losses.inputs import check_inputs, class_maps, mean_where
+
+CHANNELS = (16, 32, 2)
+SEMEDA_WEIGHTS = (4.0, 2.0, 0.0)
+"""The paper's λ1, λ2, λ3 for Cityscapes; 2, 4, 0 for Pascal VOC."""
+SOBEL_WEIGHT = 4.0
+"""The paper's λ of the Sobel baseline."""
+EDGE_VOID = 255
+
+
+class EdgeNetwork(nn.Module):
+    """Finds the edges of a label map given as class maps: three 3×3 convolutions.
+
+    Trained on ground truth with `edge_network_loss`, then frozen and used by `semeda_loss`.
+
+    Args:
+        num_classes: C, the channels of the class maps.
+
+    Reference:
+        Chen et al., SEMEDA, 2019, Section 3.4.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3)
+            for before, after in zip((num_classes, *CHANNELS), CHANNELS, strict=False)
+        )
+
+    def features(
+        self, maps: Tensor, layers: int = len(CHANNELS), *, frozen: bool = False
+    ) -> list[Tensor]:
+        """The outputs ψ_1 … of the first layers, after their activation.
+
+        Args:
+            maps: (N, C, H, W), one-hot or soft-max, 0 on void.
+            layers: How many, 1 to 3.
+            frozen: Whether the parameters get no gradient.
+
+        Returns:
+            (N, 16, H, W) and (N, 32, H, W), both after ReLU, and (N, 2, H, W) after soft-max.
+        """
+        found: list[Tensor] = []
+        for place in range(layers):
+            logits = self._convolve(place, found[-1] if found else maps, frozen=frozen)
+            found.append(logits.relu() if place < len(CHANNELS) - 1 else logits.softmax(dim=1))
+        return found
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, 2, H, W) logits of no edge and edge for (N, C, H, W) class maps."""
+        last = len(CHANNELS) - 1
+        return self._convolve(last, self.features(maps, last)[-1], frozen=False)
+
+    def _convolve(self, place: int, maps: Tensor, *, frozen: bool) -> Tensor:
+        weight, bias = (p.to(maps.dtype) for p in self.convolutions[place].parameters())
+        if frozen:
+            weight, bias = weight.detach(), bias.detach()
+        # Zeros beyond the frame would draw an edge along it.
+        return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), weight, bias)
+
+
+def edge_map(target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tensor:
+    """Where the eight neighbours are not all of the pixel's own label.
+
+    Args:
+        target: (N, H, W) integer class ids.
+        ignore_index: The void id.
+
+    Returns:
+        (N, H, W) uint8: 1 edge, 0 none, 255 on void and beside it. Neighbours outside the frame
+        are none.
+
+    Example:
+        >>> edge_map(torch.tensor([[[0, 0, 0, 1, 1, 255]]]))
+        tensor([[[  0,   0,   1,   1, 255, 255]]], dtype=torch.uint8)
+    """
+    ids = target.double()[:, None]
+    differs = F.max_pool2d(ids, 3, 1, 1) != -F.max_pool2d(-ids, 3, 1, 1)
+    edges = differs[:, 0].to(torch.uint8)
+    if ignore_index is None:
+        return edges
+    return torch.where(away_from_void(target != ignore_index, 1), edges, EDGE_VOID)
+
+
+def edge_network_loss(
+    network: nn.Module, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
+) -> Tensor:
+    """Cross-entropy of an `EdgeNetwork` on true label maps; edges and the rest weigh the same.
+
+    Args:
+        network: (N, C, H, W) class maps to (N, 2, H, W) logits.
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        ignore_index: The void id.
+
+    Returns:
+        A scalar: the mean over the two classes that occur of their mean cross-entropy.
+
+    Reference:
+        Chen et al., SEMEDA, 2019, eq. 7.
+    """
+    valid = torch.ones_like(target, dtype=torch.bool)
+    if ignore_index is not None:
+        valid = target != ignore_index
+    num_classes: int = getattr(network, "module", network).num_classes  # type: ignore[assignment]
+    maps = F.one_hot(torch.where(valid, target, 0), num_classes).movedim(-1, 1)
+    edges = edge_map(target, ignore_index=ignore_index)
+    with torch.autocast(target.device.type, enabled=False):
+        logits = network((maps * valid[:, None]).float())
+        entropy = F.cross_entropy(logits, edges.long(), ignore_index=EDGE_VOID, reduction="none")
+        means = [mean_where(entropy, edges == kind) for kind in (0, 1)]
+        occurring = sum(int((edges == kind).any()) for kind in (0, 1))
+    return (means[0] + means[1]) / max(1, occurring)
+
+
+def semeda_loss(
+    logits: Tensor,
+    target: Tensor,
+    edge_network: EdgeNetwork,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    weights: Sequence[float] = SEMEDA_WEIGHTS,
+) -> Tensor:
+    """Σ_l λ_l · mean |ψ_l(P) - ψ_l(G)| over the layers of a frozen edge network.
+
+    Computed in float32 at least, under autocast as well. Outputs of layer l within l pixels of
+    void are left out.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        edge_network: Trained for C classes; its parameters get no gradient.
+        ignore_index: The void id.
+        weights: λ_1, λ_2, λ_3.
+
+    Returns:
+        A scalar ≥ 0.
+
+    Raises:
+        TypeError: A tensor has the wrong type.
+        ValueError: A tensor has the wrong shape, an id is outside the classes, or the edge network
+            was made for another number of classes.
+
+    Example:
+        >>> logits = torch.randn(2, 5, 16, 16, requires_grad=True)
+        >>> target = torch.randint(0, 5, (2, 16, 16))
+        >>> semeda_loss(logits, target, EdgeNetwork(5)).backward()
+
+    Reference:
+        Chen et al., SEMEDA: Enhancing Segmentation Precision with Semantic Edge Aware Loss, 2019,
+        eq. 4 and 5.
+    """
+    if len(weights) != len(CHANNELS) or min(weights) < 0:
+        raise ValueError(f"Expected three weights λ of 0 or more but got {tuple(weights)}.")
+    if edge_network.num_classes != logits.shape[1]:
+        raise ValueError(
+            f"Expected an edge network for {logits.shape[1]} classes, as the logits have, but got "
+            f"one for {edge_network.num_classes}."
+        )
+    layers = max((place for place, weight in enumerate(weights, start=1) if weight), default=0)
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        probability, truth = class_maps(logits, target, valid)
+        total = 0 * probability.sum()
+        wanted = edge_network.features(truth, layers, frozen=True)
+        found = edge_network.features(probability, layers, frozen=True)
+        for place, (psi, psi_true) in enumerate(zip(found, wanted, strict=True)):
+            if weights[place]:
+                far = away_from_void(valid, place + 1)
+                total = total + weights[place] * mean_where((psi - psi_true).abs().mean(dim=1), far)
+    return total
+
+
+def sobel_loss(
+    logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
+) -> Tensor:
+    """Mean difference of the Sobel gradients of soft-max and target: SEMEDA's baseline.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
+        ignore_index: The void id; pixels beside void are left out.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Raises:
+        TypeError: A tensor has the wrong type.
+        ValueError: A tensor has the wrong shape, or an id is outside the classes.
+
+    Example:
+        >>> target = torch.tensor([[[0, 0, 1, 1]]])
+        >>> sobel_loss(torch.zeros(1, 2, 1, 4), target).item()  # half of the pixels, one kernel
+        0.125
+
+    Reference:
+        Chen et al., SEMEDA, 2019, Section 4.2.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        probability, truth = class_maps(logits, target, valid)
+        smooth, slope = logits.new_tensor([1, 2, 1]) / 4, logits.new_tensor([-1, 0, 1]) / 2
+        kernels = torch.stack([smooth.outer(slope), slope.outer(smooth)])[:, None]
+        difference = F.pad((probability - truth).flatten(0, 1)[:, None], (1,) * 4, "replicate")
+        gradient = F.conv2d(difference, kernels).view(*probability.shape[:2], 2, *target.shape[1:])
+        return mean_where(gradient.abs().mean(dim=(1, 2)), away_from_void(valid, 1))
+
+
+def away_from_void(valid: Tensor, pixels: int) -> Tensor:
+    """(N, H, W) bool to the same: where a square of so many pixels around holds no void."""
+    void = F.max_pool2d((~valid).float()[:, None], 2 * pixels + 1, 1, pixels)
+    return void[:, 0] == 0
+
+
+class SemedaLoss(nn.Module):
+    """`semeda_loss` as a module; see there. The edge network stays as it is."""
+
+    def __init__(
+        self,
+        edge_network: EdgeNetwork,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        weights: Sequence[float] = SEMEDA_WEIGHTS,
+    ) -> None:
+        super().__init__()
+        self.edge_network = edge_network
+        self.options: dict[str, Any] = {"ignore_index": ignore_index, "weights": tuple(weights)}
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        return semeda_loss(logits, target, self.edge_network, **self.options)
+
+
+class SobelLoss(nn.Module):
+    """`sobel_loss` as a module; see there."""
+
+    def __init__(self, *, ignore_index: int | None = IGNORE_INDEX) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {"ignore_index": ignore_index}
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        return sobel_loss(logits, target, **self.options)
