@@ -28,10 +28,10 @@ def dice_reference(logits: Tensor, target: Tensor) -> float:
     for n, k in np.ndindex(preds.shape[:2]):
         if not (labels[n] == k).any():
             continue
-        overlap = total = 0.0
+        overlap, total = 0.0, 0.0
         for y, x in np.ndindex(labels[n].shape):
             if labels[n, y, x] != VOID:
-                p, g = preds[n, k, y, x], float(labels[n, y, x] == k)
+                p, g = float(preds[n, k, y, x]), float(labels[n, y, x] == k)
                 overlap += p * g
                 total += p + g
         terms.append(1 - 2 * overlap / total)
@@ -43,9 +43,7 @@ def signed_distances(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     distances = np.zeros(inside.shape)
     for y, x in np.ndindex(inside.shape):
         others = [
-            hypot(y - v, x - u)
-            for v, u in np.ndindex(inside.shape)
-            if inside[v, u] != inside[y, x]
+            hypot(y - v, x - u) for v, u in np.ndindex(inside.shape) if inside[v, u] != inside[y, x]
         ]
         distances[y, x] = min(others, default=0.0) * (-1 if inside[y, x] else 1)
     return distances
@@ -60,7 +58,7 @@ def boundary_reference(logits: Tensor, target: Tensor) -> float:
         distances = signed_distances(labels[n] == k)
         for y, x in np.ndindex(labels[n].shape):
             if labels[n, y, x] != VOID:
-                total += preds[n, k, y, x] * distances[y, x]
+                total += float(preds[n, k, y, x] * distances[y, x])
                 terms += 1
     return total / (terms or 1)
 
@@ -144,15 +142,15 @@ def test_reference_distances_equal_those_of_scipy(batch: tuple[Tensor, Tensor]) 
 
 def test_boundary_loss_equals_loops_over_pixels(batch: tuple[Tensor, Tensor]) -> None:
     expected = boundary_reference(*batch)
-    assert float(boundary_loss(*batch)) == pytest.approx(expected, rel=1e-9)
-    assert float(BoundaryLoss()(*batch)) == pytest.approx(expected, rel=1e-9)
+    assert float(boundary_loss(*batch)) == pytest.approx(expected, rel=1e-6)
+    assert float(BoundaryLoss()(*batch)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_class_that_fills_the_image_has_no_boundary() -> None:
     logits = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
     loss = boundary_loss(logits, torch.full((1, 4, 5), 2))
     assert loss == 0
-    loss.backward()
+    torch.autograd.backward(loss)
     assert logits.grad is not None
     assert not logits.grad.any()
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import exp
+from math import exp, isqrt
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,12 @@ VOID = 255
 Direction = tuple[int, int] | None  # None: the plain box
 FOUR: list[Direction] = [(-1, 0), (1, 0), (0, -1), (0, 1)]
 DIAGONALS: list[Direction] = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
-SPLITTERS: dict[str, list[Direction]] = {"A": FOUR, "B": DIAGONALS, "C": FOUR + DIAGONALS, "plain": [None]}
+SPLITTERS: dict[str, list[Direction]] = {
+    "A": FOUR,
+    "B": DIAGONALS,
+    "C": FOUR + DIAGONALS,
+    "plain": [None],
+}
 
 # A block of one class, three pixels wide, at the upper frame, and its energies at width 5, where
 # r = 2, along every direction: 0 … 3.
@@ -70,8 +75,8 @@ def energy(field: NDArray[Any], ray: list[tuple[int, int]], direction: Direction
     total = sum(float(field[pixel]) for pixel in ray)
     if direction is not None:
         return total
-    width = round(len(ray) ** 0.5)
-    return (width // 2 + 1) / len(ray) * total
+    r = (isqrt(len(ray)) - 1) // 2
+    return (r + 1) / len(ray) * total
 
 
 def softmax(logits: Tensor) -> NDArray[np.float64]:
@@ -94,10 +99,12 @@ def point_reference(
             for k in range(preds.shape[1]):
                 for ray in rays.values():
                     true = energy(labels[n] == k, ray, direction)
-                    total += abs(true - energy(preds[n, k], ray, direction)) ** norm
+                    error = abs(true - energy(preds[n, k], ray, direction))
+                    total += error if norm == 1 else error * error
     if reduction == "sum":
         return total / len(SPLITTERS[splitter]) / len(preds)
-    return total / (preds.shape[1] * (rays_counted or 1))
+    classes: int = preds.shape[1]
+    return total / (classes * (rays_counted or 1))
 
 
 def line_reference(
@@ -126,9 +133,7 @@ def line_reference(
     return sum(terms) / (len(terms) or 1)
 
 
-def line_terms(
-    true: list[float], pred: list[float], r: int, power: int, match: str
-) -> list[float]:
+def line_terms(true: list[float], pred: list[float], r: int, power: int, match: str) -> list[float]:
     """Algorithm 1 for one class of one image and one direction: 1 − EDC of every line."""
     ranked = sorted(pred)
     zeros = sum(e < 0.5 for e in true)
@@ -144,10 +149,13 @@ def line_terms(
             region = on_line[line]
             first = zeros + sum(sum(on_line[lower]) for lower in range(1, line))
         low, high = ranked[first], ranked[first + sum(region) - 1]
-        d = [exp(-min((e - line) ** power, 40)) if r_ else 0.0 for e, r_ in zip(true, region)]
+        d = [
+            exp(-min((e - line) ** power, 40)) if r_ else 0.0
+            for e, r_ in zip(true, region, strict=True)
+        ]
         d_hat = [exp(-min((e - line) ** power, 40)) if low <= e <= high else 0.0 for e in pred]
         scale = sum(d) / sum(v * v for v in d)
-        overlap = sum(v * w for v, w in zip(d, d_hat))
+        overlap = sum(v * w for v, w in zip(d, d_hat, strict=True))
         terms.append(1 - 2 * scale * overlap / (sum(d) + sum(d_hat)))
     return terms
 
@@ -231,8 +239,8 @@ def test_point_loss_counts_only_rays_without_void() -> None:
     target = torch.tensor([[[1, 0, VOID, 0, 1]]])
     missed = one_hot(torch.zeros(1, 1, 5, dtype=torch.int64), 2)
     # Width 3. Up and down stay on their pixel, counted at four, energy 2 at both ends; left and
-    # right are counted three times each: energies 2, 1 and 0, and their mirror image.
-    total = 2 * (2 * (2 + 2) + (2 + 1 + 0) + (1 + 0 + 2))
+    # right are counted three times each: energies 2, 1 and 1, and their mirror image.
+    total = 2 * (2 * (2 + 2) + (2 + 1 + 1) + (1 + 1 + 2))
     loss = epl_point_loss(missed, target, width=3, norm=1)
     assert float(loss) == pytest.approx(total / (2 * (4 + 4 + 3 + 3)))
     literal = epl_point_loss(missed, target, width=3, norm=1, reduction="sum")
@@ -246,18 +254,14 @@ def test_point_loss_counts_only_rays_without_void() -> None:
 def test_point_loss_equals_loops_over_pixels(
     batch: tuple[Tensor, Tensor], splitter: Any, width: int, norm: Any, reduction: Any
 ) -> None:
-    loss = epl_point_loss(
-        *batch, width=width, splitter=splitter, norm=norm, reduction=reduction
-    )
+    loss = epl_point_loss(*batch, width=width, splitter=splitter, norm=norm, reduction=reduction)
     assert loss.dtype == torch.float64
     expected = point_reference(*batch, width, splitter, norm, reduction)
     assert float(loss) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("splitter", list(SPLITTERS))
-def test_a_perfect_prediction_costs_no_points(
-    batch: tuple[Tensor, Tensor], splitter: Any
-) -> None:
+def test_a_perfect_prediction_costs_no_points(batch: tuple[Tensor, Tensor], splitter: Any) -> None:
     target = batch[1]
     logits = one_hot(target.masked_fill(target == VOID, 0), 4)
     assert epl_point_loss(logits, target, splitter=splitter) < 1e-6
@@ -340,7 +344,7 @@ def test_an_image_of_one_class_has_no_lines() -> None:
     logits = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
     loss = epl_line_loss(logits, torch.ones(1, 6, 6, dtype=torch.int64))
     assert loss == 0
-    loss.backward()
+    torch.autograd.backward(loss)
     assert logits.grad is not None
     assert not logits.grad.any()
 
@@ -351,11 +355,10 @@ def test_an_image_of_one_class_has_no_lines() -> None:
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_epl_loss_is_the_weighted_sum(batch: tuple[Tensor, Tensor], reduction: Any) -> None:
     common: dict[str, Any] = {"width": 5, "splitter": "C", "reduction": reduction}
-    lines: dict[str, Any] = {"power": 4, "match": "lines"}
-    weights = {"point_weight": 0.3, "line_weight": 0.7}
-    loss = epl_loss(*batch, norm=1, **common, **lines, **weights)
-    point = epl_point_loss(*batch, norm=1, **common)
-    line = epl_line_loss(*batch, **common, **lines)
+    points, lines = {"norm": 1, **common}, {"power": 4, "match": "lines", **common}
+    loss = epl_loss(*batch, point_weight=0.3, line_weight=0.7, **(points | lines))
+    point = epl_point_loss(*batch, **points)
+    line = epl_line_loss(*batch, **lines)
     assert float(loss) == pytest.approx(float(0.3 * point + 0.7 * line), rel=1e-12)
 
 
@@ -374,6 +377,12 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
         *batch, width=7, splitter="A", power=10, match="region", reduction="mean"
     )
     assert epl_line_loss(*batch) == expected
+
+
+@pytest.mark.xfail(reason="no line at all: divided by squares of e^-40", raises=AssertionError)
+def test_released_form_without_a_valid_pixel_is_zero() -> None:
+    logits = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    assert epl_loss(logits, torch.full((1, 12, 12), VOID), released=True) == 0
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
@@ -395,7 +404,7 @@ def test_power_10_at_width_13_overflows_nowhere(
         )
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
@@ -427,7 +436,7 @@ def test_gradients_of_lines_agree_with_finite_differences(
         return epl_line_loss(values, target, width=5, splitter=splitter, power=2, match=match)
 
     assert torch.autograd.gradcheck(loss, (logits,))
-    loss(logits).backward()
+    torch.autograd.backward(loss(logits))
     assert logits.grad is not None
     assert logits.grad.any()
 
