@@ -1,0 +1,439 @@
+"""What holds for every loss of two maps, whatever it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from segfix.losses import (
+    BoundaryLoss,
+    DiceLoss,
+    EdgeNetwork,
+    EPLLineLoss,
+    EPLLoss,
+    EPLPointLoss,
+    LevelSetLoss,
+    SemedaLoss,
+    SobelLoss,
+    boundary_loss,
+    dice_loss,
+    epl_line_loss,
+    epl_loss,
+    epl_point_loss,
+    level_set_loss,
+    semeda_loss,
+    sobel_loss,
+)
+
+VOID = 255
+Batch = tuple[Tensor, Tensor]
+
+
+def edge_network(classes: int, dtype: torch.dtype) -> EdgeNetwork:
+    """The same one for the same class count, in float64 for logits in float64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return EdgeNetwork(classes).to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss with its options; calls it with an edge network where it takes one."""
+
+    name: str
+    function: Callable[..., Tensor]
+    module: Callable[..., nn.Module]
+    options: dict[str, Any] = field(default_factory=dict)
+    has_gradient: bool = True
+
+    def extra(self, classes: int, dtype: torch.dtype) -> list[EdgeNetwork]:
+        return [edge_network(classes, dtype)] if self.module is SemedaLoss else []
+
+    def __call__(self, logits: Tensor, target: Tensor, **more: Any) -> Tensor:
+        extra = self.extra(logits.shape[1], logits.dtype)
+        return self.function(logits, target, *extra, **self.options, **more)
+
+
+def case(
+    name: str,
+    function: Callable[..., Tensor],
+    module: Callable[..., nn.Module],
+    *,
+    has_gradient: bool = True,
+    **options: Any,
+) -> Case:
+    return Case(name, function, module, options, has_gradient)
+
+
+CASES = [
+    case("level set", level_set_loss, LevelSetLoss),
+    case("level set, ahf", level_set_loss, LevelSetLoss, heaviside="ahf"),
+    case("level set, hf", level_set_loss, LevelSetLoss, heaviside="hf", has_gradient=False),
+    case("level set, sum", level_set_loss, LevelSetLoss, reduction="sum"),
+    case("point", epl_point_loss, EPLPointLoss, width=5),
+    case("point, sum", epl_point_loss, EPLPointLoss, width=3, norm=1, reduction="sum"),
+    case("point, plain", epl_point_loss, EPLPointLoss, width=3, splitter="plain"),
+    case("line", epl_line_loss, EPLLineLoss, width=5),
+    case("line, sum", epl_line_loss, EPLLineLoss, width=5, splitter="C", reduction="sum"),
+    case("line, lines", epl_line_loss, EPLLineLoss, width=5, match="lines", power=2),
+    case("line, plain", epl_line_loss, EPLLineLoss, width=3, splitter="plain"),
+    case("epl", epl_loss, EPLLoss, width=5, point_weight=0.1, line_weight=0.2),
+    case("semeda", semeda_loss, SemedaLoss),
+    case("sobel", sobel_loss, SobelLoss),
+    case("dice", dice_loss, DiceLoss),
+    case("boundary", boundary_loss, BoundaryLoss),
+]
+every_loss = pytest.mark.parametrize("loss", CASES, ids=lambda c: c.name)
+# One of a kind, for what takes long.
+one_of_a_kind = pytest.mark.parametrize(
+    "loss", [c for c in CASES if "," not in c.name], ids=lambda c: c.name
+)
+
+
+def blocks() -> Tensor:
+    """(4, 8, 9) labels of five classes: blocks with void, no void, one class, noise."""
+    target = torch.zeros(4, 8, 9, dtype=torch.int64)
+    target[0, 2:7, 3:7] = 1
+    target[0, 6:, :2] = 3
+    target[0, :2, 7:] = VOID
+    target[1, :, 4:] = 2
+    target[2] = 3
+    target[3] = torch.randint(0, 4, (8, 9), generator=torch.Generator().manual_seed(1))
+    return target
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Float64 logits of five classes, the last of which no image shows."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4, 5, 8, 9, generator=generator, dtype=torch.float64)
+    return logits, blocks()
+
+
+def value_and_gradient(loss: Case, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.detach().clone().requires_grad_()
+    value = loss(logits, target)
+    assert value.shape == ()
+    torch.autograd.backward(value)
+    assert logits.grad is not None
+    assert logits.grad.dtype == logits.dtype
+    return value.detach(), logits.grad
+
+
+@every_loss
+def test_logits_at_void_pixels_change_nothing(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    void = (target == VOID)[:, None].expand_as(logits)
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert value != 0
+    assert not gradient[void].any()
+    ramp = torch.arange(5.0, dtype=torch.float64)[:, None, None]
+    for change in (-60.0, 3.0, 40.0):
+        changed = torch.where(void, change * ramp, logits)
+        new_value, new_gradient = value_and_gradient(loss, changed, target)
+        torch.testing.assert_close(new_value, value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(new_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+@every_loss
+@pytest.mark.parametrize("void", [-1, 0, 3])
+def test_any_number_can_mean_void(loss: Case, batch: Batch, void: int) -> None:
+    logits, target = batch
+    target = target.masked_fill(target == void, VOID)  # an id of a class means void as well
+    other = target.masked_fill(target == VOID, void)
+    assert loss(logits, other, ignore_index=void) == loss(logits, target)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_without_a_valid_pixel_the_loss_is_a_zero_with_a_gradient(
+    loss: Case, batch: Batch, dtype: torch.dtype
+) -> None:
+    target = torch.full_like(batch[1], VOID)
+    value, gradient = value_and_gradient(loss, batch[0].to(dtype), target)
+    assert value == 0
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    assert not gradient.any()
+    assert not gradient.isnan().any()
+
+
+@every_loss
+def test_an_image_without_a_valid_pixel_adds_nothing_to_the_gradient(
+    loss: Case, batch: Batch
+) -> None:
+    logits, target = batch[0], batch[1].clone()
+    target[1] = VOID
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    assert not gradient[1].any()
+    assert bool(gradient[0].any()) == loss.has_gradient
+
+
+@every_loss
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_images_of_one_class_have_a_finite_loss(loss: Case, classes: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 5 * torch.randn(2, classes, 6, 7, generator=generator)
+    for label in {0, classes - 1}:
+        value, gradient = value_and_gradient(loss, logits, torch.full((2, 6, 7), label))
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 1), (2, 3)])
+def test_images_smaller_than_any_window_have_a_finite_loss(
+    loss: Case, size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, *size, generator=generator)
+    target = torch.randint(0, 3, (2, *size), generator=generator)
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+
+
+@every_loss
+def test_the_best_prediction_costs_least(loss: Case, batch: Batch) -> None:
+    target = batch[1]
+    labels = target.masked_fill(target == VOID, 0)
+    best = 60.0 * torch.nn.functional.one_hot(labels, 5).movedim(-1, 1)
+    at_best = loss(best, target)
+    assert at_best < loss(batch[0].float(), target)
+    assert at_best < loss(torch.zeros_like(best), target)
+    # The boundary loss falls below 0, and an arc tangent never gets to its end.
+    if loss.name not in ("boundary", "level set, ahf"):
+        assert float(at_best) == pytest.approx(0, abs=1e-5)
+
+
+def weights_of_images(loss: Case, logits: Tensor, target: Tensor) -> list[float]:
+    """How much each image counts in the mean over the batch."""
+    weights = []
+    for scores, labels in zip(logits[:, None], target[:, None], strict=True):
+        pixels = int((labels != VOID).sum())
+        present = len(labels[labels != VOID].unique())
+        if loss.options.get("reduction") == "sum":
+            weight = 1.0
+        elif loss.function is dice_loss:
+            weight = present
+        elif loss.function is boundary_loss:
+            weight = present * pixels
+        elif loss.function is epl_line_loss:
+            # Lines that count: their sum, over their mean.
+            mean = float(loss(scores, labels))
+            weight = float(loss(scores, labels, reduction="sum")) / mean if mean else 0.0
+        else:
+            weight = pixels
+        weights.append(weight)
+    return weights
+
+
+# Not the sum of two means, each with weights of its own.
+@pytest.mark.parametrize("loss", [c for c in CASES if c.name != "epl"], ids=lambda c: c.name)
+def test_a_batch_is_the_mean_of_its_images(loss: Case, batch: Batch) -> None:
+    logits, target = batch[0], batch[1].clone()
+    target[0] = VOID  # images are void throughout, or not at all
+    weights = weights_of_images(loss, logits, target)
+    values = [
+        float(loss(scores, labels))
+        for scores, labels in zip(logits[:, None], target[:, None], strict=True)
+    ]
+    expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+    assert float(loss(logits, target)) == pytest.approx(expected, rel=1e-9)
+
+
+@every_loss
+def test_module_equals_function(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    module = loss.module(*loss.extra(5, logits.dtype), **loss.options)
+    assert module(logits, target) == loss(logits, target)
+    other = target.masked_fill(target == VOID, 9)
+    module = loss.module(*loss.extra(5, logits.dtype), ignore_index=9, **loss.options)
+    assert module(logits, other) == loss(logits, target)
+
+
+@every_loss
+def test_bytes_as_targets_equal_long_integers(loss: Case, batch: Batch) -> None:
+    expected = loss(*batch)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert loss(batch[0], batch[1].to(dtype)) == expected
+
+
+@every_loss
+def test_strides_change_nothing(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    expected = float(loss(logits, target))
+    wide = torch.stack((logits, logits), -1).flatten(-2)[..., ::2]
+    last = logits.contiguous(memory_format=torch.channels_last)
+    for same in (wide, last):
+        assert float(loss(same, target.mT.contiguous().mT)) == pytest.approx(expected, rel=1e-12)
+
+
+@every_loss
+def test_arguments_stay_as_they_were(loss: Case, batch: Batch) -> None:
+    logits, target = batch[0].clone(), batch[1].clone()
+    value_and_gradient(loss, logits, target)
+    assert torch.equal(logits, batch[0])
+    assert torch.equal(target, batch[1])
+
+
+@every_loss
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"]
+)
+def test_a_uniform_softmax_over_150_classes_is_finite(
+    loss: Case, dtype: torch.dtype, autocast: bool
+) -> None:
+    target = torch.randint(0, 150, (1, 4, 5), generator=torch.Generator().manual_seed(4))
+    target[0, 0, 0] = VOID
+    logits = torch.zeros(1, 150, 4, 5, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        value, gradient = value_and_gradient(loss, logits, target)
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(
+    loss: Case, batch: Batch, dtype: torch.dtype
+) -> None:
+    half, target = batch[0].to(dtype), batch[1]
+    expected, gradient = value_and_gradient(loss, half.float(), target)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            value, half_gradient = value_and_gradient(loss, half, target)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(half_gradient, gradient.to(dtype), rtol=2e-2, atol=1e-6)
+
+
+@every_loss
+def test_logits_far_apart_have_finite_gradients(loss: Case, batch: Batch) -> None:
+    for scale in (1e2, 1e4):
+        value, gradient = value_and_gradient(loss, scale * batch[0].float(), batch[1])
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [c for c in CASES if c.has_gradient], ids=lambda c: c.name)
+def test_gradients_agree_with_finite_differences(loss: Case, batch: Batch) -> None:
+    target = batch[1][:2, :3, 4:8]
+    logits = batch[0][:2, :4, :3, 4:8].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: loss(values, target), (logits,), fast_mode=True)
+
+
+@pytest.mark.filterwarnings("default")  # torch's own, of whatever version
+@one_of_a_kind
+def test_compiled_equals_eager(loss: Case, batch: Batch) -> None:
+    torch.compiler.reset()
+    logits, target = batch
+    module = loss.module(*loss.extra(5, logits.dtype), **loss.options)
+    compiled = torch.compile(module, backend="eager")
+    expected, gradient = value_and_gradient(loss, logits, target)
+    scores = logits.clone().requires_grad_()
+    value = compiled(scores, target)
+    torch.autograd.backward(value)
+    assert scores.grad is not None
+    torch.testing.assert_close(value.detach(), expected)
+    torch.testing.assert_close(scores.grad, gradient)
+
+
+@one_of_a_kind
+@given(
+    order=st.permutations(range(4)),
+    classes=st.permutations(range(5)),
+    flips=st.sets(st.sampled_from([-1, -2])),
+)
+@settings(max_examples=5)
+def test_order_of_images_and_classes_and_flips_change_nothing(
+    loss: Case, order: list[int], classes: list[int], flips: set[int]
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(4, 5, 8, 9, generator=generator, dtype=torch.float64)
+    target = blocks()
+    expected = float(loss(logits, target))
+    moved, labels = logits[order], target[order]
+    if loss.module is not SemedaLoss:  # the edge network has learned its classes and sides
+        moved = moved[:, classes].flip(tuple(flips))
+        new_label = torch.full((256,), VOID)
+        new_label[classes] = torch.arange(5)
+        labels = new_label[labels].flip(tuple(flips))
+    assert float(loss(moved, labels)) == pytest.approx(expected, rel=1e-9)
+
+
+# Errors.
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("logits_shape", "target_shape"),
+    [
+        ((2, 4, 5, 6), (2, 5, 7)),
+        ((2, 4, 5, 6), (3, 5, 6)),
+        ((2, 4, 5, 6), (2, 1, 5, 6)),
+        ((2, 4, 5, 6), (5, 6)),
+        ((4, 5, 6), (5, 6)),
+        ((2, 4, 5, 6, 1), (2, 5, 6)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_errors(
+    loss: Case, logits_shape: tuple[int, ...], target_shape: tuple[int, ...]
+) -> None:
+    logits, target = torch.randn(logits_shape), torch.zeros(target_shape, dtype=torch.int64)
+    extra = loss.extra(4, logits.dtype)
+    with pytest.raises(ValueError, match=r"(?s)Expected.*but got"):
+        loss.function(logits, target, *extra, **loss.options)
+
+
+@every_loss
+def test_wrong_dtypes_are_type_errors(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    with pytest.raises(TypeError, match=r"(?s)Expected.*but got"):
+        loss(logits.long(), target)
+    with pytest.raises(TypeError, match=r"(?s)Expected.*but got"):
+        loss(logits, target.float())
+
+
+@every_loss
+@pytest.mark.parametrize("wrong", [5, 17, -1, 254])
+def test_an_id_that_is_no_class_is_an_error(loss: Case, batch: Batch, wrong: int) -> None:
+    logits, target = batch[0], batch[1].clone()
+    target[1, 2, 3] = wrong
+    with pytest.raises(ValueError, match=rf"(?s)(?=.*{wrong}\b)(?=.*\b5\b)"):
+        loss(logits, target)
+
+
+@every_loss
+def test_void_of_another_number_is_an_error(loss: Case, batch: Batch) -> None:
+    with pytest.raises(ValueError, match=rf"(?s){VOID}"):
+        loss(*batch, ignore_index=-1)
+
+
+@every_loss
+def test_probabilities_instead_of_logits_are_warned_about(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    with pytest.warns(UserWarning, match="(?i)probabilit"):
+        loss(logits.softmax(1), target)
+    with pytest.warns(UserWarning, match="(?i)probabilit"):
+        loss(logits.float().softmax(1), target)
+
+
+@every_loss
+def test_logits_that_only_lie_between_0_and_1_are_not_warned_about(
+    loss: Case, batch: Batch
+) -> None:
+    logits, target = batch
+    loss(logits.sigmoid(), target)
+    loss(logits.softmax(1) - 0.1, target)
+    loss(torch.zeros_like(logits), target)

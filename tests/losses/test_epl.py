@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+from math import exp, isqrt
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segfix.losses import (
+    EPLLineLoss,
+    EPLLoss,
+    EPLPointLoss,
+    epl_line_loss,
+    epl_loss,
+    epl_point_loss,
+)
+
+VOID = 255
+Direction = tuple[int, int] | None  # None: the plain box
+FOUR: list[Direction] = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+DIAGONALS: list[Direction] = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+SPLITTERS: dict[str, list[Direction]] = {
+    "A": FOUR,
+    "B": DIAGONALS,
+    "C": FOUR + DIAGONALS,
+    "plain": [None],
+}
+
+# A block of one class, three pixels wide, at the upper frame, and its energies at width 5, where
+# r = 2, along every direction: 0 … 3.
+BLOCK = [[0, 1, 1, 1, 0]] * 3 + [[0] * 5] * 2
+ENERGIES: dict[Direction, list[list[int]]] = {
+    (-1, 0): [[0, 3, 3, 3, 0]] * 3 + [[0, 2, 2, 2, 0], [0, 1, 1, 1, 0]],
+    (1, 0): [[0, 3, 3, 3, 0], [0, 2, 2, 2, 0], [0, 1, 1, 1, 0], [0] * 5, [0] * 5],
+    (0, -1): [[0, 1, 2, 3, 2]] * 3 + [[0] * 5] * 2,
+    (0, 1): [[2, 3, 2, 1, 0]] * 3 + [[0] * 5] * 2,
+    (-1, -1): [[0, 1, 2, 3, 2]] * 3 + [[0, 0, 1, 2, 2], [0, 0, 0, 1, 1]],
+    (-1, 1): [[2, 3, 2, 1, 0]] * 3 + [[2, 2, 1, 0, 0], [1, 1, 0, 0, 0]],
+    (1, -1): [[0, 1, 2, 3, 2], [0, 1, 2, 2, 1], [0, 1, 1, 1, 0], [0] * 5, [0] * 5],
+    (1, 1): [[2, 3, 2, 1, 0], [1, 2, 2, 1, 0], [0, 1, 1, 1, 0], [0] * 5, [0] * 5],
+}
+# Pixels of the block in the 5×5 window around each pixel, the frame replicated.
+WINDOWS = [[rows * columns for columns in (2, 3, 3, 3, 2)] for rows in (5, 4, 3, 2, 1)]
+
+
+def steps(direction: Direction, r: int) -> list[tuple[int, int]]:
+    """Offsets of the pixels that an energy sums: a ray, or the whole box."""
+    if direction is None:
+        return [(dy, dx) for dy in range(-r, r + 1) for dx in range(-r, r + 1)]
+    return [(k * direction[0], k * direction[1]) for k in range(r + 1)]
+
+
+def counted(
+    labels: NDArray[np.int64], direction: Direction, width: int
+) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Pixels whose ray (or box), clipped to the frame, is free of void, each with that ray."""
+    height, length = labels.shape
+    rays = {}
+    for y in range(height):
+        for x in range(length):
+            ray = [
+                (min(max(y + dy, 0), height - 1), min(max(x + dx, 0), length - 1))
+                for dy, dx in steps(direction, width // 2)
+            ]
+            if all(labels[pixel] != VOID for pixel in ray):
+                rays[y, x] = ray
+    return rays
+
+
+def energy(field: NDArray[Any], ray: list[tuple[int, int]], direction: Direction) -> float:
+    """The sum over a ray, or over a box, scaled to the same range 0 … r + 1."""
+    total = sum(float(field[pixel]) for pixel in ray)
+    if direction is not None:
+        return total
+    r = (isqrt(len(ray)) - 1) // 2
+    return (r + 1) / len(ray) * total
+
+
+def softmax(logits: Tensor) -> NDArray[np.float64]:
+    """(N, C, H, W) probabilities in float64."""
+    values = logits.detach().double().numpy()
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def point_reference(
+    logits: Tensor, target: Tensor, width: int, splitter: str, norm: int, reduction: str
+) -> float:
+    preds, labels = softmax(logits), target.numpy()
+    total, rays_counted = 0.0, 0
+    for n in range(len(preds)):
+        for direction in SPLITTERS[splitter]:
+            rays = counted(labels[n], direction, width)
+            rays_counted += len(rays)
+            for k in range(preds.shape[1]):
+                for ray in rays.values():
+                    true = energy(labels[n] == k, ray, direction)
+                    error = abs(true - energy(preds[n, k], ray, direction))
+                    total += error if norm == 1 else error * error
+    if reduction == "sum":
+        return total / len(SPLITTERS[splitter]) / len(preds)
+    classes: int = preds.shape[1]
+    return total / (classes * (rays_counted or 1))
+
+
+def line_reference(
+    logits: Tensor,
+    target: Tensor,
+    width: int,
+    splitter: str,
+    power: int,
+    match: str,
+    reduction: str,
+) -> float:
+    preds, labels = softmax(logits), target.numpy()
+    r = width // 2
+    terms: list[float] = []
+    for n in range(len(preds)):
+        for k in range(preds.shape[1]):
+            if not (labels[n] == k).any():
+                continue
+            for direction in SPLITTERS[splitter]:
+                rays = counted(labels[n], direction, width).values()
+                true = [energy(labels[n] == k, ray, direction) for ray in rays]
+                pred = [energy(preds[n, k], ray, direction) for ray in rays]
+                terms += line_terms(true, pred, r, power, match)
+    if reduction == "sum":
+        return sum(terms) / len(SPLITTERS[splitter]) / len(preds)
+    return sum(terms) / (len(terms) or 1)
+
+
+def line_terms(true: list[float], pred: list[float], r: int, power: int, match: str) -> list[float]:
+    """Algorithm 1 for one class of one image and one direction: 1 − EDC of every line."""
+    ranked = sorted(pred)
+    zeros = sum(e < 0.5 for e in true)
+    on_line = {line: [abs(e - line) < 0.5 for e in true] for line in range(1, r + 1)}
+    terms = []
+    for line in range(1, r + 1):
+        if not any(on_line[line]):
+            continue
+        if match == "region":
+            region = [0.5 <= e < r + 0.5 for e in true]
+            first = zeros
+        else:
+            region = on_line[line]
+            first = zeros + sum(sum(on_line[lower]) for lower in range(1, line))
+        low, high = ranked[first], ranked[first + sum(region) - 1]
+        d = [
+            exp(-min((e - line) ** power, 40)) if r_ else 0.0
+            for e, r_ in zip(true, region, strict=True)
+        ]
+        d_hat = [exp(-min((e - line) ** power, 40)) if low <= e <= high else 0.0 for e in pred]
+        scale = sum(d) / sum(v * v for v in d)
+        overlap = sum(v * w for v, w in zip(d, d_hat, strict=True))
+        terms.append(1 - 2 * scale * overlap / (sum(d) + sum(d_hat)))
+    return terms
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    """Float64 logits of four classes; blocks with void, the second image lacking two classes."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(3, 4, 8, 9, generator=generator, dtype=torch.float64)
+    target = torch.zeros(3, 8, 9, dtype=torch.int64)
+    target[0, 2:6, 3:8] = 1
+    target[0, 5:, :2] = 2
+    target[0, 0, 7:] = VOID
+    target[1, :, 5:] = 3
+    target[1, 3:, 6] = 0
+    target[1, 7, 0] = VOID
+    target[2] = torch.randint(0, 4, (8, 9), generator=generator)
+    return logits, target
+
+
+def columns(*class_1: float) -> Tensor:
+    """(1, 2, 5, 5) logits in float64, every row with these probabilities of class 1."""
+    preds = torch.tensor(class_1, dtype=torch.float64).expand(5, 5)
+    return torch.stack((1 - preds, preds)).log()[None]
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Logits that are sure of these labels."""
+    return 200.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
+
+
+EDGE = torch.tensor([0, 0, 0, 1, 1]).expand(1, 5, 5)
+
+
+# The tests' own energies, before anything is compared with them.
+
+
+@pytest.mark.parametrize("direction", list(ENERGIES))
+def test_reference_energies_are_those_drawn(direction: Direction) -> None:
+    block = np.array(BLOCK)
+    rays = counted(block, direction, 5)
+    assert {pixel: energy(block, ray, direction) for pixel, ray in rays.items()} == {
+        (y, x): ENERGIES[direction][y][x] for y in range(5) for x in range(5)
+    }
+
+
+def test_reference_boxes_are_those_drawn() -> None:
+    block = np.array(BLOCK)
+    for (y, x), ray in counted(block, None, 5).items():
+        assert energy(block, ray, None) == pytest.approx(3 / 25 * WINDOWS[y][x])
+
+
+# Point loss.
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("splitter", ["A", "B", "C"])
+def test_point_loss_of_a_missed_block_is_the_sum_of_its_energies(splitter: str, norm: int) -> None:
+    target = torch.tensor([BLOCK])
+    missed = one_hot(torch.zeros_like(target), 2)
+    directions = SPLITTERS[splitter]
+    # Either class is wrong by the block's energy at every pixel.
+    total = sum(2 * e**norm for s in directions for line in ENERGIES[s] for e in line)
+    options: dict[str, Any] = {"width": 5, "splitter": splitter, "norm": norm}
+    mean = epl_point_loss(missed, target, **options)
+    assert float(mean) == pytest.approx(total / (2 * len(directions) * 25))
+    literal = epl_point_loss(missed, target, **options, reduction="sum")
+    assert float(literal) == pytest.approx(total / len(directions))
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_point_loss_of_boxes_is_the_sum_of_their_energies(norm: int) -> None:
+    target = torch.tensor([BLOCK])
+    missed = one_hot(torch.zeros_like(target), 2)
+    total = sum(2 * (3 / 25 * count) ** norm for line in WINDOWS for count in line)
+    loss = epl_point_loss(missed, target, width=5, splitter="plain", norm=norm)
+    assert float(loss) == pytest.approx(total / 50)
+
+
+def test_point_loss_counts_only_rays_without_void() -> None:
+    target = torch.tensor([[[1, 0, VOID, 0, 1]]])
+    missed = one_hot(torch.zeros(1, 1, 5, dtype=torch.int64), 2)
+    # Width 3. Up and down stay on their pixel, counted at four, energy 2 at both ends; left and
+    # right are counted three times each: energies 2, 1 and 1, and their mirror image.
+    total = 2 * (2 * (2 + 2) + (2 + 1 + 1) + (1 + 1 + 2))
+    loss = epl_point_loss(missed, target, width=3, norm=1)
+    assert float(loss) == pytest.approx(total / (2 * (4 + 4 + 3 + 3)))
+    literal = epl_point_loss(missed, target, width=3, norm=1, reduction="sum")
+    assert float(literal) == pytest.approx(total / 4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("width", [3, 5, 7])
+@pytest.mark.parametrize("splitter", list(SPLITTERS))
+def test_point_loss_equals_loops_over_pixels(
+    batch: tuple[Tensor, Tensor], splitter: Any, width: int, norm: Any, reduction: Any
+) -> None:
+    loss = epl_point_loss(*batch, width=width, splitter=splitter, norm=norm, reduction=reduction)
+    assert loss.dtype == torch.float64
+    expected = point_reference(*batch, width, splitter, norm, reduction)
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("splitter", list(SPLITTERS))
+def test_a_perfect_prediction_costs_no_points(batch: tuple[Tensor, Tensor], splitter: Any) -> None:
+    target = batch[1]
+    logits = one_hot(target.masked_fill(target == VOID, 0), 4)
+    assert epl_point_loss(logits, target, splitter=splitter) < 1e-6
+
+
+# Line loss.
+
+
+def test_line_loss_equals_algorithm_1_by_hand() -> None:
+    # Width 3: one line, the column beside the edge. Both sides rank it rightly, where the energy
+    # is 1.1 for class 1 and 0.9 for class 0; up and down have no line.
+    logits = columns(0.1, 0.2, 0.3, 0.8, 0.9)
+    d_hat = exp(-(0.1**2))
+    expected = 1 - 2 * d_hat / (1 + d_hat)
+    loss = epl_line_loss(logits, EDGE, width=3, power=2)
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+    # Two classes × two directions, over four directions.
+    literal = epl_line_loss(logits, EDGE, width=3, power=2, reduction="sum")
+    assert float(literal) == pytest.approx(expected, rel=1e-9)
+
+
+def test_line_loss_is_1_where_the_regions_are_disjoint() -> None:
+    # Energies of class 1 to the right: 0.8 1.0 0.7 1.3 1.8; the third column by rank is column 1.
+    logits = columns(0.1, 0.7, 0.3, 0.4, 0.9)
+    assert float(epl_line_loss(logits, EDGE, width=3, power=2)) == pytest.approx(1)
+
+
+def test_ties_at_the_ends_of_the_region_are_all_in_it() -> None:
+    # Every energy is 1, so that the predicted region is the image: 5 pixels of 25 overlap.
+    logits = torch.zeros(1, 2, 5, 5)
+    loss = epl_line_loss(logits, EDGE, width=3)
+    assert float(loss) == pytest.approx(1 - 2 * 5 / (5 + 25))
+
+
+def test_line_matching_sees_what_region_matching_does_not() -> None:
+    # Width 5: energies of class 1 to the right are 0.9 1.6 1.4 1.9 1.8, truly 0 1 2 3 3: the
+    # region is right, its two lines are swapped. So it is to the left, and for class 0.
+    logits = columns(1e-12, 0.8, 0.1, 0.7, 0.6)
+    d, d_hat = (1, exp(-1)), (exp(-(0.6**2)), exp(-(0.4**2)))
+    scale = (d[0] + d[1]) / (d[0] ** 2 + d[1] ** 2)
+    overlap = d[0] * d_hat[0] + d[1] * d_hat[1]
+    expected = 1 - 2 * scale * overlap / (d[0] + d[1] + d_hat[0] + d_hat[1])
+    loss = epl_line_loss(logits, EDGE, width=5, power=2)
+    assert float(loss) == pytest.approx(expected, rel=1e-9)
+    # Two classes × two directions × two lines, over four directions.
+    literal = epl_line_loss(logits, EDGE, width=5, power=2, reduction="sum")
+    assert float(literal) == pytest.approx(2 * expected, rel=1e-9)
+    assert float(epl_line_loss(logits, EDGE, width=5, power=2, match="lines")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("match", ["region", "lines"])
+@pytest.mark.parametrize("width", [3, 5, 7])
+@pytest.mark.parametrize("splitter", list(SPLITTERS))
+def test_line_loss_equals_loops_over_pixels(
+    batch: tuple[Tensor, Tensor], splitter: Any, width: int, match: Any, reduction: Any
+) -> None:
+    for power in (2, 10):
+        loss = epl_line_loss(
+            *batch, width=width, splitter=splitter, power=power, match=match, reduction=reduction
+        )
+        expected = line_reference(*batch, width, splitter, power, match, reduction)
+        assert expected > 0
+        assert float(loss) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("match", ["region", "lines"])
+@pytest.mark.parametrize("splitter", list(SPLITTERS))
+def test_a_perfect_prediction_costs_no_lines(
+    batch: tuple[Tensor, Tensor], splitter: Any, match: Any
+) -> None:
+    target = batch[1]
+    logits = one_hot(target.masked_fill(target == VOID, 0), 4).double()
+    for width in (3, 7, 11):
+        loss = epl_line_loss(logits, target, width=width, splitter=splitter, match=match)
+        assert float(loss) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_image_of_one_class_has_no_lines() -> None:
+    logits = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    loss = epl_line_loss(logits, torch.ones(1, 6, 6, dtype=torch.int64))
+    assert loss == 0
+    torch.autograd.backward(loss)
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+# Both.
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_epl_loss_is_the_weighted_sum(batch: tuple[Tensor, Tensor], reduction: Any) -> None:
+    common: dict[str, Any] = {"width": 5, "splitter": "C", "reduction": reduction}
+    points, lines = {"norm": 1, **common}, {"power": 4, "match": "lines", **common}
+    loss = epl_loss(*batch, point_weight=0.3, line_weight=0.7, **(points | lines))
+    point = epl_point_loss(*batch, **points)
+    line = epl_line_loss(*batch, **lines)
+    assert float(loss) == pytest.approx(float(0.3 * point + 0.7 * line), rel=1e-12)
+
+
+def test_modules_equal_functions(batch: tuple[Tensor, Tensor]) -> None:
+    point: dict[str, Any] = {"width": 5, "splitter": "B", "norm": 1, "reduction": "sum"}
+    assert EPLPointLoss(**point)(*batch) == epl_point_loss(*batch, **point)
+    line: dict[str, Any] = {"width": 5, "splitter": "B", "power": 4, "match": "lines"}
+    assert EPLLineLoss(**line)(*batch) == epl_line_loss(*batch, **line)
+    both = {**point, **line, "point_weight": 0.5, "line_weight": 0.25}
+    assert EPLLoss(**both)(*batch) == epl_loss(*batch, **both)
+
+
+def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
+    assert epl_point_loss(*batch) == epl_point_loss(*batch, width=7, splitter="A", reduction="mean")
+    expected = epl_line_loss(
+        *batch, width=7, splitter="A", power=10, match="region", reduction="mean"
+    )
+    assert epl_line_loss(*batch) == expected
+
+
+@pytest.mark.xfail(reason="no line at all: divided by squares of e^-40", raises=AssertionError)
+def test_released_form_without_a_valid_pixel_is_zero() -> None:
+    logits = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    assert epl_loss(logits, torch.full((1, 12, 12), VOID), released=True) == 0
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"]
+)
+@pytest.mark.parametrize("match", ["region", "lines"])
+@pytest.mark.parametrize("sure", [0.0, 1.0, 30.0])
+def test_power_10_at_width_13_overflows_nowhere(
+    dtype: torch.dtype, autocast: bool, sure: float, match: Any
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    target = torch.zeros(1, 14, 15, dtype=torch.int64)
+    target[0, 4:, 3:9] = 1
+    logits = (sure * torch.randn(1, 3, 14, 15, generator=generator)).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = epl_loss(
+            logits, target, width=13, splitter="C", power=10, line_weight=1.0, match=match
+        )
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    torch.autograd.backward(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("splitter", ["C", "plain"])
+def test_gradients_of_points_agree_with_finite_differences(
+    batch: tuple[Tensor, Tensor], splitter: Any, norm: Any
+) -> None:
+    logits = batch[0][:1, :, :4, 4:8].clone().requires_grad_()
+    target = batch[1][:1, :4, 4:8]
+
+    def loss(values: Tensor) -> Tensor:
+        return epl_point_loss(values, target, width=5, splitter=splitter, norm=norm)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+
+
+@pytest.mark.parametrize("match", ["region", "lines"])
+@pytest.mark.parametrize("splitter", ["C", "plain"])
+def test_gradients_of_lines_agree_with_finite_differences(
+    batch: tuple[Tensor, Tensor], splitter: Any, match: Any
+) -> None:
+    # Random energies: none are tied, so that no pixel enters a region under a small change.
+    logits = batch[0][:1, :, :5, 3:7].clone().requires_grad_()
+    target = batch[1][:1, :5, 3:7]
+
+    def loss(values: Tensor) -> Tensor:
+        return epl_line_loss(values, target, width=5, splitter=splitter, power=2, match=match)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+    torch.autograd.backward(loss(logits))
+    assert logits.grad is not None
+    assert logits.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "found"),
+    [
+        (epl_point_loss, {"width": 6}, "6"),
+        (epl_point_loss, {"splitter": "D"}, "D"),
+        (epl_point_loss, {"norm": 3}, "3"),
+        (epl_point_loss, {"reduction": "none"}, "none"),
+        (epl_line_loss, {"width": 6}, "6"),
+        (epl_line_loss, {"power": 9}, "9"),
+        (epl_line_loss, {"splitter": "D"}, "D"),
+        (epl_line_loss, {"match": "points"}, "points"),
+        (epl_line_loss, {"reduction": "none"}, "none"),
+    ],
+)
+def test_wrong_options_say_what_was_found(
+    batch: tuple[Tensor, Tensor], loss: Any, options: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(ValueError, match=f"(?s)Expected.*got.*{found}"):
+        loss(*batch, **options)
