@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segfix.geometry.directions import UNDEFINED
-from segfix.geometry.targets import IGNORE_INDEX
+from segfix.geometry.targets import IGNORE_INDEX, distance_map
 
 
 def confusion_matrix(
@@ -68,6 +68,28 @@ def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     true, predicted = confusion.sum(axis=1), confusion[:, :num_classes].sum(axis=0)
     union = true + predicted - hits
     return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+
+
+def trimap(target: NDArray[Any], width: float, *, ignore_index: int | None) -> NDArray[np.bool_]:
+    """The band about the boundaries of a label map in which trimap mIoU is taken.
+
+    Args:
+        target: (H, W) true ids.
+        width: Pixels on each side.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        (H, W) bool: not void, and another label is at most so far away.
+
+    Example:
+        >>> trimap(np.array([[1, 1, 1, 2, 2, 2]]), 2, ignore_index=None).astype(int)
+        array([[0, 1, 1, 1, 1, 0]])
+
+    Reference:
+        Kohli et al., Robust higher order potentials, IJCV 2009.
+    """
+    distances = distance_map(target, ignore_index=ignore_index)
+    return (distances > 0) & (distances <= width)
 
 
 def mask_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -44,7 +44,7 @@ def boundary_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         present = present_classes(logits, target, valid)
-        distances = signed_distances(present.truth).to(logits.dtype)
+        distances = signed_distances(present.truth > 0).to(logits.dtype)
         return mean_where(present.probability * distances, valid[present.image])
 
 

@@ -37,7 +37,7 @@ def dice_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNO
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         present = present_classes(logits, target, valid)
-        overlap = torch.where(present.truth, present.probability, 0).sum(dim=(1, 2))
+        overlap = (present.probability * present.truth).sum(dim=(1, 2))
         sizes = present.probability.sum(dim=(1, 2)) + present.truth.sum(dim=(1, 2))
         # A class that is present has a size of 1 or more.
         return (1 - 2 * overlap / sizes).sum() / max(1, len(sizes))

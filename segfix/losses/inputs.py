@@ -21,13 +21,15 @@ class PresentClasses:
         image: (M,) index of the image.
         label: (M,) class.
         probability: (M, H, W) soft-max probability of the class in the image, 0 on void.
-        truth: (M, H, W) bool, where the image has the class.
+        truth: (M, H, W) of the same type, 1 where the image has the class, else 0.
+        other: (M, H, W) of the same type, 1 where it has another class, else 0.
     """
 
     image: Tensor
     label: Tensor
     probability: Tensor
     truth: Tensor
+    other: Tensor
 
 
 def check_inputs(
@@ -96,21 +98,17 @@ def present_classes(logits: Tensor, target: Tensor, valid: Tensor) -> PresentCla
     log_total = logits.logsumexp(dim=1)
     chosen = logits.flatten(0, 1).index_select(0, pairs)
     probability = (chosen - log_total.index_select(0, image)).exp()
-    known = valid[image]
-    return PresentClasses(
-        image,
-        label,
-        torch.where(known, probability, 0),
-        known & (target[image] == label[:, None, None]),
-    )
+    # Products with 0 and 1: several times as fast as choosing, on the CPU.
+    known = valid.to(logits.dtype)[image]
+    truth = known * (target[image] == label[:, None, None])
+    return PresentClasses(image, label, probability * known, truth, known - truth)
 
 
 def class_maps(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Soft-max probabilities and one-hot target, (N, C, H, W) each, both zero on void."""
-    known = valid[:, None]
-    probability = torch.where(known, logits.softmax(dim=1), 0)
-    truth = torch.zeros_like(probability).scatter_(1, target[:, None], known.to(logits.dtype))
-    return probability, truth
+    known = valid[:, None].to(logits.dtype)
+    probability = logits.softmax(dim=1) * known
+    return probability, torch.zeros_like(probability).scatter_(1, target[:, None], known)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -122,7 +120,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 def mean_where(values: Tensor, counted: Tensor) -> Tensor:
     """Mean over the elements that count; a zero that keeps the graph where none does."""
-    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
+    return (values * counted).sum() / counted.sum().clamp(min=1)
 
 
 def _warn_of_probabilities(logits: Tensor) -> None:

@@ -79,14 +79,19 @@ def level_set_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         present = present_classes(logits, target, valid)
-        known = valid[present.image]
         phi = present.probability - 0.5
-        inside = HEAVISIDES[heaviside](phi, epsilon)
-        # 1 - H loses all digits where H is close to 1.
-        outside = 1 - inside if heaviside == "hf" else HEAVISIDES[heaviside](-phi, epsilon)
-        sides = torch.stack([inside, outside])
-        hits = torch.where(present.truth, sides, 0).sum(dim=(2, 3))
-        misses = torch.where(known & ~present.truth, sides, 0).sum(dim=(2, 3))
+        if heaviside == "hf":
+            inside = HEAVISIDES[heaviside](phi, epsilon)
+            outside = 1 - inside
+        else:
+            # 1 - H loses all digits where H is close to 1, and with them the slope.
+            small = HEAVISIDES[heaviside](-phi.abs(), epsilon)
+            inside = torch.where(phi < 0, small, 1 - small)
+            outside = torch.where(phi < 0, 1 - small, small)
+        hits, misses = (
+            torch.stack([(side * mask).sum(dim=(1, 2)) for side in (inside, outside)])
+            for mask in (present.truth, present.other)
+        )
         # Σ (G - c)² H of a binary G with the mean c.
         tiny = torch.finfo(hits.dtype).tiny
         energy = (hits * misses / (hits + misses).clamp(min=tiny)).sum()

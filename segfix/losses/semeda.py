@@ -115,7 +115,7 @@ def edge_network_loss(
     if ignore_index is not None:
         valid = target != ignore_index
     num_classes: int = getattr(network, "module", network).num_classes  # type: ignore[assignment]
-    maps = F.one_hot(torch.where(valid, target, 0), num_classes).movedim(-1, 1)
+    maps = F.one_hot(torch.where(valid, target, 0).long(), num_classes).movedim(-1, 1)
     edges = edge_map(target, ignore_index=ignore_index)
     with torch.autocast(target.device.type, enabled=False):
         logits = network((maps * valid[:, None]).float())

@@ -293,7 +293,6 @@ def test_edge_network_loss_equals_loops_over_pixels(
     assert edge_network_loss(network, batch[1]).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.xfail(reason="one_hot wants int64", raises=RuntimeError)
 def test_edge_network_loss_takes_bytes(network: EdgeNetwork, batch: tuple[Tensor, Tensor]) -> None:
     expected = edge_network_loss(network, batch[1])
     assert edge_network_loss(network, batch[1].byte()) == expected

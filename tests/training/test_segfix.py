@@ -21,7 +21,7 @@ from segfix.formats import find_labelled_images
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, segfix
-from segfix.training.datasets import Augmentation, CropDataset, DataFolder
+from segfix.training.datasets import Augmentation, CropDataset, DataFolder, OffsetTargets
 from segfix.training.loop import Settings
 from segfix.training.networks import SegFixNet, load_checkpoint, normalized
 from segfix.training.segfix import SegFixSettings, score_offsets, train_segfix
@@ -185,7 +185,7 @@ def test_settings_reach_network_and_data(
     assert isinstance(dataset, CropDataset)
     assert (settings, out, len(dataset)) == (TINY, tmp_path, 8)
     assert dataset[0]["image"].shape == (3, 96, 96)
-    assert (dataset.num_directions, dataset.boundary_width) == (16, 3)
+    assert dataset.targets == OffsetTargets(16, 3)
     assert dataset.ignore_frame == 1
     assert dataset.sources[0].images[0].void == (2,)
     assert dataset.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)

@@ -1,0 +1,271 @@
+"""Do the losses work? The same network and budget with each of them, several seeds, and SegFix.
+
+    python tests/bench/losses.py --data camvid --halve --work runs/losses/camvid
+
+DATA is a folder with train/ and val/, each with images/ and labels/. Per seed, one network is
+trained with cross-entropy alone (in place of ImageNet weights); every method goes on from there
+with the same crops for the same number of steps. Its label maps of the validation photographs are
+scored as they are and refined by `segfix refine`'s default. What is in the work folder already is
+not done again. Prints Markdown tables: mean ± standard deviation over the seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+import segfix
+from segfix.evaluation.compare import Scores
+from segfix.formats import find_labelled_images, read_image, read_label_map
+from segfix.inference.model import load
+from segfix.metrics import class_iou, confusion_matrix, trimap
+from segfix.training.datasets import ClassTargets, DataFolder
+from segfix.training.loop import Settings, best_precision
+from segfix.training.networks import normalized
+from segfix.training.segmentation import LOSSES, SegmentationSettings, train_segmentation
+from segfix.training.segmenters import load_segmenter
+
+VOID = 255
+TRIMAP_WIDTH = 3
+CROP, BATCH = 144, 6
+SCALES = (0.75, 1.5)
+
+Method = dict[str, dict[str, Any]]
+"""Options of each loss added to the cross-entropy; "weight" is λ."""
+
+MAIN: dict[str, Method] = {
+    "cross-entropy": {},
+    "level set": {"level-set": {}},
+    "SEMEDA": {"semeda": {}},
+    "EPL": {"epl": {}},
+    "Dice": {"dice": {}},
+    "boundary": {"boundary": {}},
+    "Sobel": {"sobel": {}},
+    "EPL, plain convolution": {"epl": {"splitter": "plain"}},
+}
+ABLATION: dict[str, Method] = {
+    "level set, AHF": {"level-set": {"heaviside": "ahf"}},
+    "level set, HF": {"level-set": {"heaviside": "hf"}},
+    "EPL, point alone": {"epl": {"line_weight": 0.0}},
+    "EPL, line alone": {"epl": {"point_weight": 0.0}},
+    "EPL, norm 1": {"epl": {"norm": 1}},
+    "EPL, width 3": {"epl": {"width": 3}},
+    "EPL, width 11": {"epl": {"width": 11}},
+    "EPL, splitter B": {"epl": {"splitter": "B"}},
+    "EPL, splitter C": {"epl": {"splitter": "C"}},
+    "EPL, μ 2": {"epl": {"power": 2}},
+    "EPL, μ 4": {"epl": {"power": 4}},
+    "EPL, lines matched one by one": {"epl": {"match": "lines"}},
+    "EPL, released code": {"epl": {"released": True}},
+    "SEMEDA, λ 2 4 0": {"semeda": {"weights": (2.0, 4.0, 0.0)}},
+    "SEMEDA, λ 1 1 0": {"semeda": {"weights": (1.0, 1.0, 0.0)}},
+    "SEMEDA, λ ½ ½ ½": {"semeda": {"weights": (0.5, 0.5, 0.5)}},
+    "level set and EPL": {"level-set": {}, "epl": {}},
+}
+METHODS = {**MAIN, **ABLATION}
+KEYS = {"miou": "mIoU", "f1": "F@1px", "f2": "F@2px", "f3": "F@3px", "trimap": "trimap mIoU"}
+
+
+def folder_name(method: str) -> str:
+    """Of a method's runs."""
+    return method.replace(" ", "-").replace(",", "")
+
+
+def halve(source: Path, out: Path) -> None:
+    """Copy a set at half the resolution."""
+    for kind, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+        for path in sorted((source / kind).iterdir()):
+            target = out / kind / f"{path.stem}.png"
+            if not target.exists():
+                with Image.open(path) as picture:
+                    picture.resize((picture.width // 2, picture.height // 2), how).save(target)
+
+
+def describe(method: Method) -> SegmentationSettings:
+    """Network, losses and augmentation."""
+    given = {name: dict(options) for name, options in method.items()}
+    weights = {name: options.pop("weight", LOSSES[name][1]) for name, options in given.items()}
+    return SegmentationSettings(
+        losses=weights,
+        loss_options=given,
+        crop_size=CROP,
+        hold_out=0,
+        scales=SCALES,
+    )
+
+
+def train(data: Path, out: Path, method: Method, settings: Settings, **options: Any) -> Path:
+    """The checkpoint of a training, made if it isn't there."""
+    checkpoint = out / "model.safetensors"
+    done = out / "done"
+    if not done.exists():
+        train_segmentation(
+            [DataFolder(data / "train")],
+            out,
+            segmentation=describe(method),
+            settings=settings,
+            device="cpu" if not torch.cuda.is_available() else "cuda",
+            quiet=True,
+            resume=(out / "state.pt").exists(),
+            **options,
+        )
+        done.touch()
+    return checkpoint
+
+
+@torch.inference_mode()
+def score(
+    checkpoint: Path, data: Path, offsets: Callable[[Path], Any]
+) -> dict[str, dict[str, float]]:
+    """Scores of the network's label maps of the validation photographs, as they are and refined."""
+    network, described = load_segmenter(checkpoint)
+    targets = ClassTargets(tuple(described["class_ids"]))
+    num_classes = len(targets.class_ids)
+    kinds = ("input", "refined")
+    scores = {kind: Scores() for kind in kinds}
+    bands = {kind: np.zeros((num_classes, num_classes + 1), np.int64) for kind in kinds}
+    for pair in find_labelled_images(data / "val"):
+        image = read_image(pair.image)
+        true = read_label_map(pair.labels).ids()
+        true = np.where(true == VOID, VOID, targets.index(true)).astype(np.int64)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        logits = network(normalized(pixels, described["mean"], described["std"]))
+        found = logits[0].argmax(0).numpy()
+        band = np.where(trimap(true, TRIMAP_WIDTH, ignore_index=VOID), true, VOID)
+        for kind, preds in zip(
+            kinds, (found, segfix.refine(found, offsets(pair.image))), strict=True
+        ):
+            scores[kind].update(preds, true, VOID)
+            bands[kind] += confusion_matrix(preds, band, num_classes, ignore_index=VOID)
+    return {
+        kind: {
+            **{key: 100 * scores[kind].result()[key] for key in KEYS if key != "trimap"},
+            "trimap": 100 * float(np.nanmean(class_iou(bands[kind]))),
+        }
+        for kind in kinds
+    }
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: mean ± sd over the seeds, and the mean gain of SegFix on top."""
+    lines = [
+        f"| loss | {' | '.join(KEYS.values())} | SegFix on top: Δ mIoU / Δ F@1px |",
+        "|---" * (len(KEYS) + 2) + "|",
+    ]
+    for name, runs in results.items():
+        cells = []
+        for key in KEYS:
+            values = [run["input"][key] for run in runs]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.2f}{spread}")
+        gains = [
+            f"{np.mean([run['refined'][key] - run['input'][key] for run in runs]):+.2f}"
+            for key in ("miou", "f1")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} | {' / '.join(gains)} |")
+    return "\n".join(lines)
+
+
+def paired(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: difference to cross-entropy alone of the same seed, mean ± sd."""
+    base = {run["seed"]: run for run in results["cross-entropy"]}
+    lines = [
+        f"| loss | {' | '.join(f'Δ {k}' for k in KEYS.values())} |",
+        "|---" * (len(KEYS) + 1) + "|",
+    ]
+    for name, runs in results.items():
+        cells = []
+        for key in KEYS:
+            values = [
+                run["input"][key] - base[run["seed"]]["input"][key]
+                for run in runs
+                if run["seed"] in base
+            ]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):+.2f}{spread}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True)
+@click.option("--halve", "halved", is_flag=True, help="Work at half the resolution.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=[0, 1, 2], show_default=True)
+@click.option(
+    "--method", "names", multiple=True, default=list(MAIN), help="Default: the main ones."
+)
+@click.option("--start-steps", default=1200, show_default=True)
+@click.option("--steps", default=250, show_default=True)
+@click.option("--no-train", is_flag=True, help="Only print what is there.")
+def main(
+    data: Path,
+    work: Path,
+    halved: bool,
+    seeds: tuple[int, ...],
+    names: tuple[str, ...],
+    start_steps: int,
+    steps: int,
+    no_train: bool,
+) -> None:
+    """Train, score, print."""
+    torch.set_num_threads(1)
+    if halved:
+        for split in ("train", "val"):
+            halve(data / split, work / "data" / split)
+        data = work / "data"
+    model = load()
+    cache: dict[Path, Any] = {}
+
+    def offsets(path: Path) -> Any:
+        if path not in cache:
+            cache[path] = model.offsets(read_image(path))
+        return cache[path]
+
+    precision = best_precision("cuda" if torch.cuda.is_available() else "cpu")
+    shared: dict[str, Any] = {"batch_size": BATCH, "precision": precision}
+    for seed in seeds:
+        start = Settings(steps=start_steps, seed=seed, learning_rate=2e-3, warmup=100, **shared)
+        more = Settings(
+            steps=steps, seed=seed + 100, learning_rate=5e-4, warmup=25, ema=0.98, **shared
+        )
+        for name in names:
+            folder = work / folder_name(name) / f"{seed}"
+            if no_train or (folder / "scores.json").exists():
+                continue
+            init = train(data, work / "start" / f"{seed}", {}, start)
+            edge = work / "edge" / f"{seed}" / "model.safetensors"
+            known = {"edge_network": edge} if edge.exists() else {}
+            train(data, folder, METHODS[name], more, init=init, **known)
+            if name == "SEMEDA" and not edge.exists():
+                edge.parent.mkdir(parents=True)
+                (folder / "edge" / "model.safetensors").rename(edge)
+            found = score(folder / "model.safetensors", data, offsets)
+            (folder / "scores.json").write_text(json.dumps({"seed": seed, **found}, indent=1))
+            print(f"{name} {seed}: {found['input']}", file=sys.stderr, flush=True)
+    results = {
+        name: [
+            json.loads(path.read_text())
+            for path in sorted(
+                work.glob(f"{name.replace(' ', '-').replace(',', '')}/*/scores.json")
+            )
+        ]
+        for name in METHODS
+    }
+    results = {name: runs for name, runs in results.items() if runs}
+    print(table(results))
+    if "cross-entropy" in results:
+        print(f"\nDifference to cross-entropy of the same seed:\n\n{paired(results)}")
+
+
+if __name__ == "__main__":
+    main()
