@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,20 +32,138 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 """Other defaults of the options; quick is the options' own."""
 
+SEGMENTATION: dict[str, dict[str, object]] = {
+    "quick": {"out": "runs/segmentation", "backbone": "resnet18", "ignore_frame": 0},
+    "paper": {
+        "learning_rate": 0.01,
+        "weight_decay": 1e-4,
+        "steps": 30_000,
+        "scales": (0.5, 2.0),
+        "brightness": 0.0,
+    },
+}
+"""What differs where a segmentation network is trained."""
 
-def use_recipe(ctx: click.Context, _: click.Parameter, name: str) -> None:
-    """Replace defaults; what the user gives still wins."""
-    ctx.default_map = {**(ctx.default_map or {}), **RECIPES[name]}
+LOSSES = ("cross-entropy", "level-set", "semeda", "epl", "dice", "boundary", "sobel")
+OF_SEGFIX = ("instances", "class_weights", "num_directions", "boundary_width")
+OF_SEGMENTATION = ("network", "loss_weights", "loss_options", "hold_out", "edge_network")
+
+
+def set_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Replace defaults by loss and recipe; what the user gives still wins."""
+    ctx.meta[f"segfix.{param.name}"] = value
+    names, recipe = (ctx.meta.get(f"segfix.{key}") for key in ("losses", "recipe"))
+    if names and recipe:
+        defaults = RECIPES[recipe]
+        if "segfix" not in names:
+            defaults = {**SEGMENTATION["quick"], **defaults, **SEGMENTATION[recipe]}
+        ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return value
+
+
+def check_kind(ctx: click.Context, losses: Sequence[str]) -> bool:
+    """Whether the SegFix network is trained; refuses options of the other kind."""
+    alone = "segfix" in losses
+    if alone and len(set(losses)) > 1:
+        raise click.UsageError(
+            "--loss segfix trains the SegFix network, the others a segmentation network; "
+            "train them one after the other."
+        )
+    for name in OF_SEGMENTATION if alone else OF_SEGFIX:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(given.opts[0] for given in ctx.command.params if given.name == name)
+            kind = "the other losses" if alone else "--loss segfix"
+            raise click.UsageError(f"{option} belongs to {kind}.")
+    return alone
+
+
+def parse_weights(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    """NAME=λ to a dictionary."""
+    weights = {}
+    for value in values:
+        name, _sign, number = value.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            weights[name] = math.nan
+        if name not in LOSSES[1:] or not 0 <= weights[name] < math.inf:
+            raise click.BadParameter(
+                f"{value!r}: write NAME=λ, NAME one of {', '.join(LOSSES[1:])}, λ 0 or more."
+            )
+    return weights
+
+
+def parse_options(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """NAME.KEY=VALUE to dictionaries; values are numbers, lists of them with commas, or words."""
+    options: dict[str, dict[str, Any]] = {}
+    for value in values:
+        where, equals, text = value.partition("=")
+        name, dot, key = where.partition(".")
+        if not (equals and dot and key and text) or name not in LOSSES[1:]:
+            raise click.BadParameter(
+                f"{value!r}: write NAME.KEY=VALUE, such as epl.width=11; NAME is one of "
+                f"{', '.join(LOSSES[1:])}."
+            )
+        parts = tuple(parse_value(part) for part in text.split(","))
+        key = key.replace("-", "_")
+        options.setdefault(name, {})[key] = parts if len(parts) > 1 else parts[0]
+    return options
+
+
+def parse_value(text: str) -> int | float | bool | str:
+    """A number, true or false, or the word itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @click.command()
 @click.option(
     "--loss",
-    type=click.Choice(["segfix"]),
-    default="segfix",
+    "losses",
+    type=click.Choice(["segfix", *LOSSES]),
+    multiple=True,
+    default=["segfix"],
     show_default=True,
-    expose_value=False,
-    help="What to train; segfix is the boundary and direction network.",
+    is_eager=True,
+    callback=set_defaults,
+    help="What to train: segfix is the boundary and direction network; any other trains a "
+    "segmentation network with cross-entropy and that loss; repeatable.",
+)
+@click.option(
+    "--weight",
+    "loss_weights",
+    multiple=True,
+    metavar="NAME=λ",
+    callback=parse_weights,
+    help="Weight of a loss beside the cross-entropy; repeatable. [default: level-set 0.67, "
+    "sobel 4, boundary 0.1, the others 1]",
+)
+@click.option(
+    "--loss-option",
+    "loss_options",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    callback=parse_options,
+    help="Option of a loss by its name in Python, such as epl.width=11, epl.splitter=B, "
+    "level-set.heaviside=ahf, semeda.weights=2,4,0; repeatable.",
+)
+@click.option(
+    "--network",
+    default="fpn",
+    show_default=True,
+    help="Segmentation network: one of segmentation-models-pytorch (unet, unetplusplus, fpn, "
+    "pspnet, deeplabv3, deeplabv3plus, upernet, linknet, manet, pan, segformer), fcn32s, fcn16s, "
+    "fcn8s, deeplab-largefov, hrnet.",
 )
 @click.option(
     "--data",
@@ -72,16 +193,27 @@ def use_recipe(ctx: click.Context, _: click.Parameter, name: str) -> None:
     "instance maps.",
 )
 @click.option(
+    "--hold-out",
+    type=options.FiniteRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the photographs to score a segmentation network on where no --val is given.",
+)
+@click.option(
+    "--edge-network",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="SEMEDA's edge network of another training (edge/model.safetensors). [default: train one]",
+)
+@click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
     default="quick",
     show_default=True,
     is_eager=True,
-    expose_value=False,
-    callback=use_recipe,
+    callback=set_defaults,
     help="Defaults of the other options: quick has those shown here, for one CPU core or more; "
     "paper has SGD, 80,000 steps of 16 crops of 512 pixels, class weights, flips and brightness "
-    "only. Options given win.",
+    "only (segmentation: 30,000 steps, random scale and flips). Options given win.",
 )
 @click.option(
     "-o",
@@ -89,14 +221,15 @@ def use_recipe(ctx: click.Context, _: click.Parameter, name: str) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs/segfix"),
     show_default=True,
-    help="Folder for checkpoint, state and log.",
+    help="Folder for checkpoint, state and log; segmentation: runs/segmentation.",
 )
 @click.option(
     "--backbone",
     default="hrnet_w18_small",
     show_default=True,
     help="HRNet by its name in timm: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48; or with a "
-    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x.",
+    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x. For a segmentation "
+    "network any backbone of timm; default there: resnet18.",
 )
 @click.option(
     "--pretrained/--from-scratch",
@@ -251,7 +384,16 @@ def use_recipe(ctx: click.Context, _: click.Parameter, name: str) -> None:
 @click.option("--resume", is_flag=True, help="Go on where the training in --out stopped.")
 @click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
 @options.quiet
+@click.pass_context
 def train(
+    ctx: click.Context,
+    losses: tuple[str, ...],
+    loss_weights: dict[str, float],
+    loss_options: dict[str, dict[str, Any]],
+    network: str,
+    recipe: str,
+    hold_out: float,
+    edge_network: Path | None,
     data: tuple[tuple[Path, float, float], ...],
     val: tuple[Path, ...],
     instances: bool,
@@ -289,13 +431,24 @@ def train(
 ) -> None:
     """Train a network on photographs with label maps.
 
+    \b
+    segfix train                     the SegFix network, for any model's label maps
+    segfix train --loss level-set    a segmentation network; also semeda, epl, …
+
     Targets are made from the plain label maps on the fly. The folder given with --out receives
-    model.safetensors (averaged weights, for `segfix export`), state.pt (to resume) and log.csv.
-    """
+    model.safetensors (averaged weights, for 'segfix export' and 'segfix segment'), state.pt (to
+    resume) and log.csv.
+    """  # noqa: D301
+    del recipe
+    of_segfix = check_kind(ctx, losses)
     if crop_size % 32:
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
     if scales[0] > scales[1]:
         raise click.BadParameter("write the smaller one first.", param_hint="--scales")
+    added = [name for name in dict.fromkeys(losses) if name not in ("segfix", "cross-entropy")]
+    for name in (*loss_weights, *loss_options):
+        if name not in added:
+            raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
     from segfix.inference.weights import find_checkpoint
 
     with options.missing_extra("train"):
@@ -304,48 +457,72 @@ def train(
         from segfix.training.datasets import DataFolder
         from segfix.training.loop import Settings, best_precision
         from segfix.training.segfix import SegFixSettings, train_segfix
+        from segfix.training.segmentation import (
+            LOSSES as ADDED,
+        )
+        from segfix.training.segmentation import (
+            SegmentationSettings,
+            train_segmentation,
+        )
 
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    train_segfix(
-        [DataFolder(*parts) for parts in data],
-        out,
-        val=val,
-        segfix=SegFixSettings(
+    folders = [DataFolder(*parts) for parts in data]
+    settings = Settings(
+        steps=steps,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        ema=ema,
+        precision=best_precision(device) if precision == "auto" else precision,
+        seed=seed,
+    )
+    shared: dict[str, Any] = {
+        "crop_size": crop_size,
+        "ignore_index": ignore_index,
+        "ignore_frame": ignore_frame,
+        "scales": scales,
+        "jitter": jitter,
+        "brightness": brightness,
+        "blur": blur,
+        "jpeg": jpeg,
+    }
+    run: dict[str, Any] = {
+        "val": val,
+        "settings": settings,
+        "pretrained": pretrained,
+        "init": None if init is None else find_checkpoint(init),
+        "evaluate_every": val_every,
+        "workers": workers,
+        "device": device,
+        "resume": resume,
+        "tensorboard": tensorboard,
+        "quiet": quiet,
+    }
+    if of_segfix:
+        segfix = SegFixSettings(
             backbone=backbone,
             num_directions=int(num_directions),
             boundary_width=boundary_width,
-            crop_size=crop_size,
             class_weights=class_weights,
-            ignore_index=ignore_index,
             instances=instances,
-            ignore_frame=ignore_frame,
-            scales=scales,
-            jitter=jitter,
-            brightness=brightness,
-            blur=blur,
-            jpeg=jpeg,
-        ),
-        settings=Settings(
-            steps=steps,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup=warmup,
-            ema=ema,
-            precision=best_precision(device) if precision == "auto" else precision,
-            seed=seed,
-        ),
-        pretrained=pretrained,
-        init=None if init is None else find_checkpoint(init),
-        evaluate_every=val_every,
-        workers=workers,
-        device=device,
-        resume=resume,
-        tensorboard=tensorboard,
-        quiet=quiet,
-    )
+            **shared,
+        )
+        train_segfix(folders, out, segfix=segfix, **run)
+    else:
+        segmentation = SegmentationSettings(
+            network=network,
+            backbone=backbone,
+            losses={name: loss_weights.get(name, ADDED[name][1]) for name in added},
+            loss_options=loss_options,
+            hold_out=hold_out,
+            **shared,
+        )
+        train_segmentation(
+            folders, out, segmentation=segmentation, edge_network=edge_network, **run
+        )
     click.echo(str(out / "model.safetensors"))

@@ -249,7 +249,7 @@ def make_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
         classes = loss.edge_network.num_classes if isinstance(loss, SemedaLoss) else 2
         loss(torch.zeros(1, classes, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
     except (TypeError, ValueError) as error:
-        raise SegfixError(f"--loss {name}: {error}") from error
+        raise SegfixError(f"loss {name}: {error}") from error
     return loss
 
 
