@@ -58,7 +58,7 @@ def test_samples_have_the_shapes_and_types_of_the_loss(data: Path) -> None:
         "image": ((3, 32, 32), torch.uint8),
         "boundary": ((32, 32), torch.uint8),
         "direction": ((32, 32), torch.uint8),
-        "progress": ((), torch.float32),
+        "index": ((), torch.int64),
     }
     for index in range(20):
         assert set(dataset[index]["boundary"].flatten().tolist()) <= {0, 1, 255}
