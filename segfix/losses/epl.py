@@ -171,12 +171,10 @@ def epl_line_loss(
         if match == "region":
             starts, ends = starts[:, :1], ends[:, -1:]
         ranks = torch.stack([starts, ends - 1], dim=2).clamp(0, true.shape[1] - 1)
-        unordered = found.detach()
-        if not bool(valid.all()):
-            unordered = unordered.masked_fill(~counted, torch.inf)
-        bounds = kth_values(unordered, ranks.flatten(1)).view(ranks.shape)
+        ordered = found.detach().masked_fill(~counted, torch.inf)
+        bounds = kth_values(ordered, ranks.flatten(1)).view(ranks.shape)
         # Only the pixels of the two regions matter from here on.
-        predicted = (unordered >= bounds[:, 0, :1]) & (unordered <= bounds[:, -1, 1:])
+        predicted = (ordered >= bounds[:, 0, :1]) & (ordered <= bounds[:, -1, 1:])
         place = (on_lines | predicted).flatten().nonzero()[:, 0]
         row = place // true.shape[1]
         true, found = true.flatten()[place], found.flatten()[place]

@@ -68,14 +68,7 @@ def check_inputs(
     if ignore_index is not None:
         valid = target != ignore_index
     target = torch.where(valid, target, 0)
-    if target.numel():
-        lowest, highest = (int(value) for value in torch.aminmax(target))
-        if lowest < 0 or highest >= num_classes:
-            raise ValueError(
-                f"Expected target ids from 0 to {num_classes - 1} ({num_classes} classes in the "
-                f"logits) or {ignore_index} for void but got "
-                f"{lowest if lowest < 0 else highest}."
-            )
+    _check_ids(target, num_classes, ignore_index)
     _warn_of_probabilities(logits)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), target, valid
 
@@ -123,8 +116,24 @@ def mean_where(values: Tensor, counted: Tensor) -> Tensor:
     return (values * counted).sum() / counted.sum().clamp(min=1)
 
 
+# Neither stops torch.compile, which can't look at values.
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    if not target.numel():
+        return
+    lowest, highest = (int(value) for value in torch.aminmax(target))
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f"Expected target ids from 0 to {num_classes - 1} ({num_classes} classes in the "
+            f"logits) or {ignore_index} for void but got {lowest if lowest < 0 else highest}."
+        )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _warn_of_probabilities(logits: Tensor) -> None:
-    if torch.compiler.is_compiling() or not logits.numel():
+    if not logits.numel():
         return
     height, width = logits.shape[-2:]
     sample = logits.detach()[:, :, :: max(1, height // 4), :: max(1, width // 4)].float()
