@@ -166,8 +166,17 @@ def export_onnx(
         written = module
         if precision == "fp16":
             written = wrapped(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
-        write_onnx(written, temporary, metadata)
-        check_parity(module, temporary, precision)
+        try:
+            write_onnx(written, temporary, metadata)
+            check_parity(module, temporary, precision)
+        except Exception as error:
+            if isinstance(error, SegfixError | OSError) or wrapped is OffsetNetwork:
+                raise
+            # torch and onnxruntime fail with all kinds of exceptions.
+            raise SegfixError(
+                f"{checkpoint}: torch can't export {described['network']} for pictures of all "
+                f"sizes ({type(error).__name__}); 'segfix segment' takes the checkpoint itself."
+            ) from error
         if held_out:
             counts = [reliability(OffsetModel(temporary, "cpu"), images) for images in held_out]
             metadata["calibration"] = fit_calibration(counts)
