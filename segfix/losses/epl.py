@@ -32,7 +32,7 @@ WIDTH = 7
 POWER = 10
 """The paper's μ for Pascal VOC; 2 for Cityscapes."""
 POINT_WEIGHT = 0.1
-LINE_WEIGHT = 0.01
+LINE_WEIGHT = 0.2
 RELEASED_WEIGHTS = (0.02, 0.2)
 MAX_EXPONENT = 40.0
 """e^-40 is nothing beside the 1 of a pixel on its line, and its square is still a float32."""

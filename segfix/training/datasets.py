@@ -157,8 +157,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         augmentation: How crops are varied.
         seed: Of all random choices.
 
-    Items: image (3, S, S) uint8, the targets, and progress () float32, the share of the samples
-    that come before.
+    Items: image (3, S, S) uint8, the targets, and index () int64.
     """
 
     def __init__(
@@ -210,7 +209,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         return {
             "image": torch.from_numpy(varied).permute(2, 0, 1).contiguous(),
             **{name: torch.from_numpy(target[core].copy()) for name, target in made.items()},
-            "progress": torch.tensor(index / self.num_samples),
+            "index": torch.tensor(index),
         }
 
 

@@ -212,7 +212,7 @@ def train_segmentation(
         for name, loss in added.items():
             weight = segmentation.losses[name]
             if name in RISING:
-                weight *= float(batch["progress"].max())
+                weight *= float(batch["index"].max()) / (settings.steps * settings.batch_size)
             losses[f"{name}_loss"] = weight * loss.to(logits.device)(logits, target)
         return losses
 

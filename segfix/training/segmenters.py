@@ -194,7 +194,7 @@ def smp_network(architecture: str) -> Build:
         network: nn.Module = smp.create_model(
             architecture,
             encoder_name=f"tu-{backbone}",
-            encoder_weights="imagenet" if pretrained else None,
+            encoder_weights=True if pretrained else None,
             classes=num_classes,
         )
         return network

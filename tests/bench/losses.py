@@ -56,6 +56,8 @@ ABLATION: dict[str, Method] = {
     "level set, HF": {"level-set": {"heaviside": "hf"}},
     "EPL, point alone": {"epl": {"line_weight": 0.0}},
     "EPL, line alone": {"epl": {"point_weight": 0.0}},
+    "EPL, λ 0.5 0.2": {"epl": {"point_weight": 0.5, "line_weight": 0.2}},
+    "EPL, λ 0.1 0.6": {"epl": {"point_weight": 0.1, "line_weight": 0.6}},
     "EPL, norm 1": {"epl": {"norm": 1}},
     "EPL, width 3": {"epl": {"width": 3}},
     "EPL, width 11": {"epl": {"width": 11}},

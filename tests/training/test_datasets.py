@@ -15,6 +15,7 @@ from segfix.formats import LabelledImage, find_labelled_images
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.training.datasets import (
     Augmentation,
+    ClassTargets,
     CropDataset,
     OffsetTargets,
     Source,
@@ -58,7 +59,7 @@ def test_samples_have_the_shapes_and_types_of_the_loss(data: Path) -> None:
         "image": ((3, 32, 32), torch.uint8),
         "boundary": ((32, 32), torch.uint8),
         "direction": ((32, 32), torch.uint8),
-        "progress": ((), torch.float32),
+        "index": ((), torch.int64),
     }
     for index in range(20):
         assert set(dataset[index]["boundary"].flatten().tolist()) <= {0, 1, 255}
@@ -255,7 +256,10 @@ def columns_about_a_band(folder: Path, write_pair: WritePair, width: int) -> dic
     dataset = crops(find_labelled_images(folder), size=48, width=5)
     found: dict[int, set[Any]] = {column: set() for column in range(60, 100)}
     for index in range(12):
-        image, boundary, direction = (value.numpy() for value in dataset[index].values())
+        sample = dataset[index]
+        image, boundary, direction = (
+            sample[key].numpy() for key in ("image", "boundary", "direction")
+        )
         mirrored = image[0, 0, 0] > image[0, 0, -1]
         for column, edge, sector in zip(image[0].flat, boundary.flat, direction.flat, strict=True):
             # Seen in a mirror, left is right.
@@ -337,3 +341,30 @@ def test_brightness_moves_all_pixels_by_one_value_within_its_range() -> None:
     assert max(map(abs, moves)) <= 10
     moved = vary_appearance(image, bright, rng).astype(int) - image
     assert np.ptp(moved) == 0
+
+
+def test_classes_of_a_crop_are_indices_and_void_stays_void(
+    tmp_path: Path, write_pair: WritePair
+) -> None:
+    labels = np.full((64, 64), 7, np.uint8)
+    labels[:, 20:] = 200
+    labels[:, 40:] = 255
+    write_pair(tmp_path, "three", labels)
+    images = find_labelled_images(tmp_path)
+    dataset = CropDataset(
+        [Source(images)], 4, crop_size=64, targets=ClassTargets((3, 7, 200)), augmentation=PLAIN
+    )
+    sample = dataset[1]
+    assert {key: (tuple(v.shape), v.dtype) for key, v in sample.items()} == {
+        "image": ((3, 64, 64), torch.uint8),
+        "target": ((64, 64), torch.int32),
+        "index": ((), torch.int64),
+    }
+    columns = [sorted(set(sample["target"][:, column].tolist())) for column in range(64)]
+    expected = [[1]] * 20 + [[2]] * 20 + [[-1]] * 24
+    assert columns in (expected, expected[::-1])
+
+
+def test_ids_that_are_no_class_are_void() -> None:
+    targets = ClassTargets((3, 7, 200))
+    assert targets.index(np.array([0, 3, 5, 7, 200, 201, -1])).tolist() == [-1, 0, -1, 1, 2, -1, -1]

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from segfix.errors import FileFormatError, PairingError, SegfixError
+from segfix.formats import find_labelled_images
+from segfix.losses import EdgeNetwork, edge_map
+from segfix.training import loop, segmentation
+from segfix.training.datasets import ClassTargets, CropDataset, DataFolder, Source
+from segfix.training.loop import Settings
+from segfix.training.segmentation import (
+    LOSSES,
+    SegmentationSettings,
+    cross_entropy,
+    find_class_ids,
+    hold_out,
+    load_edge_network,
+    make_loss,
+    score_segmentation,
+    train_segmentation,
+)
+from segfix.training.segmenters import load_segmenter
+
+WritePair = Callable[..., None]
+TINY = Settings(steps=4, batch_size=2, warmup=1, ema=0.5)
+SMALL: dict[str, Any] = {"network": "fcn16s", "backbone": "resnet10t", "crop_size": 32}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_pair: WritePair, blobs: NDArray[np.uint8]) -> Path:
+    """Four photographs of classes 0, 1 and 200, the last a corner of void."""
+    for number in range(4):
+        labels = blobs[number * 20 : number * 20 + 64, :80].copy()
+        labels[labels == 2] = 200
+        labels[:9, :9] = 255
+        write_pair(tmp_path / "data", f"{number}", labels)
+    return tmp_path / "data"
+
+
+def logged(out: Path) -> dict[str, list[float]]:
+    with (out / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append(float(row["value"]))
+    return found
+
+
+def test_cross_entropy_and_every_loss_are_minimised_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    short = Settings(steps=3, batch_size=2, warmup=0, learning_rate=5e-3)
+    monkeypatch.setattr(segmentation, "EDGE_SETTINGS", short)
+    weights = {name: weight for name, (_, weight) in LOSSES.items()}
+    scores = train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(losses=weights, **SMALL),
+        settings=TINY,
+        workers=0,
+        device="cpu",
+        quiet=True,
+    )
+    assert scores.keys() == {"miou", "pixel_accuracy"}
+    assert all(0 <= value <= 1 for value in scores.values())
+    found = logged(tmp_path / "out")
+    expected = {"cross_entropy", *(f"{name}_loss" for name in LOSSES), *scores}
+    assert found.keys() >= expected
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+        described = json.loads(file.metadata()["segfix"])
+    assert described["class_ids"] == [0, 1, 200]
+    assert described["losses"] == weights
+    assert described["held_out"] == 1
+    # The edge network lies beside the checkpoint and is taken from there the next time.
+    edge = tmp_path / "out" / "edge" / "model.safetensors"
+    before = edge.stat().st_mtime_ns
+    train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(losses=weights, **SMALL),
+        settings=TINY,
+        workers=0,
+        device="cpu",
+        quiet=True,
+        resume=True,
+    )
+    assert edge.stat().st_mtime_ns == before
+
+
+def test_the_losses_get_what_the_network_and_the_crops_give(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: list[Any] = []
+    monkeypatch.setattr(
+        segmentation, "fit", lambda *given, **options: arguments.append((given, options))
+    )
+    train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(
+            losses={"dice": 2.0, "boundary": 3.0, "level-set": 1.0},
+            loss_options={"level-set": {"heaviside": "ahf"}},
+            **SMALL,
+        ),
+        settings=TINY,
+        pretrained=False,
+    )
+    ((network, crops, compute_loss, *_), _options) = arguments[0]
+    assert len(crops.sources[0].images) == 3
+    batch = {key: torch.stack([crops[2][key], crops[5][key]]) for key in crops[0]}
+    logits = torch.randn(2, 3, 32, 32, requires_grad=True)
+    losses: dict[str, Tensor] = compute_loss(lambda _: logits, batch)
+    target = batch["target"].long()
+    assert losses.keys() == {"cross_entropy", "dice_loss", "boundary_loss", "level-set_loss"}
+    assert float(losses["dice_loss"].detach()) == pytest.approx(
+        2 * float(make_loss("dice", {})(logits, target).detach())
+    )
+    # Its weight rises with the share of the samples that came before: 5 of 8.
+    assert float(losses["boundary_loss"].detach()) == pytest.approx(
+        3 * 5 / 8 * float(make_loss("boundary", {})(logits, target).detach())
+    )
+    assert float(losses["level-set_loss"].detach()) == pytest.approx(
+        float(make_loss("level-set", {"heaviside": "ahf"})(logits, target).detach())
+    )
+    assert isinstance(network, nn.Module)
+
+
+def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> None:
+    scores = train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        val=[folder],
+        segmentation=SegmentationSettings(
+            losses={"level-set": 0.67}, network="fpn", backbone="resnet10t", crop_size=64
+        ),
+        settings=Settings(steps=40, batch_size=2, warmup=2, learning_rate=3e-3, ema=0.8),
+        evaluate_every=40,
+        workers=0,
+        device="cpu",
+        quiet=True,
+    )
+    assert scores["miou"] > 0.6
+    network, described = load_segmenter(tmp_path / "out" / "model.safetensors")
+    again = score_segmentation(
+        network,
+        find_labelled_images(folder),
+        ClassTargets(tuple(described["class_ids"])),
+        described["mean"],
+        described["std"],
+    )
+    assert again["miou"] == pytest.approx(scores["miou"], abs=1e-6)
+
+
+def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((1, 3, 3), -1))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_an_option_a_loss_does_not_have_is_one_line() -> None:
+    with pytest.raises(SegfixError, match=r"loss epl: .*'breadth'"):
+        make_loss("epl", {"breadth": 3})
+    with pytest.raises(SegfixError, match="loss epl: Expected an odd width of 3 or more but got 4"):
+        make_loss("epl", {"width": 4})
+    with pytest.raises(SegfixError, match="loss level-set: Expected heaviside to be one of 'mahf'"):
+        make_loss("level-set", {"heaviside": "step"})
+
+
+def test_an_even_share_is_held_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
+    images = find_labelled_images(folder)
+    (kept,), out = hold_out([Source(images, 2.0, 1.0)], 0.5)
+    assert [image.image.stem for image in out] == ["1", "3"]
+    assert [image.image.stem for image in kept.images] == ["0", "2"]
+    assert (kept.weight, kept.tolerance) == (2.0, 1.0)
+    (kept,), out = hold_out([Source(images)], 0.01)
+    assert len(out) == 1
+    write_pair(tmp_path / "one", "alone", np.zeros((9, 9), np.uint8))
+    with pytest.raises(PairingError, match=r"alone\.png: the only image"):
+        hold_out([Source(find_labelled_images(tmp_path / "one"))], 0.1)
+
+
+def test_class_ids_leave_void_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
+    assert find_class_ids(find_labelled_images(folder)) == (0, 1, 200)
+    write_pair(tmp_path / "void", "a", np.full((9, 9), 255, np.uint8))
+    with pytest.raises(FileFormatError, match="nothing but void"):
+        find_class_ids(find_labelled_images(tmp_path / "void"))
+
+
+def test_a_class_that_was_not_learnt_is_named_when_scored(folder: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"0\.png: holds the id 200, which no label map"):
+        score_segmentation(
+            nn.Conv2d(3, 2, 1),
+            find_labelled_images(folder),
+            ClassTargets((0, 1)),
+            [0.5] * 3,
+            [0.5] * 3,
+        )
+
+
+def test_an_edge_network_for_other_classes_is_refused(tmp_path: Path) -> None:
+    loop.write_checkpoint(
+        tmp_path, EdgeNetwork(3), {"kind": "edge", "num_classes": 3, "step": 5, "settings": {}}
+    )
+    path = tmp_path / "model.safetensors"
+    assert load_edge_network(path, 3).num_classes == 3
+    with pytest.raises(SegfixError, match="for 3 classes, but the label maps have 4"):
+        load_edge_network(path, 4)
+
+
+def test_the_edge_network_learns_to_find_edges(folder: Path, tmp_path: Path) -> None:
+    images = find_labelled_images(folder)
+    targets = ClassTargets((0, 1, 200))
+    crops = CropDataset([Source(images)], 960, crop_size=32, targets=targets)
+    settings = Settings(steps=240, batch_size=4, warmup=10, learning_rate=1e-2, ema=0.9)
+    path = tmp_path / "edge" / "model.safetensors"
+    segmentation.train_edge_network(path, 3, crops, settings, workers=0, device="cpu", quiet=True)
+    network = load_edge_network(path, 3)
+    target = torch.from_numpy(targets.index(images[0].read_labels()))[None]
+    edges = edge_map(target, ignore_index=-1)
+    maps = (
+        torch.nn.functional.one_hot(target.clamp(min=0), 3).movedim(-1, 1) * (target >= 0)[:, None]
+    )
+    found = network(maps.float()).argmax(1)
+    known = edges != 255
+    assert (found == edges)[known].float().mean() > 0.97
+    assert (found == 1)[edges == 1].float().mean() > 0.97
+
+
+def test_label_maps_of_colours_are_classes_too(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 32:] = (10, 20, 30)
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for name in "ab":
+            Image.fromarray(pixels).save(tmp_path / kind / f"{name}.png")
+    assert find_class_ids(find_labelled_images(tmp_path)) == (0, 10 + 256 * 20 + 65536 * 30)
