@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,10 +54,14 @@ def test_the_python_lines_run_as_written(tmp_path: Path, monkeypatch: pytest.Mon
     stem = sorted(path.name for path in (CROPS / "images").iterdir())[0]
     shutil.copy(CROPS / "images" / stem, "photograph.jpg")
     shutil.copy(CROPS / "preds" / stem, "prediction.png")
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert names["refined"].shape == names["label_map"].shape  # type: ignore[attr-defined]
+    found: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(compile(block, "README.md", "exec"), names)
+        found |= names
+    assert found["refined"].shape == found["label_map"].shape
+    assert {"EPLLoss", "LevelSetLoss"} <= found.keys()
+    assert all(p.grad is not None for p in found["network"].decoder.parameters())
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:

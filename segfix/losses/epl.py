@@ -91,14 +91,10 @@ def epl_point_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         size, num_classes = logits.shape[:2]
-        probability, truth = class_maps(logits, target, valid)
-        difference = (probability - truth).flatten(0, 1)
+        known = valid[:, None].to(logits.dtype)
+        difference = (logits.softmax(dim=1) * known).scatter_add_(1, target[:, None], -known)
         rays = whole_rays(valid, windows)
-        total = logits.new_zeros(())
-        for window, counted in zip(windows, rays.unbind(1), strict=True):
-            energy = factor * energies(difference, (window,)).view(probability.shape)
-            energy = energy * counted[:, None]
-            total = total + (energy.square() if norm == 2 else energy.abs()).sum()
+        total: Tensor = EnergySum.apply(difference, rays, windows, factor, norm)
     if reduction == "sum":
         return total / (len(windows) * max(1, size))
     return total / (num_classes * rays.sum()).clamp(min=1)
@@ -391,32 +387,41 @@ class WindowSums(torch.autograd.Function):
         ctx: Any, fields: Tensor, windows: tuple[Window, ...], beyond: str
     ) -> Tensor:
         ctx.windows, ctx.beyond = windows, beyond
-        height, width = fields.shape[-2:]
-        reach = _reach(windows)
-        mode = "replicate" if beyond == "edge" else "constant"
-        # An empty batch has nothing to go on at the edge.
-        mode = mode if fields.numel() else "constant"
-        padded = F.pad(fields[:, None], (reach,) * 4, mode=mode)[:, 0]
-        sums = fields.new_zeros(len(fields), len(windows), height, width)
-        for place, window in enumerate(windows):
-            for dy, dx in window:
-                sums[:, place] += padded[:, reach + dy :, reach + dx :][:, :height, :width]
-        return sums
+        return _window_sums(fields, windows, beyond)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
-        height, width = gradient.shape[-2:]
-        reach = _reach(ctx.windows)
-        padded = gradient.new_zeros(len(gradient), height + 2 * reach, width + 2 * reach)
-        for place, window in enumerate(ctx.windows):
-            for dy, dx in window:
-                padded[:, reach + dy :, reach + dx :][:, :height, :width] += gradient[:, place]
-        if ctx.beyond == "edge":
-            padded[:, reach] += padded[:, :reach].sum(1)
-            padded[:, -reach - 1] += padded[:, -reach:].sum(1)
-            padded[..., reach] += padded[..., :reach].sum(-1)
-            padded[..., -reach - 1] += padded[..., -reach:].sum(-1)
-        return padded[:, reach:-reach, reach:-reach].contiguous(), None, None
+        return _transposed_sums(gradient, ctx.windows, ctx.beyond), None, None
+
+
+def _window_sums(fields: Tensor, windows: tuple[Window, ...], beyond: str) -> Tensor:
+    """(K, H, W) to (K, S, H, W)."""
+    height, width = fields.shape[-2:]
+    reach = _reach(windows)
+    # An empty batch has nothing to go on at the edge.
+    mode = "replicate" if beyond == "edge" and fields.numel() else "constant"
+    padded = F.pad(fields[:, None], (reach,) * 4, mode=mode)[:, 0]
+    sums = fields.new_zeros(len(fields), len(windows), height, width)
+    for place, window in enumerate(windows):
+        for dy, dx in window:
+            sums[:, place] += padded[:, reach + dy :, reach + dx :][:, :height, :width]
+    return sums
+
+
+def _transposed_sums(gradient: Tensor, windows: tuple[Window, ...], beyond: str) -> Tensor:
+    """(K, S, H, W) to (K, H, W): what `_window_sums` does to gradients."""
+    height, width = gradient.shape[-2:]
+    reach = _reach(windows)
+    padded = gradient.new_zeros(len(gradient), height + 2 * reach, width + 2 * reach)
+    for place, window in enumerate(windows):
+        for dy, dx in window:
+            padded[:, reach + dy :, reach + dx :][:, :height, :width] += gradient[:, place]
+    if beyond == "edge":
+        padded[:, reach] += padded[:, :reach].sum(1)
+        padded[:, -reach - 1] += padded[:, -reach:].sum(1)
+        padded[..., reach] += padded[..., :reach].sum(-1)
+        padded[..., -reach - 1] += padded[..., -reach:].sum(-1)
+    return padded[:, reach:-reach, reach:-reach].contiguous()
 
 
 def _reach(windows: tuple[Window, ...]) -> int:
@@ -456,6 +461,41 @@ def _kth_values_padded(rows: Tensor, ranks: Tensor) -> Tensor:
         filling = torch.where(places < spare[:, None], -torch.inf, torch.inf).to(rows.dtype)
         found.append(torch.cat([filling, rows], dim=1).kthvalue(highest + 1, dim=1).values)
     return torch.stack(found, dim=1)
+
+
+class EnergySum(torch.autograd.Function):
+    """Σ |E_s|^p over the rays that count, whose gradient is made on the way.
+
+    So that not the energies in all directions are kept, several times the class maps, but only
+    the gradient.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        maps: Tensor,
+        rays: Tensor,
+        windows: tuple[Window, ...],
+        factor: float,
+        norm: int,
+    ) -> Tensor:
+        total = maps.new_zeros(())
+        gradient = torch.zeros_like(maps)
+        # One image at a time.
+        for fields, counted, slope in zip(maps, rays, gradient, strict=True):
+            for window, whole in zip(windows, counted, strict=True):
+                energy = _window_sums(fields, (window,), "edge")[:, 0] * whole * factor
+                total += energy.square().sum() if norm == 2 else energy.abs().sum()
+                if ctx.needs_input_grad[0]:
+                    outer = 2 * energy if norm == 2 else energy.sign()
+                    slope.add_(_transposed_sums((outer * factor)[:, None], (window,), "edge"))
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None, None, None
 
 
 class EPLPointLoss(nn.Module):

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from segfix.cli import main
 from segfix.cli.train import RECIPES, train
 from segfix.inference import weights
-from segfix.training import export, segfix
+from segfix.training import export, segfix, segmentation
+from segfix.training.datasets import DataFolder
 from segfix.training.loop import Settings
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
@@ -123,3 +125,111 @@ def test_export_takes_the_precision(
     flags = ["--fp16"] if precision == "fp16" else []
     assert run("export", str(tmp_path / "model.safetensors"), *flags).exit_code == 0
     assert taken[0]["precision"] == precision
+
+
+@pytest.fixture
+def segmentations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def spy(data: Any, out: Path, **options: Any) -> None:
+        found.append({"data": data, "out": out, **options})
+
+    monkeypatch.setattr(segmentation, "train_segmentation", spy)
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_a_bare_loss_trains_the_default_network_of_the_library(
+    segmentations: list[dict[str, Any]],
+) -> None:
+    result = run("train", "--loss", "level-set", "--precision", "no")
+    assert result.exit_code == 0
+    assert result.stdout == f"{Path('runs/segmentation/model.safetensors')}\n"
+    (call,) = segmentations
+    assert call["data"] == [DataFolder(Path())]
+    assert call["settings"] == Settings()
+    assert call["segmentation"] == segmentation.SegmentationSettings(losses={"level-set": 0.67})
+    assert (call["val"], call["edge_network"], call["init"]) == ((), None, None)
+
+
+def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]) -> None:
+    run(
+        *("train", "--loss", "epl", "--loss", "semeda", "--weight", "epl=0.5", "--precision", "no"),
+        *("--loss-option", "epl.width=11", "--loss-option", "epl.splitter=B"),
+        *("--loss-option", "epl.point-weight=0.3", "--loss-option", "semeda.weights=2,4,0"),
+        *("--network", "unet", "--backbone", "resnet50", "-o", "here", "--hold-out", "0.2"),
+    )
+    (call,) = segmentations
+    assert call["out"] == Path("here")
+    assert call["segmentation"] == segmentation.SegmentationSettings(
+        network="unet",
+        backbone="resnet50",
+        losses={"epl": 0.5, "semeda": 1.0},
+        loss_options={
+            "epl": {"width": 11, "splitter": "B", "point_weight": 0.3},
+            "semeda": {"weights": (2, 4, 0)},
+        },
+        hold_out=0.2,
+    )
+
+
+def test_cross_entropy_alone_is_a_loss(segmentations: list[dict[str, Any]]) -> None:
+    assert run("train", "--loss", "cross-entropy").exit_code == 0
+    assert segmentations[0]["segmentation"].losses == {}
+
+
+def test_the_recipe_of_the_papers_differs_for_segmentation(
+    segmentations: list[dict[str, Any]],
+) -> None:
+    for order in (["--loss", "epl", "--recipe", "paper"], ["--recipe", "paper", "--loss", "epl"]):
+        assert run("train", *order, "--precision", "no", "--batch-size", "4").exit_code == 0
+    first, second = segmentations
+    assert first == second
+    settings = first["settings"]
+    assert (settings.optimizer, settings.learning_rate, settings.steps) == ("sgd", 0.01, 30_000)
+    assert (settings.batch_size, first["segmentation"].crop_size) == (4, 512)
+    assert first["segmentation"].ignore_frame == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--loss", "segfix", "--loss", "epl"], "train them one after the other"),
+        (["--loss", "epl", "--num-directions", "4"], "--num-directions belongs to --loss segfix"),
+        (["--network", "unet"], "--network belongs to the other losses"),
+        (["--loss", "epl", "--weight", "dice=1"], "no --loss dice"),
+        (["--loss", "epl", "--weight", "epl=much"], "write NAME=λ"),
+        (["--loss", "epl", "--weight", "epl=-1"], "λ 0 or more"),
+        (["--loss", "epl", "--weight", "eppel=1"], "'eppel=1': write NAME=λ"),
+        (["--loss", "epl", "--loss-option", "width=3"], "such as epl.width=11"),
+        (["--loss", "epl", "--loss-option", "epl.width"], "such as epl.width=11"),
+        (["--loss", "focal"], "'focal' is not one of 'segfix', 'cross-entropy'"),
+    ],
+)
+def test_losses_that_make_no_sense_are_usage_errors(
+    segmentations: list[dict[str, Any]], arguments: list[str], message: str
+) -> None:
+    result = run("train", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not segmentations
+
+
+def test_an_option_that_the_loss_refuses_is_one_line(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for name in "ab":
+            Image.new("L", (40, 40)).save(tmp_path / kind / f"{name}.png")
+    out = ["--data", str(tmp_path), "-o", str(tmp_path / "out")]
+    for option, message in (
+        ("epl.width=4", "loss epl: Expected an odd width of 3 or more but got 4"),
+        ("epl.power=3", "loss epl: Expected an even power μ of 2 or more but got 3"),
+        ("epl.norm=3", "loss epl: Expected norm to be one of 1, 2 but got 3"),
+        ("epl.colour=3", "colour"),
+    ):
+        result = run("train", "--loss", "epl", "--loss-option", option, *out)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("segfix: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "model.safetensors").exists()

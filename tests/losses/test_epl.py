@@ -379,6 +379,56 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
     assert epl_line_loss(*batch) == expected
 
 
+def released_reference(
+    probability: NDArray[np.float64], truth: NDArray[np.float64], width: int, power: int
+) -> tuple[float, float]:
+    """Point and line loss as the released code has them, by loops and a full sort."""
+    r = width // 2
+    rows = len(probability) * len(probability[0])
+    point = line = 0.0
+    for direction in FOUR:
+        fields = {}
+        for name, maps in (("found", probability), ("true", truth)):
+            for beyond in ("edge", "constant"):
+                pads = ((0, 0), (0, 0), (r, r), (r, r))
+                wide = np.pad(maps, pads, mode=beyond)
+                energies = np.zeros(maps.shape)
+                for y, x in np.ndindex(maps.shape[2:]):
+                    for dy, dx in steps(direction, r):
+                        energies[:, :, y, x] += wide[:, :, y + r + dy, x + r + dx]
+                fields[name, beyond] = energies
+        point += float(((fields["found", "edge"] - fields["true", "edge"]) ** 2).mean())
+        found = fields["found", "constant"].reshape(rows, -1)
+        true = fields["true", "constant"].reshape(rows, -1)
+        for one, other in zip(found, true, strict=True):
+            order = np.argsort(one)
+            off = np.ones(len(one), bool)
+            off[order[(other < 1).sum() : (other < r + 1).sum()]] = False
+            one[off] = 0
+            other[(other < 1) | (other > r)] = 0
+        for tau in range(1, r + 1):
+            d_found, d_true = (np.exp(-((e - tau) ** power)) for e in (found, true))
+            overlap = 2 * ((d_found * d_true).sum() + 1) * d_true.sum()
+            sizes = (d_found.sum() + d_true.sum() + 1) * (d_true**2).sum()
+            line += float(1 - overlap / sizes)
+    return point / 4, line / 4
+
+
+@pytest.mark.parametrize(("width", "power"), [(3, 2), (5, 4), (7, 10)])
+def test_released_form_equals_loops_over_pixels(width: int, power: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    logits = 3 * torch.randn(2, 3, 12, 11, generator=generator, dtype=torch.float64)
+    target = torch.zeros(2, 12, 11, dtype=torch.int64)
+    target[:, 3:9, 2:10], target[1, :, 5:] = 1, 2
+    point, line = released_reference(
+        softmax(logits), (one_hot(target, 3) / 200).double().numpy(), width, power
+    )
+    options: dict[str, Any] = {"width": width, "power": power, "released": True}
+    assert epl_loss(logits, target, **options).item() == pytest.approx(0.02 * point + 0.2 * line)
+    both: dict[str, Any] = {"point_weight": 3.0, "line_weight": 0.0}
+    assert epl_loss(logits, target, **options, **both).item() == pytest.approx(3 * point)
+
+
 def test_released_form_without_a_valid_pixel_is_zero() -> None:
     logits = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     assert epl_loss(logits, torch.full((1, 12, 12), VOID), released=True) == 0
