@@ -122,6 +122,54 @@ def foreign_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def tiny_segmenter(**metadata: object) -> onnx.ModelProto:
+    """A network of three classes: each colour of the pixel one to the right, as a probability."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["image"], ["number"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node(
+            "Conv", ["number", "kernel"], ["probability"], group=3, pads=[0, 0, 0, 1]
+        ),
+    ]
+    kernel = np.repeat(np.array([[[[0, 1 / 255]]]], np.float32), 3, axis=0)
+    graph = onnx.helper.make_graph(
+        nodes,
+        "tiny",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["n", 3, "h", "w"])],
+        [
+            onnx.helper.make_tensor_value_info(
+                "probability", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"]
+            )
+        ],
+        [onnx.numpy_helper.from_array(kernel, "kernel")],
+    )
+    model = onnx.helper.make_model(
+        graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 18)]
+    )
+    model.metadata_props.add(key="segfix", value=json.dumps(metadata))
+    return model
+
+
+SEGMENTER_METADATA = {
+    "kind": "segmentation network",
+    "version": 1,
+    "name": "colours",
+    "network": "none",
+    "backbone": "none",
+    "class_ids": [1, 2, 200],
+    "data": {},
+    "step": 0,
+    "scores": {},
+}
+
+
+@pytest.fixture(scope="session")
+def segmenter_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of `tiny_segmenter`."""
+    path = tmp_path_factory.mktemp("onnx") / "colours.onnx"
+    onnx.save(tiny_segmenter(**SEGMENTER_METADATA), str(path))
+    return path
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder with `images`, `preds` and `labels`: a.png, b.png, c.png in each.

@@ -14,6 +14,7 @@ from segfix.cli.evaluate import evaluate
 from segfix.cli.export import export
 from segfix.cli.predict_offsets import predict_offsets
 from segfix.cli.refine import refine
+from segfix.cli.segment import segment
 from segfix.cli.targets import targets
 from segfix.cli.train import train
 from segfix.cli.weights import weights
@@ -62,6 +63,10 @@ def main() -> None:
     segfix predict-offsets images/             once per folder of photographs
     segfix refine preds/ --offsets offsets/    any model's label maps, as often as you like
     segfix evaluate preds/ labels/ --against refined=refined/
+
+    \b
+    segfix train --loss level-set              a segmentation network on images/ and labels/
+    segfix segment images/                     its label maps, to preds/
     """  # noqa: D301
 
 
@@ -72,6 +77,7 @@ for command in (
     targets,
     train,
     export,
+    segment,
     weights,
     doctor,
     demo,

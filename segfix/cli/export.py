@@ -25,7 +25,8 @@ from segfix.cli import options
 @click.option(
     "--fp16",
     is_flag=True,
-    help="Weights and arithmetic in 16 bits: half the size, for GPUs; input and output stay bytes.",
+    help="Weights and arithmetic in 16 bits: half the size, for GPUs; what goes in and comes out "
+    "is the same.",
 )
 @click.option(
     "--flip",
@@ -37,8 +38,8 @@ from segfix.cli import options
     "calibrate_on",
     type=options.existing_folder,
     multiple=True,
-    help="Data set (as for 'segfix train --val') on whose photographs the confidence is "
-    "calibrated; repeatable.",
+    help="Data set (as for 'segfix train --val') on whose photographs the confidence of a SegFix "
+    "network is calibrated; repeatable.",
 )
 @options.overwrite
 def export(
@@ -52,11 +53,11 @@ def export(
     calibrate_on: tuple[Path, ...],
     overwrite: bool,
 ) -> None:
-    """Turn a trained network into one ONNX file for predict-offsets.
+    """Turn a trained network into one ONNX file for predict-offsets or segment.
 
-    CHECKPOINT is the model.safetensors of 'segfix train'. The file takes bytes and gives bytes:
-    normalisation, padding and soft-max are inside, and what else inference needs is in its
-    metadata. It is kept only if torch and onnxruntime agree.
+    CHECKPOINT is the model.safetensors of 'segfix train'. The file takes bytes and gives bytes (a
+    segmentation network: probabilities): normalisation, padding and soft-max are inside, and what
+    else inference needs is in its metadata. It is kept only if torch and onnxruntime agree.
     """
     out = out or checkpoint.with_suffix(".onnx")
     if out.exists() and not overwrite:

@@ -92,7 +92,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Files worked on at a time. [default: one per core; predict-offsets: 2]",
+    help="Files worked on at a time. [default: one per core; predict-offsets, segment: 2]",
 )
 device = click.option(
     "--device",

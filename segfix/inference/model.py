@@ -9,7 +9,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,12 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-OUTPUTS = ["direction", "boundary", "certainty"]
+OUTPUTS = ("direction", "boundary", "certainty")
+KINDS = {
+    "segfix network": ("a SegFix network", "predict-offsets"),
+    "segmentation network": ("a segmentation network", "segment"),
+}
+"""Of ONNX files: what they hold, and the command that takes them."""
 CONFIDENCE = "probability that the direction is right to within 45 degrees"
 CALIBRATION = (3.85, -0.55)
 """Slope and intercept of `calibrated` for networks exported without data to measure them on."""
@@ -48,7 +53,7 @@ class OffsetModel:
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         self.path = path
         self.session, self.device = open_session(path, device, threads or available_threads())
-        self.metadata = read_metadata(self.session, path)
+        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
         self.digest = file_digest(path)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
@@ -73,21 +78,10 @@ class OffsetModel:
             Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
             sector × 255.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}."
-            )
-        batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-        try:
+        with guarded(image):
+            batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
             with self._lock:
                 outputs = self.session.run(OUTPUTS, {"image": batch})
-        except Exception as error:
-            # onnxruntime's exceptions have no common base but Exception.
-            reason = str(error).partition("\n")[0]
-            raise SegfixError(
-                f"the network failed on a picture of {image.shape[1]}×{image.shape[0]} ({reason}); "
-                "with too little memory, use smaller pictures."
-            ) from error
         return tuple(output[0] for output in outputs)
 
     def offsets(self, image: NDArray[np.uint8]) -> OffsetMap:
@@ -119,6 +113,27 @@ class OffsetModel:
             confidence=CONFIDENCE,
             source=dict(self.source),
         )
+
+
+@contextlib.contextmanager
+def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
+    """Run a network inside: it is given a photograph, and its failure becomes one of ours.
+
+    Raises:
+        ValueError: The array is no photograph.
+        SegfixError: The network failed.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}.")
+    try:
+        yield
+    except Exception as error:
+        # onnxruntime's exceptions have no common base but Exception.
+        reason = str(error).partition("\n")[0]
+        raise SegfixError(
+            f"the network failed on a picture of {image.shape[1]}×{image.shape[0]} ({reason}); "
+            "with too little memory, use smaller pictures."
+        ) from error
 
 
 def calibrated(
@@ -251,31 +266,57 @@ def check_installation() -> None:
         )
 
 
-def read_metadata(session: Any, path: Path) -> dict[str, Any]:
+def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -> dict[str, Any]:
     """Our metadata in an ONNX file.
 
+    Args:
+        session: Of the file.
+        path: The file, for messages.
+        kind: What the metadata must say it is, a key of `KINDS`.
+        outputs: Of the network.
+
     Raises:
-        FileFormatError: The file is not one that `segfix export` made.
+        FileFormatError: The file is not one that `segfix export` made of such a network.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+    names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
+    what, _ = KINDS[kind]
+    found = None
     try:
         metadata = json.loads(text)
+        found = KINDS.get(metadata["kind"])
         known = (
-            metadata["kind"] == "segfix network"
+            metadata["kind"] == kind
             and metadata["version"] == 1
-            and metadata["num_directions"] in NUM_DIRECTIONS
-            and metadata["boundary_width"] > 0
+            and names == ["image", *outputs]
             and isinstance(metadata["name"], str)
             and isinstance(metadata["backbone"], str)
             and isinstance(metadata["step"], int)
             and isinstance(metadata["data"], dict)
             and isinstance(metadata["scores"], dict)
+            and (has_sectors if kind == "segfix network" else has_classes)(metadata, session)
         )
     except (TypeError, ValueError, KeyError):
         known = False
-    names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
-    if not known or names != ["image", *OUTPUTS]:
+    if found and found != KINDS[kind]:
         raise FileFormatError(
-            f"{path}: an ONNX file, but not one of a SegFix network; make one with 'segfix export'."
+            f"{path}: {found[0]}, for 'segfix {found[1]}'; expected an ONNX file of {what}."
+        )
+    if not known:
+        raise FileFormatError(
+            f"{path}: an ONNX file, but not one of {what}; make one with 'segfix export'."
         )
     return dict(metadata)
+
+
+def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
+    """Whether m and γ are there, as a SegFix network has them."""
+    return metadata["num_directions"] in NUM_DIRECTIONS and metadata["boundary_width"] > 0
+
+
+def has_classes(metadata: dict[str, Any], session: Any) -> bool:
+    """Whether there is an id for each class that the network tells apart."""
+    class_ids = metadata["class_ids"]
+    return len(class_ids) == session.get_outputs()[0].shape[1] and all(
+        isinstance(value, int) and 0 <= value < 256**4 for value in class_ids
+    )

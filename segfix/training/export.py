@@ -1,13 +1,14 @@
-"""A trained SegFix network as one self-contained ONNX file, checked before it is kept."""
+"""A trained network as one self-contained ONNX file, checked before it is kept."""
 
 from __future__ import annotations
 
 import copy
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
@@ -25,6 +27,7 @@ from segfix.inference.model import (
     BOUNDARY_THRESHOLD,
     CALIBRATION,
     METADATA_KEY,
+    OUTPUTS,
     OffsetModel,
     calibrated,
 )
@@ -32,18 +35,20 @@ from segfix.metrics import direction_reliability
 from segfix.training.datasets import known_targets
 from segfix.training.networks import (
     KEPT_METADATA,
-    SegFixNet,
+    checkpoint_kind,
     load_checkpoint,
     normalized,
     padded,
 )
+from segfix.training.segment import ProbabilityNetwork
+from segfix.training.segmenters import SEGMENTER_METADATA, load_segmenter
 
 OPSET = 18
 CALIBRATION_BINS = 50
 PRIOR = 0.001
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
-"""Share of pixels whose sector, or probability by more than so many bytes, may differ."""
+"""Share of pixels whose sector or class, or probability by more than so many bytes, may differ."""
 
 
 class OffsetNetwork(nn.Module):
@@ -56,8 +61,10 @@ class OffsetNetwork(nn.Module):
         flip: Whether to look at the mirrored image, too, and average the probabilities.
     """
 
+    outputs = OUTPUTS
+
     def __init__(
-        self, network: SegFixNet, mean: list[float], std: list[float], *, flip: bool = False
+        self, network: nn.Module, mean: list[float], std: list[float], *, flip: bool = False
     ) -> None:
         super().__init__()
         self.network = network
@@ -113,14 +120,15 @@ def export_onnx(
     """Write a checkpoint as ONNX, after checking torch against onnxruntime.
 
     Args:
-        checkpoint: `model.safetensors` of a training.
+        checkpoint: `model.safetensors` of a training, of a SegFix or a segmentation network.
         out: The ONNX file to make.
         name: Name of the weights; by default the file's stem.
         notes: More metadata, such as licence and terms of the training data.
-        precision: Of weights and arithmetic in the file, "fp32" or "fp16"; bytes go in and come
-            out all the same.
+        precision: Of weights and arithmetic in the file, "fp32" or "fp16"; what goes in and
+            comes out is the same.
         flip: Whether the network also looks at the mirrored image, at twice the time.
-        calibrate_on: Data sets on whose validation photographs the confidence is calibrated.
+        calibrate_on: Data sets on whose validation photographs the confidence of a SegFix
+            network is calibrated.
 
     Returns:
         The metadata in the file.
@@ -129,25 +137,46 @@ def export_onnx(
         FileFormatError: The checkpoint can't be read.
         SegfixError: The two engines disagree, or data are missing; nothing is written.
     """
+    network: nn.Module
+    wrapped: Callable[..., OffsetNetwork | ProbabilityNetwork]
+    if checkpoint_kind(checkpoint) == "segmentation":
+        if calibrate_on:
+            raise SegfixError(
+                f"{checkpoint}: a segmentation network; only a SegFix network has a confidence "
+                "to calibrate."
+            )
+        network, described = load_segmenter(checkpoint)
+        kind, wrapped, kept = "segmentation network", ProbabilityNetwork, SEGMENTER_METADATA
+    else:
+        network, described = load_checkpoint(checkpoint)
+        kind, wrapped, kept = "segfix network", OffsetNetwork, KEPT_METADATA
     held_out = [find_labelled_images(folder, "val") for folder in calibrate_on]
-    network, described = load_checkpoint(checkpoint)
     mean, std = described["mean"], described["std"]
-    module = OffsetNetwork(network, mean, std, flip=flip).eval()
+    module = wrapped(network, mean, std, flip=flip).eval()
     metadata = {
-        "kind": "segfix network",
+        "kind": kind,
         "version": 1,
         "name": name or out.stem,
         "precision": precision,
         "flip": flip,
-        **{key: described[key] for key in KEPT_METADATA},
+        **{key: described[key] for key in kept},
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
         written = module
         if precision == "fp16":
-            written = OffsetNetwork(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
-        write_onnx(written, temporary, metadata)
-        check_parity(module, temporary, precision)
+            written = wrapped(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
+        try:
+            write_onnx(written, temporary, metadata)
+            check_parity(module, temporary, precision)
+        except Exception as error:
+            if isinstance(error, SegfixError | OSError) or wrapped is OffsetNetwork:
+                raise
+            # torch and onnxruntime fail with all kinds of exceptions.
+            raise SegfixError(
+                f"{checkpoint}: torch can't export {described['network']} for pictures of all "
+                f"sizes ({type(error).__name__}); 'segfix segment' takes the checkpoint itself."
+            ) from error
         if held_out:
             counts = [reliability(OffsetModel(temporary, "cpu"), images) for images in held_out]
             metadata["calibration"] = fit_calibration(counts)
@@ -208,14 +237,18 @@ def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
     return [round(float(value), 3) for value in found]
 
 
-def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
+def write_onnx(
+    module: OffsetNetwork | ProbabilityNetwork, path: Path, metadata: dict[str, Any]
+) -> None:
     """Export with dynamic batch, height and width, and our metadata inside."""
     dims = {
         0: torch.export.Dim("batch"),
         2: torch.export.Dim("height"),
         3: torch.export.Dim("width"),
     }
-    with warnings.catch_warnings():
+    # torch exports this pooling for the size of the example alone.
+    pooling = mock.patch.object(F, "adaptive_avg_pool2d", average_pool)
+    with pooling, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -223,7 +256,7 @@ def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["direction", "boundary", "certainty"],
+            output_names=list(module.outputs),
             dynamic_shapes=(dims,),
             verbose=False,
         )
@@ -239,6 +272,22 @@ def write_onnx(module: nn.Module, path: Path, metadata: dict[str, Any]) -> None:
     onnx.save(model, str(path))
 
 
+def average_pool(maps: Tensor, output_size: int | tuple[int, int]) -> Tensor:
+    """`F.adaptive_avg_pool2d` as products with two matrices, which hold for maps of any size."""
+    rows, cols = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if rows == cols == 1:
+        return maps.mean((-2, -1), keepdim=True)
+    height, width = maps.shape[-2:]
+    return bins(height, rows, maps) @ maps @ bins(width, cols, maps).T
+
+
+def bins(size: int, count: int, like: Tensor) -> Tensor:
+    """(count, size) shares of `size` places in the means over `count` overlapping bins."""
+    number, place = torch.arange(count)[:, None], torch.arange(size)
+    start, end = number * size // count, ((number + 1) * size + count - 1) // count
+    return ((place >= start) & (place < end)).to(like) / (end - start).to(like)
+
+
 def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     """Put our metadata in place of whatever metadata there is."""
     del model.metadata_props[:]
@@ -246,7 +295,9 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     model.producer_name = "segfix"
 
 
-def check_parity(module: nn.Module, path: Path, precision: str = "fp32") -> None:
+def check_parity(
+    module: OffsetNetwork | ProbabilityNetwork, path: Path, precision: str = "fp32"
+) -> None:
     """Compare torch in float32 and onnxruntime on two sizes, one no multiple of the stride."""
     limit, slack = MAX_DISAGREEMENT[precision]
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -255,12 +306,16 @@ def check_parity(module: nn.Module, path: Path, precision: str = "fp32") -> None
         coarse = rng.integers(0, 256, (2, 3, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
         image = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
         with torch.inference_mode():
-            expected = [output.numpy() for output in module(torch.from_numpy(image))]
+            expected = module(torch.from_numpy(image))
         found = session.run(None, {"image": image})
-        # A sector is right or wrong; a probability may round to the next byte.
-        for wanted, got, allowed in zip(expected, found, (0, slack, slack), strict=True):
-            apart = np.abs(wanted.astype(int) - got.astype(int)) > allowed
-            share = float(np.mean(apart))
+        if isinstance(expected, Tensor):
+            pairs = [(p.argmax(axis=1), 255 * p) for p in (expected.numpy(), found[0])]
+        else:
+            pairs = [tuple(output.numpy() for output in expected), found]
+        # A sector or class is right or wrong; a probability may round to the next byte.
+        for place, (wanted, got) in enumerate(zip(*pairs, strict=True)):
+            apart = np.abs(wanted.astype(np.float64) - got)
+            share = 1 - float(np.mean(apart <= (slack if place else 0)))
             if share > limit:
                 raise SegfixError(
                     f"torch and onnxruntime disagree on {share:.2%} of the pixels at "

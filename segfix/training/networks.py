@@ -242,6 +242,25 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
     return network.eval(), metadata
 
 
+def checkpoint_metadata(path: Path) -> Any:
+    """What a training wrote about a checkpoint; None where the file says nothing of ours.
+
+    Raises:
+        OSError, SafetensorError, ValueError: The file is no safetensors file.
+    """
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+
+
+def checkpoint_kind(path: Path) -> str | None:
+    """What a checkpoint holds, a key of `KINDS`; None where it is no checkpoint of ours."""
+    try:
+        metadata = checkpoint_metadata(path)
+    except (OSError, SafetensorError, ValueError):
+        return None
+    return metadata.get("kind") if isinstance(metadata, dict) else None
+
+
 def read_checkpoint(
     path: Path, kind: str, keys: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -258,8 +277,7 @@ def read_checkpoint(
     what, loss = KINDS[kind]
     made_by = f"expected the model.safetensors of 'segfix train --loss {loss}'"
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+        metadata = checkpoint_metadata(path)
         weights = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise FileFormatError(f"{path}: not a safetensors file ({error}); {made_by}.") from error

@@ -1,0 +1,118 @@
+"""segfix segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from segfix.cli import options
+from segfix.cli.outcome import finish
+
+if TYPE_CHECKING:
+    from segfix.inference.segment import SegmentationModel
+    from segfix.training.segment import CheckpointModel
+
+DEFAULTS = (Path("runs/segmentation/model.onnx"), Path("runs/segmentation/model.safetensors"))
+
+
+@click.command()
+@click.argument("images", type=options.any_path)
+@options.out_folder("preds")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="ONNX file of 'segfix export', or checkpoint (model.safetensors) of 'segfix train'. "
+    "[default: runs/segmentation/model.onnx, else model.safetensors there]",
+)
+@click.option(
+    "--scale",
+    "scales",
+    type=options.FiniteRange(0, 16, min_open=True),
+    multiple=True,
+    default=[1.0],
+    show_default=True,
+    help="Factor on the size of the photographs; repeat it to average over several.",
+)
+@click.option(
+    "--flip",
+    is_flag=True,
+    help="Look at the mirrored photographs, too, and average: twice the time.",
+)
+@options.device
+@options.batch
+def segment(
+    images: Path,
+    out: Path,
+    weights: Path | None,
+    scales: tuple[float, ...],
+    flip: bool,
+    device: str,
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    max_failures: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Predict label maps with a segmentation network of 'segfix train --loss …'.
+
+    IMAGES is a photograph or a folder of them. Each gets a PNG label map of the same stem, with the
+    class ids (or colours) of the label maps that the network was trained on. An ONNX file runs
+    without torch, and faster on a CPU.
+    """
+    options.check_folders(images, out, "IMAGES")
+    from segfix.formats import IMAGE_SUFFIXES, list_entries
+    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.segment import segment_file
+
+    entries = list_entries(
+        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+    )
+    options.check_results(
+        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+    )
+    model = load(weights or find_default(), device)
+    if not quiet:
+        click.echo(f"weights {model.path} on {model.device}", err=True)
+    summary = Batch(
+        entries,
+        lambda entry: segment_file(
+            model, entry, out, scales=scales, flip=flip, overwrite=overwrite
+        ),
+        "image",
+    ).run(workers=workers or 2, max_failures=max_failures, quiet=quiet)
+    finish(summary, out, as_json=as_json, quiet=quiet, device=model.device, weights=model.source)
+
+
+def find_default() -> Path:
+    """The network that was trained here."""
+    found = [path for path in DEFAULTS if path.is_file()]
+    if not found:
+        raise click.UsageError(
+            f"{DEFAULTS[1]}: no such file; train a network first (segfix train --loss level-set), "
+            "or give --weights."
+        )
+    if len(found) == 2 and found[1].stat().st_mtime > found[0].stat().st_mtime:
+        click.echo(
+            f"segfix: {found[0]} is older than {found[1].name}; export again, or give --weights.",
+            err=True,
+        )
+    return found[0]
+
+
+def load(weights: Path, device: str) -> SegmentationModel | CheckpointModel:
+    """The network of an ONNX file or, with torch, of a checkpoint."""
+    from segfix.inference.model import available_threads
+    from segfix.inference.segment import SegmentationModel
+
+    if weights.suffix != ".safetensors":
+        return SegmentationModel(weights, device)
+    with options.missing_extra("train"):
+        import torch
+
+        from segfix.training.segment import CheckpointModel
+
+    torch.set_num_threads(available_threads())
+    return CheckpointModel(weights, device)

@@ -1,0 +1,197 @@
+"""A trained segmentation network on photographs: probabilities, label maps, label map files."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segfix.errors import SegfixError
+from segfix.formats import Entry, LabelMap, read_image, write_label_map
+from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.inference.model import available_threads, guarded, open_session, read_metadata
+from segfix.inference.weights import file_digest
+
+OUTPUTS = ("probability",)
+
+
+class Segmenting(Protocol):
+    """What makes label maps: a `SegmentationModel`, or the trainer's own `CheckpointModel`."""
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The id of each class in label maps."""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Name and digest, as label maps record them."""
+
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(C, H, W) probabilities for an (H, W, 3) photograph."""
+
+
+class SegmentationModel:
+    """The ONNX file of a segmentation network, ready to run.
+
+    Attributes:
+        path: The ONNX file.
+        metadata: What the file says: name, network, backbone, class_ids, scores, …
+        device: "cpu", "cuda:0", "tensorrt:0".
+        digest: SHA-256 of the file.
+
+    Raises:
+        FileFormatError: The file is none that `segfix export` made of a segmentation network.
+        DeviceError: The device isn't there.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self.path = path
+        self.session, self.device = open_session(path, device, threads or available_threads())
+        self.metadata = read_metadata(self.session, path, "segmentation network", OUTPUTS)
+        self.digest = file_digest(path)
+        self._lock = threading.Lock()
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The id of each class in label maps."""
+        return tuple(self.metadata["class_ids"])
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Name and digest, as label maps record them."""
+        return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
+
+    def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network on one photograph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            (C, H, W) float32, the probability of each class.
+        """
+        with guarded(image):
+            batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+            with self._lock:
+                (found,) = self.session.run(OUTPUTS, {"image": batch})
+        probabilities: NDArray[np.float32] = found[0]
+        return probabilities
+
+
+def average_probabilities(
+    model: Segmenting,
+    image: NDArray[np.uint8],
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> NDArray[np.float32]:
+    """Mean of a network's probabilities over sizes of a photograph, and over its mirror image.
+
+    Args:
+        model: The network.
+        image: (H, W, 3) uint8 RGB.
+        scales: Factors on the size of the photograph.
+        flip: Whether to look at the mirrored photographs, too.
+
+    Returns:
+        (C, H, W) float32 at the photograph's own size.
+    """
+    height, width = image.shape[:2]
+    total = np.zeros((len(model.class_ids), height, width), np.float32)
+    for scale in scales:
+        size = max(1, round(scale * width)), max(1, round(scale * height))
+        looked_at = image
+        if size != (width, height):
+            picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+            looked_at = np.asarray(picture)
+        found = model.probabilities(looked_at)
+        if flip:
+            mirrored = model.probabilities(np.ascontiguousarray(looked_at[:, ::-1]))
+            found = (found + mirrored[..., ::-1]) * np.float32(0.5)
+        for place, plane in enumerate(found):
+            if size == (width, height):
+                total[place] += plane
+            else:
+                back = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+                total[place] += np.asarray(back)
+    total /= len(scales)
+    return total
+
+
+def make_label_map(
+    probabilities: NDArray[np.floating[Any]], class_ids: Sequence[int]
+) -> NDArray[Any]:
+    """The id of the likeliest class of each pixel, in the kind of label map that has such ids.
+
+    Args:
+        probabilities: (C, H, W).
+        class_ids: C of them; from 65536 on they are colours, R + 256·G + 256²·B (+ 256³·A).
+
+    Returns:
+        (H, W) uint8, or uint16 where an id is above 255; (H, W, 3 or 4) uint8 of colours.
+
+    Example:
+        >>> make_label_map(np.array([[[0.9, 0.4]], [[0.1, 0.6]]]), (0, 7))
+        array([[0, 7]], dtype=uint8)
+    """
+    best = probabilities.argmax(axis=0)
+    highest = max(class_ids)
+    labels: NDArray[Any]
+    if highest < 256**2:
+        labels = np.array(class_ids, np.uint8 if highest < 256 else np.uint16)
+    else:
+        labels = np.array(class_ids, "<u4").view(np.uint8).reshape(-1, 4)
+        labels = labels[:, : 4 if highest >= 256**3 else 3]
+    return np.asarray(labels[best])
+
+
+def segment_file(
+    model: Segmenting,
+    image: Entry,
+    out: Path,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Predict the label map of one photograph file.
+
+    Args:
+        model: The network.
+        image: The photograph.
+        out: Folder of the result, named after the photograph.
+        scales: See `average_probabilities`.
+        flip: See `average_probabilities`.
+        overwrite: Whether to replace an existing result.
+
+    Returns:
+        The paths and the number of pixels.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: The photograph is missing or broken.
+    """
+    if image.problem:
+        raise SegfixError(image.problem)
+    path = output_path(out, image.stem)
+    record = {
+        "kind": "predicted label map",
+        "settings": {"scales": list(scales), "flip": flip},
+        "source": {**model.source, "image": content_digest(image.path)},
+    }
+    check_output(path, record, record, overwrite)
+    pixels = read_image(image.path)
+    try:
+        probabilities = average_probabilities(model, pixels, scales=scales, flip=flip)
+    except SegfixError as error:
+        raise SegfixError(f"{image.path}: {error}") from error
+    labels = make_label_map(probabilities, model.class_ids)
+    write_label_map(path, LabelMap(labels), record=json.dumps(record, sort_keys=True))
+    height, width = labels.shape[:2]
+    return {"input": str(image.path), "output": str(path), "pixels": height * width}
