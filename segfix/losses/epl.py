@@ -399,10 +399,14 @@ def _window_sums(fields: Tensor, windows: tuple[Window, ...], beyond: str) -> Te
     # An empty batch has nothing to go on at the edge.
     mode = "replicate" if beyond == "edge" and fields.numel() else "constant"
     padded = F.pad(fields[:, None], (reach,) * 4, mode=mode)[:, 0]
-    sums = fields.new_zeros(len(fields), len(windows), height, width)
+    sums = fields.new_empty(len(fields), len(windows), height, width)
     for place, window in enumerate(windows):
-        for dy, dx in window:
-            sums[:, place] += padded[:, reach + dy :, reach + dx :][:, :height, :width]
+        for number, (dy, dx) in enumerate(window):
+            shifted = padded[:, reach + dy :, reach + dx :][:, :height, :width]
+            if number:
+                sums[:, place] += shifted
+            else:
+                sums[:, place] = shifted
     return sums
 
 
@@ -462,11 +466,7 @@ def _kth_values_padded(rows: Tensor, ranks: Tensor) -> Tensor:
 
 
 class EnergySum(torch.autograd.Function):
-    """Σ |E_s|^p over the rays that count, whose gradient is made on the way.
-
-    So that not the energies in all directions are kept, several times the class maps, but only
-    the gradient.
-    """
+    """Σ |E_s|^p over the rays that count; the gradient is made on the way and kept instead of E."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -478,15 +478,14 @@ class EnergySum(torch.autograd.Function):
         norm: int,
     ) -> Tensor:
         total = maps.new_zeros(())
-        gradient = torch.zeros_like(maps)
-        # One image at a time.
-        for fields, counted, slope in zip(maps, rays, gradient, strict=True):
-            for window, whole in zip(windows, counted, strict=True):
-                energy = _window_sums(fields, (window,), "edge")[:, 0] * whole * factor
-                total += energy.square().sum() if norm == 2 else energy.abs().sum()
-                if ctx.needs_input_grad[0]:
-                    outer = 2 * energy if norm == 2 else energy.sign()
-                    slope.add_(_transposed_sums((outer * factor)[:, None], (window,), "edge"))
+        gradient = torch.empty_like(maps) if ctx.needs_input_grad[0] else None
+        # One image at a time, in place: the energies are several times the class maps.
+        for place, (fields, whole) in enumerate(zip(maps, rays.to(maps.dtype), strict=True)):
+            energy = _window_sums(fields, windows, "edge").mul_(whole * factor)
+            total += energy.square().sum() if norm == 2 else energy.abs().sum()
+            if gradient is not None:
+                outer = energy.mul_(2 * factor) if norm == 2 else energy.sign_().mul_(factor)
+                gradient[place] = _transposed_sums(outer, windows, "edge")
         ctx.save_for_backward(gradient)
         return total
 
