@@ -7,6 +7,9 @@ trained with cross-entropy alone (in place of ImageNet weights); every method go
 with the same crops for the same number of steps. Its label maps of the validation photographs are
 scored as they are and refined by `segfix refine`'s default. What is in the work folder already is
 not done again. Prints Markdown tables: mean ± standard deviation over the seeds.
+
+With --start, all seeds go on from one U-Net that tests/bench/coarse_predictors.py has trained; they
+differ in their crops.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import click
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import segfix
 from segfix.evaluation.compare import Scores
@@ -28,10 +32,15 @@ from segfix.formats import find_labelled_images, read_image, read_label_map
 from segfix.inference.model import load
 from segfix.metrics import class_iou, confusion_matrix, trimap
 from segfix.training.datasets import ClassTargets, DataFolder
-from segfix.training.loop import Settings, best_precision
+from segfix.training.loop import Settings, best_precision, write_checkpoint
 from segfix.training.networks import normalized
 from segfix.training.segmentation import LOSSES, SegmentationSettings, train_segmentation
-from segfix.training.segmenters import load_segmenter
+from segfix.training.segmenters import (
+    NETWORK,
+    Segmenter,
+    load_segmenter,
+    picture_statistics,
+)
 
 VOID = 255
 TRIMAP_WIDTH = 3
@@ -92,11 +101,36 @@ def halve(source: Path, out: Path) -> None:
                     picture.resize((picture.width // 2, picture.height // 2), how).save(target)
 
 
-def describe(method: Method) -> SegmentationSettings:
+def adopt(trained: Path, out: Path) -> Path:
+    """A checkpoint of ours with the weights of the U-Net of coarse_predictors."""
+    weights = load_file(trained)
+    num_classes = len(weights["network.segmentation_head.0.bias"])
+    network = Segmenter("unet", "resnet18", num_classes)
+    network.load_state_dict(
+        {key.replace(".encoder.", ".encoder.model."): value for key, value in weights.items()}
+    )
+    mean, std = picture_statistics("resnet18")
+    metadata = {
+        "kind": "segmentation",
+        "network": "unet",
+        "backbone": "resnet18",
+        "class_ids": list(range(num_classes)),
+        "mean": mean,
+        "std": std,
+        "data": {},
+        "step": 0,
+        "scores": {},
+    }
+    write_checkpoint(out, network, metadata)
+    return out / "model.safetensors"
+
+
+def describe(method: Method, network: str) -> SegmentationSettings:
     """Network, losses and augmentation."""
     given = {name: dict(options) for name, options in method.items()}
     weights = {name: options.pop("weight", LOSSES[name][1]) for name, options in given.items()}
     return SegmentationSettings(
+        network=network,
         losses=weights,
         loss_options=given,
         crop_size=CROP,
@@ -105,7 +139,9 @@ def describe(method: Method) -> SegmentationSettings:
     )
 
 
-def train(data: Path, out: Path, method: Method, settings: Settings, **options: Any) -> Path:
+def train(
+    data: Path, out: Path, method: Method, settings: Settings, network: str, **options: Any
+) -> Path:
     """The checkpoint of a training, made if it isn't there."""
     checkpoint = out / "model.safetensors"
     done = out / "done"
@@ -113,7 +149,7 @@ def train(data: Path, out: Path, method: Method, settings: Settings, **options: 
         train_segmentation(
             [DataFolder(data / "train")],
             out,
-            segmentation=describe(method),
+            segmentation=describe(method, network),
             settings=settings,
             device="cpu" if not torch.cuda.is_available() else "cuda",
             quiet=True,
@@ -207,7 +243,8 @@ def paired(results: dict[str, list[dict[str, Any]]]) -> str:
     "--method", "names", multiple=True, default=list(MAIN), help="Default: the main ones."
 )
 @click.option("--start-steps", default=1200, show_default=True)
-@click.option("--steps", default=250, show_default=True)
+@click.option("--steps", default=160, show_default=True)
+@click.option("--start", "trained", type=click.Path(exists=True, path_type=Path))
 @click.option("--no-train", is_flag=True, help="Only print what is there.")
 def main(
     data: Path,
@@ -217,6 +254,7 @@ def main(
     names: tuple[str, ...],
     start_steps: int,
     steps: int,
+    trained: Path | None,
     no_train: bool,
 ) -> None:
     """Train, score, print."""
@@ -244,10 +282,14 @@ def main(
             folder = work / folder_name(name) / f"{seed}"
             if no_train or (folder / "scores.json").exists():
                 continue
-            init = train(data, work / "start" / f"{seed}", {}, start)
+            if trained is None:
+                network = NETWORK
+                init = train(data, work / "start" / f"{seed}", {}, start, network)
+            else:
+                network, init = "unet", adopt(trained, work / "start")
             edge = work / "edge" / f"{seed}" / "model.safetensors"
             known = {"edge_network": edge} if edge.exists() else {}
-            train(data, folder, METHODS[name], more, init=init, **known)
+            train(data, folder, METHODS[name], more, network, init=init, **known)
             if name == "SEMEDA" and not edge.exists():
                 edge.parent.mkdir(parents=True)
                 (folder / "edge" / "model.safetensors").rename(edge)
