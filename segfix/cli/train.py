@@ -116,8 +116,8 @@ def parse_options(
 
 def parse_value(text: str) -> int | float | bool | str:
     """A number, true or false, or the word itself."""
-    if text in ("true", "false"):
-        return text == "true"
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)
@@ -305,7 +305,8 @@ def parse_value(text: str) -> int | float | bool | str:
     type=click.IntRange(0),
     default=4,
     show_default=True,
-    help="Pixels cut off at the frame of each photograph, where labels are often wrong.",
+    help="Pixels cut off at the frame of each photograph, where labels are often wrong; default "
+    "of segmentation networks: 0.",
 )
 @click.option(
     "--scales",

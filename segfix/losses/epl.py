@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segfix.geometry.targets import IGNORE_INDEX
@@ -322,7 +323,9 @@ def _released_loss(
 
 def closeness(energy: Tensor, tau: int, power: int) -> Tensor:
     """exp(-(E - τ)^μ)."""
-    return (-((energy - tau) ** power).clamp(max=MAX_EXPONENT)).exp()
+    # A power that overflows has no gradient, though its exponential is 0.
+    apart = (energy - tau).abs().clamp(max=MAX_EXPONENT ** (1 / power))
+    return (-(apart**power)).exp()
 
 
 def check_windows(width: int, splitter: str) -> tuple[tuple[Window, ...], float]:
@@ -388,6 +391,7 @@ class WindowSums(torch.autograd.Function):
         return _window_sums(fields, windows, beyond)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
         return _transposed_sums(gradient, ctx.windows, ctx.beyond), None, None
 
@@ -490,6 +494,7 @@ class EnergySum(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         (gradient,) = ctx.saved_tensors
         return gradient * outer, None, None, None, None

@@ -68,7 +68,7 @@ def check_inputs(
     if ignore_index is not None:
         valid = target != ignore_index
     target = torch.where(valid, target, 0)
-    _check_ids(target, num_classes, ignore_index)
+    check_ids(target, num_classes, ignore_index)
     _warn_of_probabilities(logits)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), target, valid
 
@@ -120,7 +120,8 @@ def mean_where(values: Tensor, counted: Tensor) -> Tensor:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+def check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    """Refuse ids outside the classes; the target is 0 on void."""
     if not target.numel():
         return
     lowest, highest = (int(value) for value in torch.aminmax(target))

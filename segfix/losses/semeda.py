@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.losses.inputs import check_inputs, class_maps, mean_where
+from segfix.losses.inputs import check_ids, check_inputs, class_maps, mean_where
 
 CHANNELS = (16, 32, 2)
 SEMEDA_WEIGHTS = (4.0, 2.0, 0.0)
@@ -108,6 +108,9 @@ def edge_network_loss(
     Returns:
         A scalar: the mean over the two classes that occur of their mean cross-entropy.
 
+    Raises:
+        ValueError: An id is outside the classes.
+
     Reference:
         Chen et al., SEMEDA, 2019, eq. 7.
     """
@@ -115,6 +118,7 @@ def edge_network_loss(
     if ignore_index is not None:
         valid = target != ignore_index
     num_classes: int = getattr(network, "module", network).num_classes  # type: ignore[assignment]
+    check_ids(torch.where(valid, target, 0), num_classes, ignore_index)
     maps = F.one_hot(torch.where(valid, target, 0).long(), num_classes).movedim(-1, 1)
     edges = edge_map(target, ignore_index=ignore_index)
     with torch.autocast(target.device.type, enabled=False):
@@ -162,7 +166,7 @@ def semeda_loss(
         Chen et al., SEMEDA: Enhancing Segmentation Precision with Semantic Edge Aware Loss, 2019,
         eq. 4 and 5.
     """
-    if len(weights) != len(CHANNELS) or min(weights) < 0:
+    if len(weights) != len(CHANNELS) or not all(weight >= 0 for weight in weights):
         raise ValueError(f"Expected three weights λ of 0 or more but got {tuple(weights)}.")
     if edge_network.num_classes != logits.shape[1]:
         raise ValueError(

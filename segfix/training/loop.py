@@ -131,8 +131,8 @@ def fit(
         step, scores = state["step"], state["scores"]
         if not scaler_free and accelerator.scaler is not None and state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
-    elif any((out / name).exists() for name in ("state.pt", "model.safetensors")):
-        raise SegfixError(f"{out}: holds a training already; --resume goes on, -o goes elsewhere.")
+    else:
+        check_unused(out)
     rest = Subset(dataset, range(step * settings.batch_size, settings.steps * settings.batch_size))
     loader = DataLoader(
         rest,
@@ -215,6 +215,16 @@ def fit(
         if log is not None:
             log.close()
     return scores
+
+
+def check_unused(out: Path) -> None:
+    """Refuse a folder that holds a training.
+
+    Raises:
+        SegfixError: It does.
+    """
+    if any((out / name).exists() for name in ("state.pt", "model.safetensors")):
+        raise SegfixError(f"{out}: holds a training already; --resume goes on, -o goes elsewhere.")
 
 
 @contextmanager

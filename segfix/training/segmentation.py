@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +39,7 @@ from segfix.training.datasets import (
     Source,
     data_shares,
 )
-from segfix.training.loop import Settings, fit
+from segfix.training.loop import Settings, check_unused, fit
 from segfix.training.networks import normalized, read_checkpoint
 from segfix.training.segmenters import (
     BACKBONE,
@@ -138,10 +141,15 @@ def train_segmentation(
 
     sources = [Source(find(d.path, "train"), d.weight, d.tolerance) for d in data]
     held_out = [pair for folder in val for pair in find(folder, "val")]
+    class_ids = find_class_ids([pair for source in sources for pair in source.images])
+    targets = ClassTargets(class_ids)
+    for pair in held_out:
+        check_classes(pair, pair.read_labels(), targets)
     if not val and segmentation.hold_out:
         sources, held_out = hold_out(sources, segmentation.hold_out)
-    class_ids = find_class_ids(pair for source in sources for pair in source.images)
-    targets = ClassTargets(class_ids)
+    resume = options.pop("resume", False)
+    if not resume:
+        check_unused(out)
     torch.manual_seed(settings.seed)
     network = Segmenter(
         segmentation.network, segmentation.backbone, len(class_ids), pretrained=pretrained
@@ -168,9 +176,11 @@ def train_segmentation(
             seed=run.seed,
         )
 
-    loss_options = {
+    loss_options: dict[str, dict[str, Any]] = {
         name: dict(segmentation.loss_options.get(name, {})) for name in segmentation.losses
     }
+    for name, given in loss_options.items():
+        check_options(name, given)
     if "semeda" in segmentation.losses:
         plain = Augmentation(scales=segmentation.scales, jitter=0, blur=0, jpeg=0)
         # accelerate wants one precision in a process; this loss leaves it to itself.
@@ -179,6 +189,8 @@ def train_segmentation(
             edge_network = out / EDGE_FOLDER / "model.safetensors"
             shared = {k: v for k, v in options.items() if k in ("workers", "device", "quiet")}
             train_edge_network(edge_network, len(class_ids), crops(run, plain), run, **shared)
+            # Stopped before the network itself was begun, there is nothing of it to resume.
+            resume = resume and (out / "state.pt").exists()
         loss_options["semeda"]["edge_network"] = load_edge_network(edge_network, len(class_ids))
     added = {name: make_loss(name, loss_options[name]) for name in segmentation.losses}
     metadata = {
@@ -227,6 +239,7 @@ def train_segmentation(
         out,
         metadata=metadata,
         evaluate=evaluate if held_out else None,
+        resume=resume,
         **options,
     )
 
@@ -238,19 +251,52 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def make_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """One of `LOSSES` with these options.
+    """One of `LOSSES`, its void that of `LabelledImage`."""
+    return LOSSES[name][0](ignore_index=VOID, **options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a loss doesn't have, or not with these values, before any work is done.
+
+    Args:
+        name: One of `LOSSES`.
+        options: As the command line has them: numbers, words, true and false, tuples of numbers.
 
     Raises:
-        SegfixError: The loss has no such option, or not with this value.
+        SegfixError: An option is wrong.
     """
+    known = {
+        key: parameter.default
+        for key, parameter in inspect.signature(LOSSES[name][0]).parameters.items()
+        if key not in ("ignore_index", "edge_network")
+    }
+    for key, value in options.items():
+        if key not in known:
+            listed = ", ".join(known) or "none"
+            raise SegfixError(f"loss {name}: no option {key!r}; it has {listed}.")
+        default = known[key]
+        values = value if isinstance(default, tuple) else (value,)
+        wanted: tuple[type, ...]
+        if isinstance(default, bool | str):
+            wanted, kind = (type(default),), {bool: "true or false", str: "a word"}[type(default)]
+        elif isinstance(default, int):
+            wanted, kind = (int,), "a whole number"
+        else:
+            wanted, kind = (int, float), "a number"
+        if not isinstance(values, tuple) or any(
+            not isinstance(v, wanted)
+            or (isinstance(v, bool) and bool not in wanted)
+            or (isinstance(v, float) and not math.isfinite(v))
+            for v in values
+        ):
+            several = f"{len(default)} numbers" if isinstance(default, tuple) else kind
+            raise SegfixError(f"loss {name}: option {key} is {several}, not {value!r}.")
     try:
-        loss = LOSSES[name][0](ignore_index=VOID, **options)
-        # Values are checked when the loss is taken.
-        classes = loss.edge_network.num_classes if isinstance(loss, SemedaLoss) else 2
-        loss(torch.zeros(1, classes, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
-    except (TypeError, ValueError) as error:
+        needed = {"edge_network": EdgeNetwork(2)} if name == "semeda" else {}
+        loss = make_loss(name, {**options, **needed})
+        loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+    except ValueError as error:
         raise SegfixError(f"loss {name}: {error}") from error
-    return loss
 
 
 def hold_out(sources: Sequence[Source], share: float) -> tuple[list[Source], list[LabelledImage]]:
@@ -267,7 +313,7 @@ def hold_out(sources: Sequence[Source], share: float) -> tuple[list[Source], lis
                 f"{images[0].image}: the only image; none can be held out for validation. Give "
                 "--val, or --hold-out 0 to train without."
             )
-        number = max(1, round(share * len(images)))
+        number = min(max(1, round(share * len(images))), len(images) - 1)
         chosen = {int((place + 0.5) * len(images) / number) for place in range(number)}
         held_out += [images[place] for place in sorted(chosen)]
         rest = [image for place, image in enumerate(images) if place not in chosen]
@@ -275,19 +321,37 @@ def hold_out(sources: Sequence[Source], share: float) -> tuple[list[Source], lis
     return kept, held_out
 
 
-def find_class_ids(images: Iterable[LabelledImage]) -> tuple[int, ...]:
+def find_class_ids(images: Sequence[LabelledImage]) -> tuple[int, ...]:
     """The ids that occur in the label maps, ascending, void left out.
 
     Raises:
-        FileFormatError: A label map is broken, or nothing but void is labelled.
+        FileFormatError: A label map is broken, or there are fewer than two classes.
     """
     found: set[int] = set()
     for pair in images:
         found |= {int(value) for value in np.unique(pair.read_labels())}
     found.discard(VOID)
-    if not found:
-        raise FileFormatError("the label maps hold nothing but void; there is nothing to learn.")
+    if len(found) < 2:
+        held = f"the one class {found.pop()}" if found else "nothing but void"
+        raise FileFormatError(
+            f"{images[0].labels.parent}: the label maps hold {held}; expected two classes or more "
+            "(--void -1 where 255 is a class)."
+        )
     return tuple(sorted(found))
+
+
+def check_classes(pair: LabelledImage, labels: NDArray[Any], targets: ClassTargets) -> None:
+    """Refuse a label map with a class that isn't learnt.
+
+    Raises:
+        FileFormatError: There is one.
+    """
+    unknown = np.unique(labels[(targets.index(labels) == VOID) & (labels != VOID)])
+    if unknown.size:
+        raise FileFormatError(
+            f"{pair.labels}: holds the id {unknown[0]}, which no label map of the training data "
+            "has; is it void (--void)?"
+        )
 
 
 @torch.inference_mode()
@@ -309,12 +373,7 @@ def score_segmentation(
     for pair in images:
         image, labels = pair.read()
         true = targets.index(labels)
-        unknown = np.unique(labels[(true == VOID) & (labels != VOID)])
-        if unknown.size:
-            raise FileFormatError(
-                f"{pair.labels}: holds the id {unknown[0]}, which no label map of the training "
-                "data has; is it void (--void)?"
-            )
+        check_classes(pair, labels, targets)
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         logits = network(normalized(pixels, mean, std))
         counts += confusion_matrix(

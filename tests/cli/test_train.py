@@ -219,7 +219,9 @@ def test_an_option_that_the_loss_refuses_is_one_line(tmp_path: Path) -> None:
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
         for name in "ab":
-            Image.new("L", (40, 40)).save(tmp_path / kind / f"{name}.png")
+            picture = Image.new("L", (40, 40))
+            picture.paste(1, (0, 0, 20, 20))
+            picture.save(tmp_path / kind / f"{name}.png")
     out = ["--data", str(tmp_path), "-o", str(tmp_path / "out")]
     for option, message in (
         ("epl.width=4", "loss epl: Expected an odd width of 3 or more but got 4"),

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, PairingError, SegfixError
 from segfix.formats import find_labelled_images
-from segfix.losses import EdgeNetwork, edge_map
+from segfix.losses import EdgeNetwork, edge_map, edge_network_loss
 from segfix.training import loop, segmentation
 from segfix.training.datasets import ClassTargets, CropDataset, DataFolder, Source
 from segfix.training.loop import Settings
 from segfix.training.segmentation import (
     LOSSES,
     SegmentationSettings,
+    check_options,
     cross_entropy,
     find_class_ids,
     hold_out,
@@ -175,13 +176,93 @@ def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
     assert not logits.grad.any()
 
 
-def test_an_option_a_loss_does_not_have_is_one_line() -> None:
-    with pytest.raises(SegfixError, match=r"loss epl: .*'breadth'"):
-        make_loss("epl", {"breadth": 3})
-    with pytest.raises(SegfixError, match="loss epl: Expected an odd width of 3 or more but got 4"):
-        make_loss("epl", {"width": 4})
-    with pytest.raises(SegfixError, match="loss level-set: Expected heaviside to be one of 'mahf'"):
-        make_loss("level-set", {"heaviside": "step"})
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("epl", {"breadth": 3}, "loss epl: no option 'breadth'; it has width, splitter, norm"),
+        ("dice", {"width": 3}, "loss dice: no option 'width'; it has none"),
+        ("epl", {"ignore_index": 3}, "loss epl: no option 'ignore_index'"),
+        ("semeda", {"edge_network": 3}, "loss semeda: no option 'edge_network'"),
+        ("epl", {"width": 4}, "loss epl: Expected an odd width of 3 or more but got 4"),
+        ("epl", {"width": 7.5}, "loss epl: option width is a whole number, not 7.5"),
+        ("epl", {"width": "abc"}, "loss epl: option width is a whole number, not 'abc'"),
+        ("epl", {"released": "no"}, "loss epl: option released is true or false, not 'no'"),
+        ("epl", {"splitter": 3}, "loss epl: option splitter is a word, not 3"),
+        ("epl", {"point_weight": math.nan}, "loss epl: option point_weight is a number, not nan"),
+        ("epl", {"point_weight": True}, "loss epl: option point_weight is a number, not True"),
+        ("level-set", {"epsilon": math.inf}, "loss level-set: option epsilon is a number, not inf"),
+        ("level-set", {"epsilon": 0}, "loss level-set: Expected epsilon > 0 but got 0"),
+        ("level-set", {"heaviside": "step"}, "Expected heaviside to be one of 'mahf'"),
+        ("semeda", {"weights": 1}, "loss semeda: option weights is 3 numbers, not 1"),
+        ("semeda", {"weights": (math.nan, 1, 1)}, "loss semeda: option weights is 3 numbers"),
+        ("semeda", {"weights": (1, 1)}, "loss semeda: Expected three weights"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_one_line(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SegfixError) as caught:
+        check_options(name, options)
+    assert message in str(caught.value)
+
+
+def test_options_that_make_sense_pass() -> None:
+    check_options("epl", {"width": 11, "splitter": "B", "point_weight": 1, "released": True})
+    check_options("level-set", {"epsilon": 1})
+    check_options("semeda", {"weights": (2, 4.5, 0)})
+
+
+def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+    wrong = SegmentationSettings(
+        losses={"semeda": 1.0, "epl": 1.0}, loss_options={"epl": {"width": 4}}, **SMALL
+    )
+    with pytest.raises(SegfixError, match="odd width"):
+        train_segmentation([DataFolder(folder)], out, segmentation=wrong, **run)
+    assert not out.exists()
+    out.mkdir()
+    (out / "state.pt").touch()
+    right = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
+    with pytest.raises(SegfixError, match="holds a training already"):
+        train_segmentation([DataFolder(folder)], out, segmentation=right, **run)
+    assert not (out / "edge").exists()
+
+
+def test_stopped_in_the_edge_training_the_command_goes_on_with_resume(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Settings(steps=4, batch_size=2, warmup=0)
+    monkeypatch.setattr(segmentation, "EDGE_SETTINGS", short)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    out = tmp_path / "out"
+    semeda = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation, "edge_network_loss", stop_after(edge_network_loss, 2))
+        with pytest.raises(KeyboardInterrupt):
+            train_segmentation([DataFolder(folder)], out, segmentation=semeda, **run)
+    assert (out / "edge" / "state.pt").exists()
+    assert not (out / "state.pt").exists()
+    train_segmentation([DataFolder(folder)], out, segmentation=semeda, resume=True, **run)
+    assert (out / "model.safetensors").exists()
+    with safe_open(out / "edge" / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["segfix"])["step"] == 4
+
+
+def stop_after(loss: Callable[..., Tensor], steps: int) -> Callable[..., Tensor]:
+    """The loss, until Ctrl-C is pressed."""
+    left = iter(range(steps))
+
+    def stopping(*arguments: Any, **options: Any) -> Tensor:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return loss(*arguments, **options)
+
+    return stopping
 
 
 def test_an_even_share_is_held_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
@@ -192,6 +273,8 @@ def test_an_even_share_is_held_out(folder: Path, write_pair: WritePair, tmp_path
     assert (kept.weight, kept.tolerance) == (2.0, 1.0)
     (kept,), out = hold_out([Source(images)], 0.01)
     assert len(out) == 1
+    (kept,), out = hold_out([Source(images)], 0.99)
+    assert len(kept.images) == 1
     write_pair(tmp_path / "one", "alone", np.zeros((9, 9), np.uint8))
     with pytest.raises(PairingError, match=r"alone\.png: the only image"):
         hold_out([Source(find_labelled_images(tmp_path / "one"))], 0.1)
@@ -200,8 +283,42 @@ def test_an_even_share_is_held_out(folder: Path, write_pair: WritePair, tmp_path
 def test_class_ids_leave_void_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
     assert find_class_ids(find_labelled_images(folder)) == (0, 1, 200)
     write_pair(tmp_path / "void", "a", np.full((9, 9), 255, np.uint8))
-    with pytest.raises(FileFormatError, match="nothing but void"):
+    with pytest.raises(FileFormatError, match=r"void.labels: the label maps hold nothing but void"):
         find_class_ids(find_labelled_images(tmp_path / "void"))
+    # A mask of 0 and 255, of which 255 is void unless said otherwise.
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4:] = 255
+    write_pair(tmp_path / "mask", "a", mask)
+    with pytest.raises(FileFormatError, match=r"hold the one class 0; .*--void -1"):
+        find_class_ids(find_labelled_images(tmp_path / "mask"))
+    assert find_class_ids(find_labelled_images(tmp_path / "mask", ignore_index=-1)) == (0, 255)
+
+
+def test_a_class_of_validation_alone_is_told_before_the_training(
+    folder: Path, write_pair: WritePair, tmp_path: Path
+) -> None:
+    write_pair(tmp_path / "val", "odd", np.full((40, 40), 9, np.uint8))
+    with pytest.raises(FileFormatError, match=r"odd\.png: holds the id 9, which no label map"):
+        train_segmentation([DataFolder(folder)], tmp_path / "out", val=[tmp_path / "val"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_is_held_out_is_a_class_all_the_same(
+    write_pair: WritePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        labels = np.zeros((40, 40), np.uint8)
+        labels[:20] = 7 if number == 1 else 3
+        write_pair(tmp_path / "data", f"{number}", labels)
+    described: list[Any] = []
+    monkeypatch.setattr(
+        segmentation, "fit", lambda *_, **options: described.append(options["metadata"])
+    )
+    train_segmentation(
+        [DataFolder(tmp_path / "data")], tmp_path, segmentation=SegmentationSettings(**SMALL)
+    )
+    assert described[0]["class_ids"] == [0, 3, 7]
+    assert described[0]["held_out"] == 1
 
 
 def test_a_class_that_was_not_learnt_is_named_when_scored(folder: Path) -> None:
