@@ -297,7 +297,8 @@ def _released_loss(
         point = line = 0 * maps[0].sum()
         for window in windows:
             found, true = (factor * energies(m, (window,))[:, 0] for m in maps)
-            point = point + ((found - true).square() if norm == 2 else (found - true).abs()).mean()
+            apart = (found - true).square() if norm == 2 else (found - true).abs()
+            point = point + apart.sum() / max(1, apart.numel())
             found, true = (
                 factor * energies(m, (window,), beyond="zero")[:, 0].flatten(1) for m in maps
             )
