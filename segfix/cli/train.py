@@ -210,6 +210,7 @@ def parse_value(text: str) -> int | float | bool | str:
     default="quick",
     show_default=True,
     is_eager=True,
+    expose_value=False,
     callback=set_defaults,
     help="Defaults of the other options: quick has those shown here, for one CPU core or more; "
     "paper has SGD, 80,000 steps of 16 crops of 512 pixels, class weights, flips and brightness "
@@ -392,7 +393,6 @@ def train(
     loss_weights: dict[str, float],
     loss_options: dict[str, dict[str, Any]],
     network: str,
-    recipe: str,
     hold_out: float,
     edge_network: Path | None,
     data: tuple[tuple[Path, float, float], ...],
@@ -440,7 +440,6 @@ def train(
     model.safetensors (averaged weights, for 'segfix export' and 'segfix segment'), state.pt (to
     resume) and log.csv.
     """  # noqa: D301
-    del recipe
     of_segfix = check_kind(ctx, losses)
     if crop_size % 32:
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")

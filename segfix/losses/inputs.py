@@ -19,14 +19,12 @@ class PresentClasses:
 
     Attributes:
         image: (M,) index of the image.
-        label: (M,) class.
         probability: (M, H, W) soft-max probability of the class in the image, 0 on void.
         truth: (M, H, W) of the same type, 1 where the image has the class, else 0.
         other: (M, H, W) of the same type, 1 where it has another class, else 0.
     """
 
     image: Tensor
-    label: Tensor
     probability: Tensor
     truth: Tensor
     other: Tensor
@@ -94,7 +92,7 @@ def present_classes(logits: Tensor, target: Tensor, valid: Tensor) -> PresentCla
     # Products with 0 and 1: several times as fast as choosing, on the CPU.
     known = valid.to(logits.dtype)[image]
     truth = known * (target[image] == label[:, None, None])
-    return PresentClasses(image, label, probability * known, truth, known - truth)
+    return PresentClasses(image, probability * known, truth, known - truth)
 
 
 def class_maps(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,6 @@ class Segmenter(nn.Module):
         super().__init__()
         if name not in NETWORKS:
             raise SegfixError(f"network {name!r}: expected one of {', '.join(NETWORKS)}.")
-        self.num_classes = num_classes
         if name != "hrnet" and not timm.is_model(backbone):
             raise SegfixError(f"backbone {backbone!r}: timm has no such model.")
         try:
