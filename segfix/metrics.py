@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segfix.geometry.directions import UNDEFINED
-from segfix.geometry.targets import IGNORE_INDEX, distance_map
+from segfix.geometry.targets import IGNORE_INDEX
 
 
 def confusion_matrix(
@@ -70,108 +72,220 @@ def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
 
 
-def trimap(target: NDArray[Any], width: float, *, ignore_index: int | None) -> NDArray[np.bool_]:
-    """The band about the boundaries of a label map in which trimap mIoU is taken.
+def boundary_lines(index: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+    """Pixels whose right, lower or lower right neighbour differs, in up to 64 masks at once.
 
     Args:
-        target: (H, W) true ids.
-        width: Pixels on each side.
-        ignore_index: The void id; None where there is none.
+        index: (H, W) class numbers from 0 to 63, or -1 where no class is.
 
     Returns:
-        (H, W) bool: not void, and another label is at most so far away.
+        (H, W) uint64: bit k is set where the mask of class k has its line, as DAVIS's `seg2bmap`
+        draws it.
 
     Example:
-        >>> trimap(np.array([[1, 1, 1, 2, 2, 2]]), 2, ignore_index=None).astype(int)
-        array([[0, 1, 1, 1, 1, 0]])
-
-    Reference:
-        Kohli et al., Robust higher order potentials, IJCV 2009.
+        >>> boundary_lines(np.array([[0, 0, 2, -1]]))
+        array([[0, 5, 4, 0]], dtype=uint64)
     """
-    distances = distance_map(target, ignore_index=ignore_index)
-    return (distances > 0) & (distances <= width)
+    bits = np.where(index < 0, 0, np.uint64(1) << np.maximum(index, 0).astype(np.uint64))
+    lines = np.zeros_like(bits)
+    height, width = index.shape
+    for down, right in ((0, 1), (1, 0), (1, 1)):
+        here = np.s_[: height - down, : width - right]
+        # Of two labels that differ, both masks have an edge; equal ones cancel.
+        lines[here] |= bits[here] ^ bits[down:, right:]
+    return lines
 
 
-def mask_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels whose right, lower or lower right neighbour differs: DAVIS's `seg2bmap`.
+def count_matches(
+    lines: NDArray[np.uint64], others: NDArray[np.uint64], radii: Sequence[float]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each class, the pixels of its line, and those with the other line near.
 
     Args:
-        mask: (H, W) bool.
+        lines: (H, W) of `boundary_lines`.
+        others: (H, W), the lines to be met.
+        radii: R ascending tolerances, pixels (Euclidean).
 
     Returns:
-        (H, W) bool, a line one pixel wide.
-
-    Example:
-        >>> mask_boundary(np.array([[True, True, False, False]])).astype(int)
-        array([[0, 1, 0, 0]])
+        (64,) pixels and (64, R) pixels met.
     """
-    boundary = np.zeros(mask.shape, bool)
-    boundary[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    boundary[:-1] |= mask[:-1] != mask[1:]
-    boundary[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
-    return boundary
-
-
-def boundary_f(
-    preds: NDArray[np.bool_], target: NDArray[np.bool_], radii: tuple[float, ...]
-) -> NDArray[np.float64]:
-    """Boundary F-score of one class mask at several tolerances.
-
-    Args:
-        preds: (H, W) bool, the predicted mask of one class, void left out.
-        target: (H, W) bool, the true mask, void left out.
-        radii: Tolerances, pixels (Euclidean).
-
-    Returns:
-        One F in [0, 1] per radius; 1 where neither mask has a boundary, 0 where one alone has.
-
-    Reference:
-        Perazzi et al., DAVIS, CVPR 2016; SegFix, Section 4.1.
-    """
-    lines = mask_boundary(preds), mask_boundary(target)
-    if not (lines[0].any() and lines[1].any()):
-        return np.full(len(radii), float(lines[0].any() == lines[1].any()))
-    # Beyond this box neither has a boundary.
-    rows, cols = np.nonzero(lines[0] | lines[1])
-    box = np.s_[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
-    found, true = lines[0][box], lines[1][box]
-    to_true = ndimage.distance_transform_edt(~true)[found]
-    to_found = ndimage.distance_transform_edt(~found)[true]
-    scores = []
+    reach = int(radii[-1])
+    padded = np.pad(others, reach)
+    rows, cols = np.nonzero(lines)
+    bits = lines[rows, cols]
+    places = (rows + reach) * padded.shape[1] + cols + reach
+    steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    squares = (steps**2).sum(axis=0)
+    near, met, done = np.zeros_like(bits), [], -1.0
     for radius in radii:
-        precision, recall = np.mean(to_true <= radius), np.mean(to_found <= radius)
-        total = precision + recall
-        scores.append(2 * precision * recall / total if total else 0.0)
-    return np.array(scores)
+        for down, right in steps[:, (squares > done) & (squares <= radius**2)].T:
+            near |= padded.take(places + (down * padded.shape[1] + right))
+        done = radius**2
+        met.append(_count_bits(bits & near))
+    return _count_bits(bits), np.stack(met, axis=1)
+
+
+def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(64,) how often each bit is set in (N,) words."""
+    spread = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
+    counts: NDArray[np.int64] = spread.reshape(-1, 64).sum(axis=0, dtype=np.int64)
+    return counts
 
 
 def class_boundary_f(
     preds: NDArray[Any],
     target: NDArray[Any],
-    num_classes: int,
+    classes: NDArray[np.integer[Any]],
     *,
-    radii: tuple[float, ...] = (1, 2, 3),
+    radii: Sequence[float] = (1, 2, 3),
     ignore_index: int | None = IGNORE_INDEX,
 ) -> NDArray[np.float64]:
-    """Boundary F-score of every class of one image.
+    """Boundary F-score of classes of one image.
+
+    Void is left out of both maps. Precision and recall are shares of the pixels of one mask's line
+    (`boundary_lines`) that have a pixel of the other's within the radius.
 
     Args:
         preds: (H, W) ids.
         target: (H, W) ids.
-        num_classes: K.
-        radii: Tolerances, pixels.
-        ignore_index: Void is left out of both maps.
+        classes: (K,) ascending ids to score.
+        radii: R ascending tolerances, pixels (Euclidean).
+        ignore_index: The void id; None where there is none.
 
     Returns:
-        (K, R); NaN for void and for classes in neither map. Mean over images, then over classes,
-        is the score.
+        (K, R) in [0, 1]; NaN for classes in neither map, 1 where neither mask has a boundary, 0
+        where one alone has. Mean over images, then over classes, is the score.
+
+    Reference:
+        Perazzi et al., DAVIS, CVPR 2016; SegFix, Section 4.1.
     """
     valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
-    scores = np.full((num_classes, len(radii)), np.nan)
-    for k in np.union1d(preds[valid], target[valid]):
-        if 0 <= k < num_classes and k != ignore_index:
-            scores[k] = boundary_f((preds == k) & valid, target == k, radii)
+    found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
+    scores = np.full((len(classes), len(radii)), np.nan)
+    for first in range(0, len(classes), 64):
+        inside = [np.where(n >= first + 64, -1, np.maximum(n - first, -1)) for n in (found, true)]
+        lines, true_lines = (boundary_lines(index) for index in inside)
+        length, met = count_matches(lines, true_lines, radii)
+        true_length, true_met = count_matches(true_lines, lines, radii)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision, recall = met / length[:, None], true_met / true_length[:, None]
+            f_scores = np.nan_to_num(2 * precision * recall / (precision + recall))
+        f_scores[(length == 0) & (true_length == 0)] = 1
+        present = np.isin(np.arange(64), inside)
+        f_scores[~present] = np.nan
+        scores[first : first + 64] = f_scores[: len(classes) - first]
     return scores
+
+
+def class_numbers(
+    ids: NDArray[Any], classes: NDArray[np.integer[Any]], valid: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """(H, W) place of each id in the ascending (K,) classes; -1 for void and other ids."""
+    place = np.minimum(np.searchsorted(classes, ids), len(classes) - 1)
+    return np.where(valid & (classes[place] == ids), place, -1)
+
+
+def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
+    """Pixels of each region within `width` (chessboard distance) of its edge or of the frame.
+
+    Args:
+        label_map: (H, W) integers ≥ -1.
+        width: Pixels.
+
+    Returns:
+        (H, W) bool.
+
+    Example:
+        >>> inner_band(np.array([[1] * 5 + [2] * 5] * 9), 1)[4].astype(int)
+        array([1, 0, 0, 0, 1, 1, 0, 0, 0, 1])
+    """
+    size = 2 * width + 1
+    low, high = (
+        extreme(label_map, size, mode="constant", cval=-2)
+        for extreme in (ndimage.minimum_filter, ndimage.maximum_filter)
+    )
+    band: NDArray[np.bool_] = (low != label_map) | (high != label_map)
+    return band
+
+
+def boundary_iou_counts(
+    preds: NDArray[Any],
+    target: NDArray[Any],
+    classes: NDArray[np.integer[Any]],
+    *,
+    ratio: float = 0.02,
+    ignore_index: int | None = IGNORE_INDEX,
+) -> NDArray[np.int64]:
+    """Intersection and union of the inner bands of each class's two masks.
+
+    Args:
+        preds: (H, W) ids.
+        target: (H, W) ids; void is left out of both maps.
+        classes: (K,) ascending ids to score.
+        ratio: Width of the bands as a share of the image's diagonal, at least one pixel.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        (K, 2) pixels. Summed over a set, their quotient is the boundary IoU.
+
+    Reference:
+        Cheng et al., Boundary IoU, CVPR 2021.
+    """
+    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    width = max(1, round(ratio * math.hypot(*target.shape)))
+    counts = []
+    found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
+    bands = [np.where(inner_band(numbers, width), numbers, -1) for numbers in (found, true)]
+    for numbers in (*bands, np.where(bands[0] == bands[1], bands[0], -1)):
+        counts.append(np.bincount(numbers.ravel() + 1, minlength=len(classes) + 1)[1:])
+    return np.stack([counts[2], counts[0] + counts[1] - counts[2]], axis=1)
+
+
+def e_measure(
+    true: NDArray[np.floating[Any]],
+    predicted: NDArray[np.floating[Any]],
+    hits: NDArray[np.floating[Any]],
+    pixels: float,
+) -> NDArray[np.float64]:
+    """Enhanced-alignment measure of binary masks, from their counts.
+
+    With φ a mask less its mean, ξ = 2 φ_P φ_G / (φ_P² + φ_G²) takes four values, one per pair of
+    true and predicted; the measure is the mean of (1 + ξ)² / 4. Of an empty ground truth it is the
+    share of pixels not predicted, of a full one the share predicted.
+
+    Args:
+        true: Pixels of the class in the ground truth, any shape.
+        predicted: Pixels predicted as the class, same shape.
+        hits: Pixels that are both.
+        pixels: All pixels but void.
+
+    Returns:
+        The same shape, in [0, 1].
+
+    Example:
+        >>> e_measure(np.array([2.0]), np.array([2.0]), np.array([2.0]), 8)
+        array([1.])
+
+    Reference:
+        Fan et al., Enhanced-alignment measure, IJCAI 2018.
+    """
+    share_p, share_g = predicted / pixels, true / pixels
+    total = np.zeros(np.shape(true))
+    for in_p, in_g, count in (
+        (1, 1, hits),
+        (1, 0, predicted - hits),
+        (0, 1, true - hits),
+        (0, 0, pixels - predicted - true + hits),
+    ):
+        phi_p, phi_g = in_p - share_p, in_g - share_g
+        norm = phi_p**2 + phi_g**2
+        alignment = 2 * phi_p * phi_g / np.where(norm > 0, norm, 1)
+        total += count * (1 + alignment) ** 2 / 4
+    constant = np.where(share_g == 0, 1 - share_p, share_p)
+    measure: NDArray[np.float64] = np.where(
+        (share_g == 0) | (share_g == 1), constant, total / pixels
+    )
+    return measure
 
 
 def offset_counts(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv as csv_files
+import io
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,7 @@ import click
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 
-COLUMNS = {
-    "miou": "mIoU",
-    "f1": "F@1px",
-    "f2": "F@2px",
-    "f3": "F@3px",
-    "pixel_accuracy": "accuracy",
-}
+FIRST = "PREDS"
 
 
 class NamedFolder(click.ParamType[tuple[str, Path]]):
@@ -35,96 +32,302 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
         return name or Path(folder).name, Path(folder)
 
 
-@click.command()
-@click.argument("preds", type=options.any_path)
-@click.argument("labels", type=options.any_path)
-@click.option(
+against_option = click.option(
     "--against",
     type=NamedFolder(),
     multiple=True,
     help="Other label maps to compare with PREDS on the same images; repeatable.",
 )
+class_names_option = click.option(
+    "--class-names",
+    "class_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text file with a class name per line (ids from 0), or 'id name'; ids that it lacks "
+    "are no classes. [default: every id in the label maps]",
+)
+
+
+@click.command()
+@click.argument("preds", type=options.any_path)
+@click.argument("labels", type=options.any_path)
+@against_option
+@class_names_option
 @options.void
+@click.option(
+    "--errors", is_flag=True, help="Also print errors by distance to the true boundaries."
+)
+@click.option(
+    "--absent",
+    type=click.Choice(["skip", "one"]),
+    default="skip",
+    show_default=True,
+    help="A class in neither map of an image: left out of its mean boundary F-score and "
+    "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
+)
 @options.suffixes
 @options.recursive
 @options.workers
 @options.as_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: one line per set, class and score.")
 @options.quiet
 def evaluate(
     preds: Path,
     labels: Path,
     against: tuple[tuple[str, Path], ...],
+    class_file: Path | None,
     ignore_index: int,
+    errors: bool,
+    absent: str,
     suffixes: tuple[str, ...],
     recursive: bool,
     workers: int | None,
     as_json: bool,
+    as_csv: bool,
     quiet: bool,
 ) -> None:
-    """Score label maps: mIoU and boundary F-score at 1, 2 and 3 pixels.
+    r"""Score label maps against ground truth, and compare sets of them.
 
-    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them. mIoU comes
-    from counts over all images, over the classes in LABELS; the boundary F-score is the mean over
-    images, then over classes. An image without a prediction is a failure, not a score.
+    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them. Scores of
+    other sets come with their difference to PREDS and its 95 % confidence interval (bootstrap over
+    images). An image that fails in one set counts in none; failures are listed. Scores in percent;
+    --json and --csv hold more of them, in [0, 1].
+
+    \b
+    mIoU, F1          from counts over all images, over the classes in LABELS
+    F@1px             boundary F-score, mean over images, then over classes; F@0.0003
+                      takes this share of the diagonal, rounded up
+    boundary IoU      of the inner bands of width 2 % of the diagonal
+    trimap IoU 3px    mIoU of the pixels up to 3 px from a true boundary
+    E-measure         mean over images, then over classes
     """
-    from segfix.evaluation import evaluate_folder
-    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+    from segfix.evaluation import evaluate_folders
+    from segfix.formats.class_names import read_class_names
     from segfix.inference.model import available_threads
 
-    names = ["PREDS", *(name for name, _ in against)]
+    if absent == "one" and class_file is None:
+        raise click.UsageError("--absent one needs --class-names: absent from which classes?")
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv both take the output; give one of them.")
+    comparison = evaluate_folders(
+        pair_sets({FIRST: preds}, against, labels, suffixes=suffixes, recursive=recursive),
+        ignore_index=ignore_index,
+        class_names=read_class_names(class_file) if class_file else None,
+        absent=absent,
+        workers=workers or available_threads(),
+        quiet=quiet,
+    )
+    result = comparison.result()
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    elif as_csv:
+        click.echo(csv_lines(result), nl=False)
+    else:
+        tables = [score_table(result), change_table(result), class_table(result)]
+        if errors:
+            tables += [error_table(result), boundary_table(result)]
+        click.echo("\n\n".join(table for table in tables if table))
+    if not quiet:
+        for note in notes(result, ignore_index, classes_given=class_file is not None):
+            click.echo(note, err=True)
+    list_failures(comparison.failed, as_json=as_json)
+    if comparison.failed:
+        click.get_current_context().exit(1)
+
+
+def pair_sets(
+    first: Mapping[str, Path],
+    against: tuple[tuple[str, Path], ...],
+    labels: Path,
+    *,
+    suffixes: tuple[str, ...],
+    recursive: bool,
+) -> dict[str, Any]:
+    """Pairs of every set's label maps with the ground truth, by name."""
+    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+
+    sets = [*first.items(), *against]
+    names = [name for name, _ in sets]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise click.UsageError(
             f"two sets are called {twice.pop()!r}: --against NAME=DIR names one."
         )
     truth = list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive)
-    rows, failed = {}, []
-    for name, folder in (("PREDS", preds), *against):
-        found = list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive)
-        scores = evaluate_folder(
-            pair_entries(truth, found, suffixes=suffixes, one_to_one=True),
-            ignore_index=ignore_index,
-            workers=workers or available_threads(),
-            quiet=quiet,
-            title=name,
+    return {
+        name: pair_entries(
+            truth,
+            list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive),
+            suffixes=suffixes,
+            one_to_one=True,
         )
-        rows[name] = scores.result()
-        failed += scores.failed
-    if as_json:
-        click.echo(json.dumps({"sets": rows, "failed": failed}, indent=2))
-    else:
-        click.echo(table(rows))
-    first = rows["PREDS"]
-    if first["void"] and len(first["class_iou"]) == 1 and not quiet:
-        click.echo(
-            f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
-            "--void -1",
-            err=True,
-        )
-    list_failures(failed, as_json=as_json)
-    if failed:
-        click.get_current_context().exit(1)
+        for name, folder in sets
+    }
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Scores in percent, one line per set, with the difference to the first."""
-    width = max(len(name) for name in rows)
-    first = next(iter(rows.values()))
-    lines = [" " * width + "".join(f"{title:>18}" for title in COLUMNS.values()) + "  images"]
-    for name, row in rows.items():
-        cells = ""
-        for key in COLUMNS:
-            cell = "–" if row[key] is None else f"{100 * row[key]:.2f}"
-            # A difference between scores of different images would mean nothing.
-            if row is not first and row["pixels"] == first["pixels"] > 0:
-                cell += f" ({100 * (row[key] - first[key]):+.2f})"
-            cells += cell.rjust(18)
-        lines.append(f"{name:<{width}}{cells}{row['images']:>8}")
-        if row["pixels"] != first["pixels"]:
-            lines.append(f"{'':<{width}}  other images than PREDS: not comparable")
-        if row["pixels_of_absent_classes"]:
-            lines.append(
-                f"{'':<{width}}  {row['pixels_of_absent_classes']} pixels predicted as ids that no "
-                "label map holds: counted as wrong (PREDS and LABELS swapped? another --void?)"
+def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> Iterator[str]:
+    """What a reader of the scores must know: what was left out, what is suspicious."""
+    if result["left_out"]:
+        total = result["left_out"] + result["images"]
+        yield f"{result['left_out']} of {total} images failed and count in no set"
+    if result["void_images"]:
+        yield f"{result['void_images']} images hold void ({ignore_index}) alone: nothing to score"
+    held = [entry for entry in result["classes"] if entry["pixels"]]
+    empty = [entry["name"] for entry in result["classes"] if not entry["pixels"]]
+    if classes_given and empty:
+        yield f"no label map holds {', '.join(empty)}: no IoU, not in its mean"
+    for name, scores in result["sets"].items():
+        pixels = sum(scores["outside"].values())
+        if pixels:
+            ids = ", ".join([*scores["outside"]][:5]) + (
+                ", …" if len(scores["outside"]) > 5 else ""
             )
-    return "\n".join(lines)
+            where = "that are no classes" if classes_given else "that no label map holds"
+            yield (
+                f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
+                "(PREDS and LABELS swapped? another --void?)"
+            )
+    if result["void"] and len(held) == 1:
+        yield (
+            f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
+            "--void -1"
+        )
+
+
+def percent(value: float | None, *, sign: str = "") -> str:
+    """A share in percent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def interval(difference: list[float | None]) -> str:
+    """A difference with its confidence interval."""
+    value, low, high = (percent(v, sign="+") for v in difference)
+    return value if low == "–" else f"{value} [{low} {high}]"
+
+
+def layout(rows: list[list[str]]) -> str:
+    """Rows of cells in columns, the first one to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def score_table(result: dict[str, Any]) -> str:
+    """Mean scores, a column per set, with the difference to the first and its interval."""
+    from segfix.evaluation.statistics import SCORES
+
+    sets = result["sets"]
+    rows = [[f"{result['images']} images", *sets]]
+    for key, title in SCORES.items():
+        if key.startswith("trimap") and key != "trimap_iou_3px":
+            continue
+        row = [title]
+        for name, scores in sets.items():
+            cell = percent(scores["mean"][key])
+            if name in result["changes"]:
+                cell += f" {interval(result['changes'][name]['mean'][key])}"
+            row.append(cell)
+        rows.append(row)
+    return layout(rows)
+
+
+def change_table(result: dict[str, Any]) -> str:
+    """Shares of pixels moved, fixed and broken."""
+    if not result["changes"] or not result["pixels"]:
+        return ""
+    rows = [["% of pixels", *result["changes"]]]
+    for kind in ("moved", "fixed", "broken"):
+        counts = (sum(change["bands"][kind]) for change in result["changes"].values())
+        rows.append([kind, *(percent(count / result["pixels"]) for count in counts)])
+    return layout(rows)
+
+
+def class_table(result: dict[str, Any]) -> str:
+    """IoU and boundary F-score of each class in the first set, and how the others differ."""
+    rows = [["class", "% of pixels", "IoU", "F@1px"]]
+    for name in result["changes"]:
+        rows[0] += [f"{name} IoU", "F@1px"]
+    for i, entry in enumerate(result["classes"]):
+        scores = result["sets"][next(iter(result["sets"]))]["class"]
+        name = (
+            str(entry["id"])
+            if entry["name"] == str(entry["id"])
+            else f"{entry['id']} {entry['name']}"
+        )
+        row = [name, percent(entry["pixels"] / max(result["pixels"], 1))]
+        row += [percent(scores[key][i]) for key in ("iou", "f_1px")]
+        for change in result["changes"].values():
+            row += [interval(change["class"][key][i]) for key in ("iou", "f_1px")]
+        rows.append(row)
+    return layout(rows)
+
+
+def band_names(bands: list[int | None]) -> list[str]:
+    """What the bands of distance are called."""
+    ends = [*bands[:-1]]
+    starts = [1, *(int(end or 0) + 1 for end in ends)]
+    return [
+        *(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=False)),
+        f"> {ends[-1]}",
+    ]
+
+
+def error_table(result: dict[str, Any]) -> str:
+    """Errors by distance to the nearest true boundary, and what changed there."""
+    totals = [0] * len(result["bands"])
+    for entry in result["classes"]:
+        within = [0, *entry["within"]]
+        totals = [t + b - a for t, a, b in zip(totals, within, within[1:], strict=False)]
+    rows = [["px from a boundary", "% of pixels"]]
+    for name in result["sets"]:
+        rows[0] += [f"{name} errors", "% wrong", "mIoU up to here"]
+    for name in result["changes"]:
+        rows[0] += [f"{name} fixed", "broken"]
+    widths = [f"trimap_iou_{width}px" for width in result["bands"][:-1]]
+    for i, band in enumerate(band_names(result["bands"])):
+        row = [band, percent(totals[i] / max(result["pixels"], 1))]
+        for scores in result["sets"].values():
+            wrong = scores["errors"][i]
+            row += [str(wrong), percent(wrong / totals[i] if totals[i] else None)]
+            row.append(percent(scores["mean"][([*widths, "iou"])[i]]))
+        for change in result["changes"].values():
+            row += [str(change["bands"][kind][i]) for kind in ("fixed", "broken")]
+        rows.append(row)
+    return layout(rows)
+
+
+def boundary_table(result: dict[str, Any]) -> str:
+    """Share of each class's pixels that lie near a boundary."""
+    widths = [width for width in result["bands"] if width and width <= 5]
+    rows = [["% of the class's pixels", *(f"≤ {width} px" for width in widths)]]
+    for entry in result["classes"]:
+        shares = (
+            percent(entry["within"][i] / entry["pixels"] if entry["pixels"] else None)
+            for i in range(len(widths))
+        )
+        rows.append([entry["name"], *shares])
+    return layout(rows)
+
+
+def csv_lines(result: dict[str, Any]) -> str:
+    """One line per set, class and score; the class is empty for means."""
+    text = io.StringIO()
+    writer = csv_files.writer(text, lineterminator="\n")
+    writer.writerow(["set", "class_id", "class", "score", "value", "difference", "low", "high"])
+    for name, scores in result["sets"].items():
+        change = result["changes"].get(name)
+        for key, value in scores["mean"].items():
+            difference = change["mean"][key] if change else ["", "", ""]
+            writer.writerow([name, "", "", key, value, *difference])
+        for kind in ("moved", "fixed", "broken") if change and result["pixels"] else ():
+            share = sum(change["bands"][kind]) / result["pixels"]
+            writer.writerow([name, "", "", kind, share, "", "", ""])
+        for key, values in scores["class"].items():
+            for i, entry in enumerate(result["classes"]):
+                difference = change["class"][key][i] if change else ["", "", ""]
+                writer.writerow([name, entry["id"], entry["name"], key, values[i], *difference])
+    return text.getvalue()

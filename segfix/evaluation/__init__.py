@@ -1,5 +1,5 @@
 """Scores of whole folders of label maps against their ground truth."""
 
-from segfix.evaluation.compare import Scores, evaluate_folder
+from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
 
-__all__ = ["Scores", "evaluate_folder"]
+__all__ = ["Comparison", "evaluate_folders", "score_image"]

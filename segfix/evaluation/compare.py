@@ -1,11 +1,13 @@
-"""mIoU and boundary F-score of a folder, image after image in constant memory."""
+"""Folders of label maps against their ground truth, image after image in constant memory."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,144 +15,364 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
+from segfix.evaluation.statistics import (
+    BANDS,
+    COLUMNS,
+    NUM_COLUMNS,
+    band_numbers,
+    change_counts,
+    class_scores,
+    class_statistics,
+    mean_scores,
+)
 from segfix.formats import Pair, read_label_map
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.metrics import class_boundary_f, class_iou, confusion_matrix
-
-RADII = (1, 2, 3)
-"""Tolerances of the boundary F-score, pixels."""
 
 MAX_CLASSES = 1024
+REPLICAS = 1000
+"""Of the bootstrap."""
+
+PENDING = 64
+"""Images that are added to the replicas at once."""
+
+INTERVAL = (2.5, 97.5)
+"""Percentiles of the replicas: a confidence of 95 %."""
 
 
-@dataclass
-class Scores:
-    """Running scores of one set of predictions.
+@dataclass(frozen=True)
+class ImageScores:
+    """What one image adds to a comparison of N sets.
 
     Attributes:
-        confusion: (K, K + 1) counts, see `segfix.metrics.confusion_matrix`.
-        boundary_sum: (K, R) sum over images of the boundary F-scores.
-        boundary_count: (K,) images in which the class occurs in either map.
-        images: Number of images.
-        void: Number of void pixels in the label maps.
+        paths: The ground truth, and the label map of each set.
+        classes: (k,) ids in any of the maps, or those of the class list.
+        statistics: (N, k, S) of `class_statistics`.
+        changes: (N - 1, k, B, 3) of `change_counts`, from the first set to each other one.
+        void: Number of void pixels.
+        pixels: Number of all other pixels.
+        outside: For each set, pixels of each predicted id that isn't in the class list.
+        failed: One text per failure; the image counts in no set then.
+    """
+
+    paths: tuple[Path, ...] = ()
+    classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    statistics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, NUM_COLUMNS)))
+    changes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.int64))
+    void: int = 0
+    pixels: int = 0
+    outside: tuple[dict[int, int], ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+def score_image(
+    target: NDArray[np.integer[Any]],
+    preds: Sequence[NDArray[np.integer[Any]]],
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    classes: Sequence[int] | None = None,
+    absent: str = "skip",
+    paths: tuple[Path, ...] = (),
+) -> ImageScores:
+    """Score the label maps of one image.
+
+    Args:
+        target: (H, W) true ids.
+        preds: N label maps (H, W).
+        ignore_index: The void id; None where there is none.
+        classes: All ids that are classes; None: whatever the maps hold.
+        absent: See `class_statistics`; "one" makes sense with `classes` alone.
+        paths: Kept in the result.
+
+    Raises:
+        ValueError: Shapes differ, an id is negative or beyond 1023, or a true one is no class.
+    """
+    for found in preds:
+        if found.shape != target.shape:
+            raise ValueError(f"Expected equal shapes but got {found.shape} and {target.shape}.")
+    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    true_ids, *ids = (np.unique(labels[valid], return_counts=True) for labels in (target, *preds))
+    known = np.unique(np.concatenate([true_ids[0], *(found for found, _ in ids)])).astype(np.int64)
+    known = known[known != ignore_index]  # void predicted is wrong, but no class
+    if classes is not None:
+        wanted = np.unique(np.asarray(classes, np.int64))
+        missing = np.setdiff1d(true_ids[0], wanted)
+        if missing.size:
+            raise ValueError(
+                f"the ground truth holds {missing[0]}, which is not among the classes."
+            )
+        known = wanted if absent == "one" else np.intersect1d(known, wanted)
+    elif known.size and (known[-1] >= MAX_CLASSES or known[0] < 0):
+        wrong = known[0] if known[0] < 0 else known[-1]
+        raise ValueError(
+            f"Expected class ids below {MAX_CLASSES} but got {wrong} (colours? instances?)."
+        )
+    if not known.size:
+        known = np.zeros(1, np.int64)  # void alone: one class without a pixel
+    options: dict[str, Any] = {"ignore_index": ignore_index}
+    bands = band_numbers(target, ignore_index=ignore_index)
+    statistics = [
+        class_statistics(found, target, known, bands, absent=absent, **options) for found in preds
+    ]
+    changes = [
+        change_counts(preds[0], after, target, known, bands, **options) for after in preds[1:]
+    ]
+    return ImageScores(
+        paths,
+        known,
+        np.stack(statistics),
+        np.array(changes, np.int64).reshape(len(preds) - 1, len(known), len(BANDS) + 1, 3),
+        int(valid.size - valid.sum()),
+        int(valid.sum()),
+        tuple(
+            {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
+        ),
+    )
+
+
+class Comparison:
+    """Running scores of several sets of predictions of the same images.
+
+    Memory goes with classes and sets, not with images: of the images, their sum is kept, and the
+    sums of 1000 replicas of the set in which each image counts a Poisson-distributed number of
+    times, the same in every set (the Poisson bootstrap).
+
+    Args:
+        names: Of the sets; the first is the one that the others are compared with.
+        class_names: Name of each class id; None: whatever ids the maps hold.
+        seed: Of the bootstrap.
+
+    Attributes:
+        images: Number of images scored.
+        left_out: Number of images that failed in one set at least, and count in none.
+        void_images: Number of images, of those scored, that hold void alone.
         failed: One text per failure, which names the file.
     """
 
-    confusion: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 1), np.int64))
-    boundary_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, len(RADII))))
-    boundary_count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    images: int = 0
-    void: int = 0
-    failed: list[str] = field(default_factory=list)
+    def __init__(
+        self, names: Sequence[str], class_names: Mapping[int, str] | None = None, *, seed: int = 0
+    ) -> None:
+        self.names = list(names)
+        self.class_names = class_names
+        self.images = self.left_out = self.void_images = self.pixels = self.void = 0
+        self.failed: list[str] = []
+        self._outside: list[Counter[int]] = [Counter() for _ in names]
+        self._draws = np.random.default_rng(seed)
+        self._pending: list[tuple[list[int], NDArray[np.float64]]] = []
+        self._rows: dict[int, int] = {}
+        self._sums = np.zeros((len(names), 0, NUM_COLUMNS))
+        self._replicas = np.zeros((REPLICAS, len(names), 0, NUM_COLUMNS))
+        self._changes = np.zeros((len(names) - 1, 0, len(BANDS) + 1, 3), np.int64)
+        self._grow(class_names or ())
 
-    def update(self, preds: NDArray[Any], target: NDArray[Any], ignore_index: int | None) -> None:
-        """Add one image: (H, W) ids predicted and true.
-
-        Raises:
-            ValueError: The shapes differ, or ids go beyond 1023.
-        """
-        valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
-        top = max(int(ids[valid].max(initial=0)) for ids in (preds, target)) + 1
-        if top > MAX_CLASSES:
-            raise ValueError(
-                f"Expected class ids below {MAX_CLASSES} but got {top - 1} (colours? instances?)."
-            )
-        self.grow(max(top, len(self.boundary_count)))
-        num_classes = len(self.boundary_count)
-        self.confusion += confusion_matrix(preds, target, num_classes, ignore_index=ignore_index)
-        scores = class_boundary_f(
-            preds, target, num_classes, radii=RADII, ignore_index=ignore_index
-        )
-        self.boundary_sum += np.nan_to_num(scores)
-        self.boundary_count += ~np.isnan(scores[:, 0])
+    def update(self, image: ImageScores) -> None:
+        """Add one image."""
+        if image.failed:
+            self.failed += image.failed
+            self.left_out += 1
+            return
+        self._grow(image.classes.tolist())
+        rows = [self._rows[k] for k in image.classes.tolist()]
+        self._sums[:, rows] += image.statistics
+        self._changes[:, rows] += image.changes
+        self._pending.append((rows, image.statistics))
+        if len(self._pending) == PENDING:
+            self._add_replicas()
+        for counts, found in zip(self._outside, image.outside, strict=True):
+            counts.update(found)
         self.images += 1
-        self.void += int(valid.size - valid.sum())
+        self.void_images += not image.pixels
+        self.pixels += image.pixels
+        self.void += image.void
 
-    def grow(self, num_classes: int) -> None:
-        """Make room for this many classes."""
-        more = num_classes - len(self.boundary_count)
-        if more > 0:
-            # The last column, predictions outside the classes, is empty: classes include them.
-            self.confusion = np.pad(self.confusion, ((0, more), (0, more)))
-            self.boundary_sum = np.pad(self.boundary_sum, ((0, more), (0, 0)))
-            self.boundary_count = np.pad(self.boundary_count, (0, more))
+    def _add_replicas(self) -> None:
+        """Add the latest images to the replicas, all at once: one product of matrices."""
+        images = np.zeros((len(self._pending), *self._sums.shape))
+        for image, (rows, statistics) in zip(images, self._pending, strict=True):
+            image[:, rows] = statistics
+        times = self._draws.poisson(1, (len(images), REPLICAS))
+        self._replicas += np.tensordot(times, images, axes=(0, 0))
+        self._pending.clear()
 
-    def merge(self, other: Scores) -> None:
-        """Add another set's counts to this one's."""
-        for scores in (self, other):
-            scores.grow(max(len(self.boundary_count), len(other.boundary_count)))
-        self.confusion += other.confusion
-        self.boundary_sum += other.boundary_sum
-        self.boundary_count += other.boundary_count
-        self.images += other.images
-        self.void += other.void
+    def _grow(self, classes: Sequence[int] | Mapping[int, str]) -> None:
+        """Make a row for each class that has none."""
+        new = [k for k in classes if k not in self._rows]
+        if new:
+            self._rows |= {k: len(self._rows) + i for i, k in enumerate(new)}
+            more = (0, len(new))
+            self._sums = np.pad(self._sums, ((0, 0), more, (0, 0)))
+            self._replicas = np.pad(self._replicas, ((0, 0), (0, 0), more, (0, 0)))
+            self._changes = np.pad(self._changes, ((0, 0), more, (0, 0), (0, 0)))
 
     def result(self) -> dict[str, Any]:
-        """The numbers, in [0, 1], None where nothing counts; JSON-ready.
+        """All numbers, JSON-ready: scores and shares in [0, 1], None where nothing counts.
 
-        mIoU over the classes present in the labels, from counts summed over the set; boundary F
-        as mean over images, then over the classes present in either map.
+        Returns:
+            `images`, `left_out`, `void_images`, `pixels`, `void`, `failed`; `classes`, one entry
+            each with `id`, `name`, `pixels` and `within`, its pixels up to each of `bands` px from
+            a boundary; `sets`, by name: `mean` and `class` scores, `errors` in each band,
+            `outside`, pixels of predicted ids that no label holds or the class list lacks; and
+            `changes`, by the name of every other set: differences to the first with their
+            confidence interval (`mean` and `class`, each [difference, low, high]), and pixels
+            `moved`, `fixed` and `broken` in each band and per class.
         """
-        iou = class_iou(self.confusion)
-        seen = self.boundary_count > 0
-        f_scores = self.boundary_sum[seen] / self.boundary_count[seen, None]
-        present = np.flatnonzero(~np.isnan(iou))
-        total = int(self.confusion.sum())
-        means = f_scores.mean(axis=0).tolist() if seen.any() else [None] * len(RADII)
+        self._add_replicas()
+        ids = sorted(self._rows)
+        order = [self._rows[k] for k in ids]
+        sums, changes = self._sums[:, order], self._changes[:, order]
+        true = sums[0][:, COLUMNS["true"]] if self.names else np.zeros((0, len(BANDS) + 1))
+        names = self.class_names or {}
+        sets = {}
+        for name, total, unlisted in zip(self.names, sums, self._outside, strict=True):
+            predicted, hits = (total[:, COLUMNS[key]] for key in ("predicted", "hits"))
+            outside = Counter(unlisted)
+            if self.class_names is None:
+                absent = (true.sum(axis=1) == 0) & (predicted.sum(axis=1) > 0)
+                outside.update({ids[i]: int(predicted[i].sum()) for i in np.flatnonzero(absent)})
+            sets[name] = {
+                "mean": _plain(mean_scores(total)),
+                "class": _plain(class_scores(total)),
+                "errors": (true - hits).sum(axis=0).astype(int).tolist(),
+                "outside": {str(k): outside[k] for k in sorted(outside)},
+            }
         return {
             "images": self.images,
-            "miou": float(iou[present].mean()) if total else None,
-            "pixel_accuracy": float(np.trace(self.confusion) / total) if total else None,
-            **{f"f{radius}": mean for radius, mean in zip(RADII, means, strict=True)},
-            "pixels": total,
+            "left_out": self.left_out,
+            "void_images": self.void_images,
+            "pixels": self.pixels,
             "void": self.void,
-            "pixels_of_absent_classes": int(np.delete(self.confusion, present, axis=1).sum()),
-            "class_iou": {int(k): float(iou[k]) for k in present},
+            "bands": [*BANDS, None],
+            "classes": [
+                {
+                    "id": k,
+                    "name": names.get(k, str(k)),
+                    "pixels": int(pixels.sum()),
+                    "within": pixels.cumsum().astype(int).tolist(),
+                }
+                for k, pixels in zip(ids, true, strict=True)
+            ],
+            "sets": sets,
+            "changes": {
+                name: {
+                    "mean": self._differences(mean_scores, n, order),
+                    "class": self._differences(class_scores, n, order),
+                    "bands": _changed(changes[n - 1].sum(axis=0)),
+                    "class_pixels": _changed(changes[n - 1].sum(axis=1)),
+                }
+                for n, name in enumerate(self.names[1:], start=1)
+            },
+            "failed": self.failed,
         }
 
+    def _differences(self, scores: Any, number: int, order: list[int]) -> dict[str, Any]:
+        """[difference, low, high] of each score of a set to the first set's."""
+        first, other = (scores(self._sums[n][order]) for n in (0, number))
+        replicas = [scores(self._replicas[:, n, order]) for n in (0, number)]
+        differences = {}
+        for key in first:
+            spread = replicas[1][key] - replicas[0][key]
+            # Classes that few replicas hold have no interval; nor has a single image.
+            known = ~np.isnan(spread).all(axis=0) & (self.images > 1)
+            low, high = (
+                np.where(known, np.nanpercentile(np.where(known, spread, 0), q, axis=0), np.nan)
+                for q in INTERVAL
+            )
+            differences[key] = np.stack([other[key] - first[key], low, high], axis=-1)
+        return _plain(differences)
 
-def evaluate_folder(
-    pairs: Sequence[Pair],
+
+def _plain(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Arrays to lists and numbers, NaN to None."""
+    plain = {}
+    for name, values in scores.items():
+        objects = np.array(values, object)
+        objects[np.isnan(values)] = None
+        plain[name] = objects.tolist()
+    return plain
+
+
+def _changed(counts: NDArray[np.int64]) -> dict[str, list[int]]:
+    """(…, 3) counts to named lists."""
+    return dict(zip(("moved", "fixed", "broken"), counts.T.tolist(), strict=True))
+
+
+def evaluate_folders(
+    sets: Mapping[str, Sequence[Pair]],
     *,
     ignore_index: int | None = IGNORE_INDEX,
+    class_names: Mapping[int, str] | None = None,
+    absent: str = "skip",
     workers: int = 1,
     quiet: bool = True,
-    title: str = "",
-) -> Scores:
-    """Score label maps, each pair a ground truth and its prediction.
+) -> Comparison:
+    """Score several sets of label maps of the same images.
 
     Args:
-        pairs: Ground truth and prediction; a missing prediction is a failure, never a score.
+        sets: By name, pairs of ground truth and prediction, the ground truths alike and in one
+            order. The first set is the one that the others are compared with.
         ignore_index: Void id of the ground truth; None where there is none.
+        class_names: Name of each class id; None: whatever ids the maps hold.
+        absent: See `segfix.evaluation.statistics.class_statistics`.
         workers: Threads.
         quiet: No progress bar.
-        title: What is scored, for the progress bar.
+    """
+    comparison = Comparison(list(sets), class_names)
+    for image in score_images(
+        sets,
+        ignore_index=ignore_index,
+        classes=None if class_names is None else list(class_names),
+        absent=absent,
+        workers=workers,
+        quiet=quiet,
+    ):
+        comparison.update(image)
+    return comparison
+
+
+def score_images(
+    sets: Mapping[str, Sequence[Pair]],
+    *,
+    workers: int = 1,
+    quiet: bool = True,
+    **options: Any,
+) -> Iterator[ImageScores]:
+    """`score_image` of every image of the sets, in order, a few at a time.
+
+    Args:
+        sets: See `evaluate_folders`.
+        workers: Threads.
+        quiet: No progress bar.
+        options: Of `score_image`.
     """
 
-    def score(pair: Pair) -> Scores:
-        scores = Scores()
+    def score(pairs: tuple[Pair, ...]) -> ImageScores:
+        failed, target, preds, paths = [], None, [], []
+        for pair in pairs:
+            try:
+                target, found = read_pair(pair)
+            except SegfixError as error:
+                failed.append(str(error))
+                continue
+            preds.append(found)
+            paths.append(pair.partner.path if pair.partner else pair.entry.path)
+        if failed or target is None:
+            # A broken ground truth fails once, not once per set.
+            return ImageScores(failed=tuple(dict.fromkeys(failed)))
+        truth = pairs[0].entry.path
         try:
-            target, preds = read_pair(pair)
-            scores.update(preds, target, ignore_index)
-        except SegfixError as error:
-            scores.failed.append(str(error))
+            return score_image(target, preds, paths=(truth, *paths), **options)
         except ValueError as error:
-            scores.failed.append(f"{pair.entry.path}: {error}")
-        return scores
+            return ImageScores(failed=(f"{truth}: {error}",))
 
-    total = Scores()
-    with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(
-            pool.map(score, pairs),
-            total=len(pairs),
-            unit="image",
-            desc=title,
-            disable=quiet or sys.stderr is None,
-        )
-        for scores in bar:
-            total.merge(scores)
-            total.failed += scores.failed
-    return total
+    jobs = list(zip(*sets.values(), strict=True))
+    waiting: deque[Future[ImageScores]] = deque()
+    bar = tqdm(total=len(jobs), unit="image", disable=quiet or sys.stderr is None)
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for job in [*jobs, *[None] * (workers + 1)]:
+            if job is not None:
+                waiting.append(pool.submit(score, job))
+            if waiting and (job is None or len(waiting) > workers):
+                yield waiting.popleft().result()
+                bar.update()
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:

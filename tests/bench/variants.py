@@ -22,9 +22,9 @@ from segfix.inference.model import METADATA_KEY
 from segfix.inference.weights import DEFAULT_WEIGHTS, find_checkpoint
 from segfix.training.networks import SegFixNet, load_checkpoint
 
-EVERYWHERE = 100_000
-"""γ = ∞: every pixel is boundary."""
-WIDTHS = {"gamma3": 3, "gamma5": 5, "gamma10": 10, "gammaInf": EVERYWHERE}
+FAR = 100
+"""Stands for γ = ∞: on photographs of these sizes nearly every pixel is boundary."""
+WIDTHS = {"gamma3": 3, "gamma5": 5, "gamma10": 10, "gammaInf": FAR}
 DIRECTIONS = {"m4": 4, "m16": 16}  # m = 8 is gamma5
 BACKBONES = ("hrnet_w18_small", "hrnet_w18_small_2x", "hrnet_w18")
 

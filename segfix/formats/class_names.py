@@ -1,0 +1,46 @@
+"""Lists of class names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from segfix.errors import FileFormatError
+
+
+def read_class_names(path: Path) -> dict[int, str]:
+    """Read the names of class ids from a text file.
+
+    One class per line: `id name` (also with ":", "," or ";" or a tab between) on every line, or
+    the name alone, ids then counting from 0. Empty lines and lines that start with "#" are passed
+    over.
+
+    Args:
+        path: The file, UTF-8.
+
+    Returns:
+        Names by ascending id.
+
+    Raises:
+        FileFormatError: The file is missing, not text, has no class, or an id twice.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: not a text file in UTF-8; one class per line.") from error
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise FileFormatError(f"{path}: no class names; one per line, or 'id name'.")
+    numbered = [re.fullmatch(r"(\d{1,9})\s*[\s:,;]\s*(\S.*)", line) for line in lines]
+    if not all(numbered):
+        return dict(enumerate(lines))
+    names: dict[int, str] = {}
+    for match in numbered:
+        assert match is not None
+        number, name = int(match[1]), match[2]
+        if number in names:
+            raise FileFormatError(f"{path}: id {number} is there twice; one line per class.")
+        names[number] = name
+    return dict(sorted(names.items()))
