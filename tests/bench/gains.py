@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from segfix.evaluation import evaluate_folder
+from segfix.evaluation import evaluate_folders
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -115,12 +115,12 @@ def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, An
 
 def score(truth: list[Entry], folder: Path) -> dict[str, Any]:
     """Scores of a folder; every label map must have its prediction."""
-    scores = evaluate_folder(
-        pair_entries(truth, label_maps(folder)), workers=available_threads(), quiet=True
-    )
-    if scores.failed:
-        raise SystemExit("\n".join(scores.failed))
-    return scores.result()
+    pairs = pair_entries(truth, label_maps(folder))
+    comparison = evaluate_folders({"": pairs}, workers=available_threads())
+    if comparison.failed:
+        raise SystemExit("\n".join(comparison.failed))
+    means: dict[str, Any] = comparison.result()["sets"][""]["mean"]
+    return means
 
 
 def table(predictor: str, rows: dict[str, dict[str, Any]]) -> str:
@@ -131,7 +131,7 @@ def table(predictor: str, rows: dict[str, dict[str, Any]]) -> str:
         cells = [
             f"{100 * row[key]:.2f}"
             + ("" if row is first else f" ({100 * (row[key] - first[key]):+.2f})")
-            for key in ("miou", "f1")
+            for key in ("iou", "f_1px")
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

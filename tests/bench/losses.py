@@ -27,10 +27,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import segfix
-from segfix.evaluation.compare import Scores
+from segfix.evaluation import Comparison, score_image
 from segfix.formats import find_labelled_images, read_image, read_label_map
 from segfix.inference.model import load
-from segfix.metrics import class_iou, confusion_matrix, trimap
 from segfix.training.datasets import ClassTargets, DataFolder
 from segfix.training.loop import Settings, best_precision, write_checkpoint
 from segfix.training.networks import normalized
@@ -43,7 +42,6 @@ from segfix.training.segmenters import (
 )
 
 VOID = 255
-TRIMAP_WIDTH = 3
 CROP, BATCH = 144, 6
 SCALES = (0.75, 1.5)
 
@@ -82,7 +80,11 @@ ABLATION: dict[str, Method] = {
     "level set and EPL": {"level-set": {}, "epl": {}},
 }
 METHODS = {**MAIN, **ABLATION}
-KEYS = {"miou": "mIoU", "f1": "F@1px", "f2": "F@2px", "f3": "F@3px", "trimap": "trimap mIoU"}
+KEYS = {
+    "iou": "mIoU",
+    **{f"f_{radius}px": f"F@{radius}px" for radius in (1, 2, 3)},
+    "trimap_iou_3px": "trimap mIoU",
+}
 
 
 def folder_name(method: str) -> str:
@@ -167,10 +169,7 @@ def score(
     """Scores of the network's label maps of the validation photographs, as they are and refined."""
     network, described = load_segmenter(checkpoint)
     targets = ClassTargets(tuple(described["class_ids"]))
-    num_classes = len(targets.class_ids)
-    kinds = ("input", "refined")
-    scores = {kind: Scores() for kind in kinds}
-    bands = {kind: np.zeros((num_classes, num_classes + 1), np.int64) for kind in kinds}
+    comparison = Comparison(["input", "refined"])
     for pair in find_labelled_images(data / "val"):
         image = read_image(pair.image)
         true = read_label_map(pair.labels).ids()
@@ -178,18 +177,11 @@ def score(
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         logits = network(normalized(pixels, described["mean"], described["std"]))
         found = logits[0].argmax(0).numpy()
-        band = np.where(trimap(true, TRIMAP_WIDTH, ignore_index=VOID), true, VOID)
-        for kind, preds in zip(
-            kinds, (found, segfix.refine(found, offsets(pair.image))), strict=True
-        ):
-            scores[kind].update(preds, true, VOID)
-            bands[kind] += confusion_matrix(preds, band, num_classes, ignore_index=VOID)
+        refined = segfix.refine(found, offsets(pair.image))
+        comparison.update(score_image(true, [found, refined]))
     return {
-        kind: {
-            **{key: 100 * scores[kind].result()[key] for key in KEYS if key != "trimap"},
-            "trimap": 100 * float(np.nanmean(class_iou(bands[kind]))),
-        }
-        for kind in kinds
+        kind: {key: 100 * scores["mean"][key] for key in KEYS}
+        for kind, scores in comparison.result()["sets"].items()
     }
 
 
@@ -207,7 +199,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             cells.append(f"{np.mean(values):.2f}{spread}")
         gains = [
             f"{np.mean([run['refined'][key] - run['input'][key] for run in runs]):+.2f}"
-            for key in ("miou", "f1")
+            for key in ("iou", "f_1px")
         ]
         lines.append(f"| {name} | {' | '.join(cells)} | {' / '.join(gains)} |")
     return "\n".join(lines)

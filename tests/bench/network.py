@@ -8,18 +8,45 @@ offset maps with the share of directions that are right to within 45°, near tru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
-from segfix.formats.layouts import find_labelled_images, folder_name
+from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
 from segfix.geometry import UNDEFINED
-from segfix.inference.model import load
+from segfix.inference.model import OffsetModel, load
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.training.datasets import known_targets
 
 BINS = 20
+
+
+def measure(
+    model: OffsetModel, images: Sequence[LabelledImage]
+) -> tuple[dict[str, float], NDArray[np.int64]]:
+    """`offset_scores` and `direction_reliability` over photographs."""
+    counts, table = np.zeros(5, np.int64), np.zeros((BINS, 2), np.int64)
+    for pair in images:
+        image, labels = pair.read()
+        boundary, direction = known_targets(
+            labels,
+            num_directions=model.num_directions,
+            boundary_width=model.metadata["boundary_width"],
+        )
+        offset_map = model.offsets(image)
+        mask = offset_map.boundary_mask()
+        counts += offset_counts(mask, offset_map.direction_map(), boundary, direction)
+        table += direction_reliability(
+            offset_map.confidence_map(),
+            offset_map.direction_map(),
+            np.where(mask, direction, np.uint8(UNDEFINED)),
+            num_directions=model.num_directions,
+            num_bins=BINS,
+        )
+    return offset_scores(counts), table
 
 
 @click.command()
@@ -33,26 +60,9 @@ def main(weights: str | None, folders: tuple[Path, ...], every: int) -> None:
     click.echo("|---|---|---|---|---|")
     tables = {}
     for folder in folders:
-        counts, table = np.zeros(5, np.int64), np.zeros((BINS, 2), np.int64)
         images = find_labelled_images(folder, "val")[::every]
-        for pair in images:
-            image, labels = pair.read()
-            boundary, direction = known_targets(
-                labels,
-                num_directions=model.num_directions,
-                boundary_width=model.metadata["boundary_width"],
-            )
-            offset_map = model.offsets(image)
-            mask = offset_map.boundary_mask()
-            counts += offset_counts(mask, offset_map.direction_map(), boundary, direction)
-            table += direction_reliability(
-                offset_map.confidence_map(),
-                offset_map.direction_map(),
-                np.where(mask, direction, np.uint8(UNDEFINED)),
-                num_directions=model.num_directions,
-                num_bins=BINS,
-            )
-        scores, name = offset_scores(counts), folder_name(folder)
+        scores, table = measure(model, images)
+        name = folder_name(folder)
         tables[name] = table
         shares = table[:, 1] / np.maximum(table[:, 0], 1)
         middles = (np.arange(BINS) + 0.5) / BINS

@@ -1,0 +1,181 @@
+"""The SegFix paper's Tables 1, 2 and 3 in kind: on the data at hand, as Markdown.
+
+    python -m tests.bench.paper_tables --val DIR --preds NAME=DIR [--preds …] --work DIR \
+        --networks DIR
+
+DIR of --val holds `images/` and `labels/`; --networks is the folder that `variants.py` made. Tables
+5 (DenseCRF) and 11 (ensemble) come from `baselines.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from safetensors import safe_open
+
+from segfix.formats import IMAGE_SUFFIXES, list_entries, pair_entries
+from segfix.formats.layouts import find_labelled_images
+from segfix.inference.batch import Batch
+from segfix.inference.model import OffsetModel, load
+from segfix.inference.predict import predict_file, target_file
+from segfix.inference.refine import RefineSettings
+from segfix.inference.weights import shipped_weights
+from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
+from tests.bench.network import measure
+from tests.bench.variants import BACKBONES, DIRECTIONS, FAR, WIDTHS
+
+STEPS = {"the paper's step": RefineSettings(scale=2), "default step": RefineSettings()}
+SIZE = (1024, 2048)
+KEYS = {"iou": "mIoU", "f_1px": "F@1px"}
+
+
+class Bench:
+    """One set with its predictors, and a folder for everything made of them."""
+
+    def __init__(self, val: Path, preds: dict[str, Path], work: Path) -> None:
+        self.val, self.preds, self.work = val, preds, work
+        self.truth = label_maps(val / "labels")
+        self.before = {name: score(self.truth, folder) for name, folder in preds.items()}
+
+    def offsets(self, model: OffsetModel) -> Path:
+        """Offset maps of every photograph."""
+        out = self.work / f"offsets-{model.digest[:8]}"
+        images = list_entries(self.val / "images", IMAGE_SUFFIXES, what="images")
+        make_all(Batch(images, lambda entry: predict_file(model, entry, out), "image"))
+        return out
+
+    def targets(self, num_directions: int) -> Path:
+        """Offset maps of the ground truth."""
+        out = self.work / f"targets-m{num_directions}"
+        options: dict[str, Any] = {
+            "num_directions": num_directions,
+            "boundary_width": 5,
+            "ignore_index": 255,
+        }
+        make_all(Batch(self.truth, lambda entry: target_file(entry, out, **options), "map"))
+        return out
+
+    def gains(self, offsets: Path, step: str) -> dict[str, dict[str, float]]:
+        """For each predictor, how much each score of `KEYS` gains, in points."""
+        gains = {}
+        for name, folder in self.preds.items():
+            out = self.work / f"{name}-{offsets.name}-{step.replace(' ', '')}"
+            pairs = pair_entries(label_maps(folder), label_maps(offsets))
+            work = partial(refine_pair, out=out, settings=STEPS[step])
+            make_all(Batch(pairs, work, "map"))
+            after = score(self.truth, out)
+            gains[name] = {key: 100 * (after[key] - self.before[name][key]) for key in KEYS}
+        return gains
+
+    def mean_gain(self, offsets: Path, step: str) -> str:
+        """Δ mIoU / Δ F@1px, means over the predictors."""
+        gains = self.gains(offsets, step).values()
+        return " / ".join(f"{np.mean([gain[key] for gain in gains]):+.2f}" for key in KEYS)
+
+
+def ceiling_table(bench: Bench) -> str:
+    """Table 1: offsets of the ground truth."""
+    columns = [(m, step) for m in (4, 8, 16) for step in STEPS]
+    lines = [
+        "| predictor | input | " + " | ".join(f"m = {m}, {step}" for m, step in columns) + " |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    gains = {(m, step): bench.gains(bench.targets(m), step) for m, step in columns}
+    for name, before in bench.before.items():
+        cells = [" / ".join(f"{100 * before[key]:.2f}" for key in KEYS)]
+        for column in columns:
+            cells.append(" / ".join(f"{gains[column][name][key]:+.2f}" for key in KEYS))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def network_table(bench: Bench, networks: dict[str, tuple[Path, Path]], *, timed: bool) -> str:
+    """Tables 2 and 3: networks by name, each an ONNX file and its checkpoint."""
+    head = ["network", "parameters (M)", "mask F", "direction accuracy", *STEPS]
+    if timed:
+        head.append("CPU s at 2048×1024")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, (onnx, checkpoint) in networks.items():
+        model = load(onnx)
+        scores, _ = measure(model, find_labelled_images(bench.val, "val"))
+        offsets = bench.offsets(model)
+        cells = [
+            f"{parameters(checkpoint) / 1e6:.1f}",
+            *(f"{100 * scores[key]:.2f}" for key in ("mask_f", "direction_accuracy")),
+            *(bench.mean_gain(offsets, step) for step in STEPS),
+        ]
+        if timed:
+            cells.append(f"{seconds(model):.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        click.echo(lines[-1], err=True)
+    return "\n".join(lines)
+
+
+def parameters(checkpoint: Path) -> int:
+    """Number of weights, without the statistics of batch norm."""
+    with safe_open(checkpoint, framework="np") as file:
+        stored: list[str] = list(file.keys())
+        names = [name for name in stored if "running" not in name and "num_" not in name]
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in names)
+
+
+def seconds(model: OffsetModel, repeats: int = 3) -> float:
+    """Median time of the network alone on one picture."""
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        model.offsets(image)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+@click.command()
+@click.option("--val", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--preds", multiple=True, required=True, callback=parse_named, help="NAME=DIR")
+@click.option("--work", type=click.Path(path_type=Path), required=True)
+@click.option("--networks", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--table", "chosen", type=click.Choice(["1", "2", "3"]), multiple=True)
+def main(
+    val: Path, preds: dict[str, Path], work: Path, networks: Path, chosen: tuple[str, ...]
+) -> None:
+    """Measure."""
+    bench = Bench(val, preds, work)
+    click.echo(f"Input: {json.dumps(rounded(bench.before))}\n")
+    trained = {
+        name: (networks / f"{name}.onnx", networks / name / "model.safetensors")
+        for name in (*WIDTHS, *DIRECTIONS, *BACKBONES)
+    }
+    shipped = {
+        f"`{name}`, shipped": (onnx, onnx.with_suffix(".safetensors"))
+        for name, onnx in shipped_weights().items()
+    }
+    widths = {name: f"γ = {'∞' if width == FAR else width}" for name, width in WIDTHS.items()}
+    widths |= {name: f"γ = 5, m = {m}" for name, m in DIRECTIONS.items()}
+    if not chosen or "1" in chosen:
+        click.echo(f"Table 1\n\n{ceiling_table(bench)}\n")
+    if not chosen or "2" in chosen:
+        rows = shipped | {f"`{name}`, short": trained[name] for name in BACKBONES}
+        click.echo(f"Table 2\n\n{network_table(bench, rows, timed=True)}\n")
+    if not chosen or "3" in chosen:
+        rows = {title: trained[name] for name, title in widths.items()}
+        click.echo(f"Table 3\n\n{network_table(bench, rows, timed=False)}\n")
+
+
+def rounded(before: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The inputs' scores in percent."""
+    return {
+        name: {title: round(100 * scores[key], 2) for key, title in KEYS.items()}
+        for name, scores in before.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
