@@ -86,7 +86,8 @@ def boundary_lines(index: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
         >>> boundary_lines(np.array([[0, 0, 2, -1]]))
         array([[0, 5, 4, 0]], dtype=uint64)
     """
-    bits = np.where(index < 0, 0, np.uint64(1) << np.maximum(index, 0).astype(np.uint64))
+    # Class -1 takes the last entry.
+    bits = np.append(np.uint64(1) << np.arange(64, dtype=np.uint64), np.uint64(0))[index]
     lines = np.zeros_like(bits)
     height, width = index.shape
     for down, right in ((0, 1), (1, 0), (1, 1)):
@@ -171,7 +172,8 @@ def class_boundary_f(
             precision, recall = met / length[:, None], true_met / true_length[:, None]
             f_scores = np.nan_to_num(2 * precision * recall / (precision + recall))
         f_scores[(length == 0) & (true_length == 0)] = 1
-        present = np.isin(np.arange(64), inside)
+        counts = [np.bincount(index.ravel() + 1, minlength=65)[1:] for index in inside]
+        present = (counts[0] > 0) | (counts[1] > 0)
         f_scores[~present] = np.nan
         scores[first : first + 64] = f_scores[: len(classes) - first]
     return scores
