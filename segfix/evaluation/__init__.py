@@ -1,5 +1,6 @@
-"""Scores of whole folders of label maps against their ground truth."""
+"""Scores of predictions against their ground truth: folders of label maps, and instances."""
 
 from segfix.evaluation.compare import Scores, evaluate_folder
+from segfix.evaluation.instances import evaluate_instances, is_instance_input
 
-__all__ = ["Scores", "evaluate_folder"]
+__all__ = ["Scores", "evaluate_folder", "evaluate_instances", "is_instance_input"]
