@@ -34,7 +34,16 @@ FLOORS = (
 )
 OFFERED = {f"segfix.{name}" for name in segfix.__all__}
 WITH_TORCH = ("training", "losses")
-OPTIONAL = ("torch", "timm", "onnx", "safetensors", "accelerate", "edt")
+OPTIONAL = (
+    "torch",
+    "timm",
+    "onnx",
+    "safetensors",
+    "accelerate",
+    "edt",
+    "pycocotools",
+    "cityscapesscripts",
+)
 
 
 def module_name(path: Path) -> str:
