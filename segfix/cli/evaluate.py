@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as csv_files
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
+from segfix.report.wording import band_names, band_pixels, interval, notes, percent
 
 FIRST = "PREDS"
 
@@ -164,46 +165,6 @@ def pair_sets(
     }
 
 
-def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> Iterator[str]:
-    """What a reader of the scores must know: what was left out, what is suspicious."""
-    if result["left_out"]:
-        total = result["left_out"] + result["images"]
-        yield f"{result['left_out']} of {total} images failed and count in no set"
-    if result["void_images"]:
-        yield f"{result['void_images']} images hold void ({ignore_index}) alone: nothing to score"
-    held = [entry for entry in result["classes"] if entry["pixels"]]
-    empty = [entry["name"] for entry in result["classes"] if not entry["pixels"]]
-    if classes_given and empty:
-        yield f"no label map holds {', '.join(empty)}: no IoU, not in its mean"
-    for name, scores in result["sets"].items():
-        pixels = sum(scores["outside"].values())
-        if pixels:
-            ids = ", ".join([*scores["outside"]][:5]) + (
-                ", …" if len(scores["outside"]) > 5 else ""
-            )
-            where = "that are no classes" if classes_given else "that no label map holds"
-            yield (
-                f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
-                "(PREDS and LABELS swapped? another --void?)"
-            )
-    if result["void"] and len(held) == 1:
-        yield (
-            f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
-            "--void -1"
-        )
-
-
-def percent(value: float | None, *, sign: str = "") -> str:
-    """A share in percent; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:{sign}.2f}"
-
-
-def interval(difference: list[float | None]) -> str:
-    """A difference with its confidence interval."""
-    value, low, high = (percent(v, sign="+") for v in difference)
-    return value if low == "–" else f"{value} [{low} {high}]"
-
-
 def layout(rows: list[list[str]]) -> str:
     """Rows of cells in columns, the first one to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -266,22 +227,9 @@ def class_table(result: dict[str, Any]) -> str:
     return layout(rows)
 
 
-def band_names(bands: list[int | None]) -> list[str]:
-    """What the bands of distance are called."""
-    ends = [*bands[:-1]]
-    starts = [1, *(int(end or 0) + 1 for end in ends)]
-    return [
-        *(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=False)),
-        f"> {ends[-1]}",
-    ]
-
-
 def error_table(result: dict[str, Any]) -> str:
     """Errors by distance to the nearest true boundary, and what changed there."""
-    totals = [0] * len(result["bands"])
-    for entry in result["classes"]:
-        within = [0, *entry["within"]]
-        totals = [t + b - a for t, a, b in zip(totals, within, within[1:], strict=False)]
+    totals = band_pixels(result)
     rows = [["px from a boundary", "% of pixels"]]
     for name in result["sets"]:
         rows[0] += [f"{name} errors", "% wrong", "mIoU up to here"]

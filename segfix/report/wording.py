@@ -1,0 +1,65 @@
+"""Scores in words: percentages, intervals, bands, and what a reader of them must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def percent(value: float | None, *, sign: str = "") -> str:
+    """A share in percent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def interval(difference: Sequence[float | None]) -> str:
+    """A difference with its confidence interval."""
+    value, low, high = (percent(v, sign="+") for v in difference)
+    return value if low == "–" else f"{value} [{low} {high}]"
+
+
+def band_names(bands: Sequence[int | None]) -> list[str]:
+    """What the bands of distance are called."""
+    ends = [*bands[:-1]]
+    starts = [1, *(int(end or 0) + 1 for end in ends)]
+    return [
+        *(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=False)),
+        f"> {ends[-1]}",
+    ]
+
+
+def band_pixels(result: dict[str, Any]) -> list[int]:
+    """Number of pixels of the ground truth in each band of distance."""
+    totals = [0] * len(result["bands"])
+    for entry in result["classes"]:
+        within = [0, *entry["within"]]
+        totals = [t + b - a for t, a, b in zip(totals, within, within[1:], strict=False)]
+    return totals
+
+
+def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> Iterator[str]:
+    """What a reader of the scores must know: what was left out, what is suspicious."""
+    if result["left_out"]:
+        total = result["left_out"] + result["images"]
+        yield f"{result['left_out']} of {total} images failed and count in no set"
+    if result["void_images"]:
+        yield f"{result['void_images']} images hold void ({ignore_index}) alone: nothing to score"
+    held = [entry for entry in result["classes"] if entry["pixels"]]
+    empty = [entry["name"] for entry in result["classes"] if not entry["pixels"]]
+    if classes_given and empty:
+        yield f"no label map holds {', '.join(empty)}: no IoU, not in its mean"
+    for name, scores in result["sets"].items():
+        pixels = sum(scores["outside"].values())
+        if pixels:
+            ids = ", ".join([*scores["outside"]][:5]) + (
+                ", …" if len(scores["outside"]) > 5 else ""
+            )
+            where = "that are no classes" if classes_given else "that no label map holds"
+            yield (
+                f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
+                "(PREDS and LABELS swapped? another --void?)"
+            )
+    if result["void"] and len(held) == 1:
+        yield (
+            f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
+            "--void -1"
+        )
