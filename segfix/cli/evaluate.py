@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as csv_files
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
-from segfix.report.wording import band_names, band_pixels, interval, notes, percent
+from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
 
 FIRST = "PREDS"
 
@@ -86,11 +86,13 @@ def evaluate(
     as_csv: bool,
     quiet: bool,
 ) -> None:
-    r"""Score label maps against ground truth, and compare sets of them.
+    r"""Score predictions against ground truth, and compare sets of them.
 
-    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them. Scores of
-    other sets come with their difference to PREDS and its 95 % confidence interval (bootstrap over
-    images). An image that fails in one set counts in none; failures are listed. Scores in percent;
+    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them; or instances:
+    COCO results and annotations (JSON), folders of Cityscapes' *_pred.txt and
+    *_gtFine_instanceIds.png, COCO panoptic JSON beside its folder of PNG. Scores of other sets come
+    with their difference to PREDS and its 95 % confidence interval (bootstrap over images). An
+    image that fails in one set counts in none; failures are listed. Scores are in percent;
     --json and --csv hold more of them, in [0, 1].
 
     \b
@@ -100,8 +102,9 @@ def evaluate(
     boundary IoU      of the inner bands of width 2 % of the diagonal
     trimap IoU 3px    mIoU of the pixels up to 3 px from a true boundary
     E-measure         mean over images, then over classes
+    AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """
-    from segfix.evaluation import evaluate_folders
+    from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.formats.class_names import read_class_names
     from segfix.inference.model import available_threads
 
@@ -109,12 +112,25 @@ def evaluate(
         raise click.UsageError("--absent one needs --class-names: absent from which classes?")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
+    check_names([FIRST, *(name for name, _ in against)])
+    workers = workers or available_threads()
+    if is_instance_input(preds):
+        from segfix.cli.instances import report_instances
+
+        report_instances(
+            {FIRST: preds, **dict(against)},
+            labels,
+            as_json=as_json,
+            as_csv=as_csv,
+            workers=workers,
+        )
+        return
     comparison = evaluate_folders(
-        pair_sets({FIRST: preds}, against, labels, suffixes=suffixes, recursive=recursive),
+        pair_sets({FIRST: preds, **dict(against)}, labels, suffixes=suffixes, recursive=recursive),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
-        workers=workers or available_threads(),
+        workers=workers,
         quiet=quiet,
     )
     result = comparison.result()
@@ -135,9 +151,15 @@ def evaluate(
         click.get_current_context().exit(1)
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse two sets of one name."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise click.UsageError(f"two sets are called {twice[0]!r}: --against NAME=DIR names one.")
+
+
 def pair_sets(
-    first: Mapping[str, Path],
-    against: tuple[tuple[str, Path], ...],
+    sets: Mapping[str, Path],
     labels: Path,
     *,
     suffixes: tuple[str, ...],
@@ -146,13 +168,6 @@ def pair_sets(
     """Pairs of every set's label maps with the ground truth, by name."""
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
 
-    sets = [*first.items(), *against]
-    names = [name for name, _ in sets]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise click.UsageError(
-            f"two sets are called {twice.pop()!r}: --against NAME=DIR names one."
-        )
     truth = list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive)
     return {
         name: pair_entries(
@@ -161,20 +176,8 @@ def pair_sets(
             suffixes=suffixes,
             one_to_one=True,
         )
-        for name, folder in sets
+        for name, folder in sets.items()
     }
-
-
-def layout(rows: list[list[str]]) -> str:
-    """Rows of cells in columns, the first one to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
 
 
 def score_table(result: dict[str, Any]) -> str:

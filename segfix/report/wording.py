@@ -63,3 +63,15 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
             f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
             "--void -1"
         )
+
+
+def layout(rows: list[list[str]]) -> str:
+    """Rows of cells in columns, the first one to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
