@@ -88,7 +88,7 @@ def boundary_lines(index: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
     """
     # Class -1 takes the last entry.
     bits = np.append(np.uint64(1) << np.arange(64, dtype=np.uint64), np.uint64(0))[index]
-    lines = np.zeros_like(bits)
+    lines: NDArray[np.uint64] = np.zeros_like(bits)
     height, width = index.shape
     for down, right in ((0, 1), (1, 0), (1, 1)):
         here = np.s_[: height - down, : width - right]
