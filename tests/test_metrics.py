@@ -451,8 +451,8 @@ def fan_measure(preds: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
 
 
 def measured(preds: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
-    counts = (np.array(mask.sum(), float) for mask in (target, preds, preds & target))
-    return float(e_measure(*counts, preds.size))
+    true, found, hits = (np.array(mask.sum(), float) for mask in (target, preds, preds & target))
+    return float(e_measure(true, found, hits, preds.size))
 
 
 @given(mask_pairs)
