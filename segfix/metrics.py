@@ -183,6 +183,8 @@ def class_numbers(
     ids: NDArray[Any], classes: NDArray[np.integer[Any]], valid: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """(H, W) place of each id in the ascending (K,) classes; -1 for void and other ids."""
+    if not len(classes):
+        return np.full(ids.shape, -1, np.int64)
     place = np.minimum(np.searchsorted(classes, ids), len(classes) - 1)
     return np.where(valid & (classes[place] == ids), place, -1)
 

@@ -41,10 +41,13 @@ def test_refinement_of_a_real_prediction_gains_on_every_score(refined: Path) -> 
             "-q",
         ],
     )
-    sets = json.loads(result.stdout)["sets"]
-    for name in ("miou", "f1", "f2", "f3", "pixel_accuracy"):
-        assert sets["refined"][name] > sets["PREDS"][name], name
-    assert sets["refined"]["f1"] - sets["PREDS"]["f1"] > 0.02
+    report = json.loads(result.stdout)
+    differences = report["changes"]["refined"]["mean"]
+    for name in ("iou", "f_1px", "f_2px", "f_3px", "f1", "boundary_iou", "pixel_accuracy"):
+        assert differences[name][0] > 0, name
+    assert differences["f_1px"][0] > 0.02
+    changed = report["changes"]["refined"]["bands"]
+    assert sum(changed["fixed"]) > sum(changed["broken"]) > 0
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -1,24 +1,45 @@
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 from skimage.morphology import dilation, disk
 from sklearn import metrics as sklearn_metrics
 
 from segfix.metrics import (
+    boundary_iou_counts,
     boundary_lines,
     class_boundary_f,
     class_iou,
+    class_numbers,
     confusion_matrix,
+    count_matches,
+    e_measure,
+    inner_band,
     offset_counts,
     offset_scores,
 )
 
 VOID = 255
+CROPS = Path(__file__).parent / "data" / "camvid"
+STEMS = sorted(path.stem for path in (CROPS / "labels").glob("*.png"))
+
+
+def crop(stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A real prediction and its ground truth, void 255."""
+    found, true = (
+        np.array(Image.open(CROPS / kind / f"{stem}.png")) for kind in ("preds", "labels")
+    )
+    return found, true
 
 
 @st.composite
@@ -139,9 +160,9 @@ def boundary_f(
     preds: NDArray[np.bool_], target: NDArray[np.bool_], radii: tuple[float, ...]
 ) -> NDArray[np.float64]:
     """F of one mask, 1 where it is in neither map."""
-    masks = (mask.astype(np.uint8) for mask in (preds, target))
-    scores = class_boundary_f(*masks, np.array([1]), radii=radii, ignore_index=None)
-    return np.nan_to_num(scores[0], nan=1)
+    found, true = (mask.astype(np.uint8) for mask in (preds, target))
+    scores = class_boundary_f(found, true, np.array([1]), radii=radii, ignore_index=None)
+    return np.where(np.isnan(scores[0]), 1, scores[0])
 
 
 def davis_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -234,10 +255,10 @@ def test_boundary_f_without_any_boundary_is_one_and_with_one_alone_zero(empty: b
 def test_boundary_f_is_symmetric_within_0_and_1_and_grows_with_the_radius(
     masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
 ) -> None:
-    scores = boundary_f(*masks, (1, 1.5, 2, 4, 30))
+    scores = boundary_f(*masks, (1, 1.5, 2, 9))
     assert np.all((scores >= 0) & (scores <= 1))
     assert np.all(np.diff(scores) >= -1e-12)
-    np.testing.assert_allclose(scores, boundary_f(masks[1], masks[0], (1, 1.5, 2, 4, 30)))
+    np.testing.assert_allclose(scores, boundary_f(masks[1], masks[0], (1, 1.5, 2, 9)))
 
 
 def test_class_boundary_f_is_boundary_f_of_each_class_and_nan_where_absent() -> None:
@@ -274,9 +295,7 @@ def test_void_is_left_out_of_both_maps() -> None:
 
 
 @pytest.mark.parametrize("void", [0, 2])
-def test_a_prediction_of_void_takes_pixels_from_its_class(
-    void: int,
-) -> None:
+def test_a_prediction_of_void_takes_pixels_from_its_class(void: int) -> None:
     target = np.full((12, 12), 1)
     target[:, 6:] = 3
     target[:2] = void
@@ -293,6 +312,178 @@ def test_ids_outside_the_classes_get_no_score_of_their_own() -> None:
     scores = class_boundary_f(preds, target, np.arange(2), radii=(1,))
     assert scores.shape == (2, 1)
     assert scores[0, 0] == 1
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_class_boundary_f_of_a_real_map_equals_that_of_davis(stem: str) -> None:
+    preds, target = crop(stem)
+    valid = target != VOID
+    radii = (1, 2, 4)
+    scores = class_boundary_f(preds, target, np.arange(12), radii=radii)
+    for k in range(12):
+        found, true = (preds == k) & valid, target == k
+        if (found | true).any():
+            expected = [davis_f(found, true, radius) for radius in radii]
+            np.testing.assert_allclose(scores[k], expected, rtol=0, atol=1e-12)
+        else:
+            assert np.isnan(scores[k]).all()
+
+
+@pytest.mark.parametrize("number", [64, 65, 128, 150])
+def test_more_classes_than_a_word_has_bits(number: int) -> None:
+    rng = np.random.default_rng(number)
+    classes = np.sort(rng.choice(1024, number, replace=False))
+    target = rng.permutation(np.resize(classes, 196)).reshape(14, 14)
+    preds = np.where(rng.random((14, 14)) < 0.5, target, np.roll(target, 1, axis=1))
+    scores = class_boundary_f(preds, target, classes, radii=(1, 2), ignore_index=None)
+    for k, found in zip(classes, scores, strict=True):
+        expected = [davis_f(preds == k, target == k, radius) for radius in (1, 2)]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.int64, np.uint64])
+def test_the_integer_type_of_the_maps_does_not_matter(dtype: Any) -> None:
+    rng = np.random.default_rng(5)
+    preds, target = rng.integers(0, 2, (2, 9, 11))
+    classes = np.arange(2)
+    for score in (class_boundary_f, boundary_iou_counts):
+        expected = score(preds, target, classes)
+        assert np.array_equal(score(preds.astype(dtype), target.astype(dtype), classes), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1)])
+def test_radii_may_be_larger_than_the_image(shape: tuple[int, int]) -> None:
+    target = np.arange(shape[0] * shape[1]).reshape(shape) % 2
+    scores = class_boundary_f(1 - target, target, np.arange(2), radii=(1, 50), ignore_index=None)
+    assert np.all(scores == 1)
+
+
+def test_counts_of_matches_are_those_of_all_pairs_of_pixels() -> None:
+    rng = np.random.default_rng(8)
+    lines, others = (rng.random((2, 64, 9, 8)) < 0.04).astype(np.uint64)
+    packed = [
+        (np.uint64(1) << np.arange(64, dtype=np.uint64)) @ m.reshape(64, -1)
+        for m in (lines, others)
+    ]
+    length, met = count_matches(packed[0].reshape(9, 8), packed[1].reshape(9, 8), (0, 1, 1.5, 3))
+    for k in range(64):
+        here, there = np.argwhere(lines[k]), np.argwhere(others[k])
+        assert length[k] == len(here)
+        for i, radius in enumerate((0, 1, 1.5, 3)):
+            near = [any(math.dist(a, b) <= radius for b in there) for a in here]
+            assert met[k, i] == sum(near)
+
+
+def test_class_numbers_are_places_in_a_list_with_gaps() -> None:
+    ids = np.array([[0, 3, 7, 1023, 1024, 255, 5]])
+    found = class_numbers(ids, np.array([0, 5, 7, 255, 1023]), ids != 255)
+    assert found.tolist() == [[0, -1, 2, 4, -1, -1, 1]]
+    assert class_numbers(ids, np.array([], np.int64), ids >= 0).tolist() == [[-1] * 7]
+
+
+# Boundary IoU.
+
+
+def cheng_band(mask: NDArray[np.bool_], ratio: float = 0.02) -> NDArray[np.bool_]:
+    """`mask_to_boundary` as Cheng et al. have it: the mask less the mask eroded d times."""
+    height, width = mask.shape
+    dilation_px = max(1, round(ratio * math.sqrt(height**2 + width**2)))
+    padded = np.pad(mask, 1)  # "to make sure mask truncated by image border is also eroded"
+    eroded = ndimage.binary_erosion(padded, np.ones((3, 3)), iterations=dilation_px)
+    band: NDArray[np.bool_] = mask & ~eroded[1:-1, 1:-1]
+    return band
+
+
+def cheng_counts(
+    preds: NDArray[np.bool_], target: NDArray[np.bool_], ratio: float
+) -> tuple[int, int]:
+    """Intersection and union of the bands of two masks."""
+    found, true = (cheng_band(mask, ratio) for mask in (preds, target))
+    return int((found & true).sum()), int((found | true).sum())
+
+
+@given(predictions(), st.sampled_from([0.02, 0.3, 2]))
+def test_boundary_iou_equals_that_of_cheng_et_al_on_noise(
+    maps: tuple[NDArray[np.uint8], NDArray[np.uint8]], ratio: float
+) -> None:
+    preds, target = maps
+    classes = np.array([0, 1, 2, 9])
+    counts = boundary_iou_counts(preds, target, classes, ratio=ratio)
+    for k, found in zip(classes, counts.tolist(), strict=True):
+        expected = cheng_counts((preds == k) & (target != VOID), target == k, ratio)
+        assert tuple(found) == expected
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_boundary_iou_equals_that_of_cheng_et_al_on_real_maps(stem: str) -> None:
+    preds, target = crop(stem)
+    counts = boundary_iou_counts(preds, target, np.arange(11))
+    for k in range(11):
+        expected = cheng_counts((preds == k) & (target != VOID), target == k, 0.02)
+        assert tuple(counts[k].tolist()) == expected
+    assert 0 < counts[:, 0].sum() < counts[:, 1].sum()
+
+
+def test_the_band_of_a_region_runs_along_the_frame_too() -> None:
+    label_map = np.zeros((7, 9), int)
+    assert inner_band(label_map, 1).sum() == 63 - 5 * 7
+    assert inner_band(label_map, 2).sum() == 63 - 3 * 5
+    assert inner_band(label_map, 40).all()
+
+
+# E-measure.
+
+
+def fan_measure(preds: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
+    """`Enhancedmeasure` as Fan et al. have it, pixel by pixel, as a mean over pixels."""
+    found, true = preds.astype(float).ravel(), target.astype(float).ravel()
+    if true.sum() == 0:
+        return float(np.mean(1 - found))
+    if true.sum() == true.size:
+        return float(np.mean(found))
+    enhanced = []
+    mean_found, mean_true = found.mean(), true.mean()
+    for p, g in zip(found, true, strict=True):
+        align_p, align_g = p - mean_found, g - mean_true
+        align = 2 * align_g * align_p / (align_g**2 + align_p**2 + np.finfo(float).eps)
+        enhanced.append((align + 1) ** 2 / 4)
+    return float(np.mean(enhanced))
+
+
+def measured(preds: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
+    true, found, hits = (np.array(mask.sum(), float) for mask in (target, preds, preds & target))
+    return float(e_measure(true, found, hits, preds.size))
+
+
+@given(mask_pairs)
+def test_e_measure_equals_that_of_fan_et_al(
+    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+) -> None:
+    assert measured(*masks) == pytest.approx(fan_measure(*masks), abs=1e-9)
+
+
+@pytest.mark.parametrize("true", [False, True])
+@pytest.mark.parametrize("share", [0, 3, 25])
+def test_e_measure_of_an_empty_or_a_full_ground_truth(true: bool, share: int) -> None:
+    target = np.full((5, 5), true)
+    preds = np.arange(25).reshape(5, 5) < share
+    expected = share / 25 if true else 1 - share / 25
+    assert measured(preds, target) == pytest.approx(expected)
+    assert fan_measure(preds, target) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_e_measure_of_an_empty_or_a_full_prediction_is_a_quarter(found: bool) -> None:
+    target = np.arange(24).reshape(4, 6) < 7
+    assert measured(np.full((4, 6), found), target) == 0.25
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_e_measure_of_blobs_and_of_their_opposite(seed: int) -> None:
+    preds, target = blobs(seed), np.roll(blobs(seed), (1, 2), axis=(0, 1))
+    assert measured(preds, target) == pytest.approx(fan_measure(preds, target), abs=1e-12)
+    assert measured(target, target) == 1
+    assert measured(~target, target) == 0
 
 
 # Boundary and direction of a network.

@@ -27,10 +27,11 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Path]:
         """To the name and the folder."""
-        name, _, folder = ("", "", str(value)) if Path(value).exists() else value.partition("=")
-        if not Path(folder).exists():
-            self.fail(f"{folder}: no such folder.", param, ctx)
-        return name or Path(folder).name, Path(folder)
+        name, equals, folder = ("", "", "") if Path(value).exists() else value.partition("=")
+        folder = folder if equals else str(value)
+        if not folder or not Path(folder).exists():
+            self.fail(f"{folder or value}: no such folder.", param, ctx)
+        return name or Path(folder).name or folder, Path(folder)
 
 
 against_option = click.option(

@@ -79,7 +79,7 @@ def score_image(
         target: (H, W) true ids.
         preds: N label maps (H, W).
         ignore_index: The void id; None where there is none.
-        classes: All ids that are classes; None: whatever the maps hold.
+        classes: All ids that are classes, void left out; None: whatever the maps hold.
         absent: See `class_statistics`; "one" makes sense with `classes` alone.
         paths: Kept in the result.
 
@@ -95,6 +95,7 @@ def score_image(
     known = known[known != ignore_index]  # void predicted is wrong, but no class
     if classes is not None:
         wanted = np.unique(np.asarray(classes, np.int64))
+        wanted = wanted[wanted != ignore_index]
         missing = np.setdiff1d(true_ids[0], wanted)
         if missing.size:
             raise ValueError(
@@ -103,11 +104,11 @@ def score_image(
         known = wanted if absent == "one" else np.intersect1d(known, wanted)
     elif known.size and (known[-1] >= MAX_CLASSES or known[0] < 0):
         wrong = known[0] if known[0] < 0 else known[-1]
+        holders = zip(paths, (true_ids, *ids), strict=False)
+        where = next((f" in {path}" for path, (held, _) in holders if wrong in held), "")
         raise ValueError(
-            f"Expected class ids below {MAX_CLASSES} but got {wrong} (colours? instances?)."
+            f"Expected class ids below {MAX_CLASSES} but got {wrong}{where} (colours? instances?)."
         )
-    if not known.size:
-        known = np.zeros(1, np.int64)  # void alone: one class without a pixel
     options: dict[str, Any] = {"ignore_index": ignore_index}
     bands = band_numbers(target, ignore_index=ignore_index)
     statistics = [
@@ -159,6 +160,7 @@ class Comparison:
         self._draws = np.random.default_rng(seed)
         self._pending: list[tuple[list[int], NDArray[np.float64]]] = []
         self._rows: dict[int, int] = {}
+        self._holders = np.zeros(0, np.int64)
         self._sums = np.zeros((len(names), 0, NUM_COLUMNS))
         self._replicas = np.zeros((REPLICAS, len(names), 0, NUM_COLUMNS))
         self._changes = np.zeros((len(names) - 1, 0, len(BANDS) + 1, 3), np.int64)
@@ -174,6 +176,7 @@ class Comparison:
         rows = [self._rows[k] for k in image.classes.tolist()]
         self._sums[:, rows] += image.statistics
         self._changes[:, rows] += image.changes
+        self._holders[rows] += image.statistics[0][:, COLUMNS["true"]].any(axis=1)
         self._pending.append((rows, image.statistics))
         if len(self._pending) == PENDING:
             self._add_replicas()
@@ -199,6 +202,7 @@ class Comparison:
         if new:
             self._rows |= {k: len(self._rows) + i for i, k in enumerate(new)}
             more = (0, len(new))
+            self._holders = np.pad(self._holders, more)
             self._sums = np.pad(self._sums, ((0, 0), more, (0, 0)))
             self._replicas = np.pad(self._replicas, ((0, 0), (0, 0), more, (0, 0)))
             self._changes = np.pad(self._changes, ((0, 0), more, (0, 0), (0, 0)))
@@ -253,8 +257,10 @@ class Comparison:
             "sets": sets,
             "changes": {
                 name: {
-                    "mean": self._differences(mean_scores, n, order),
-                    "class": self._differences(class_scores, n, order),
+                    "mean": self._differences(
+                        mean_scores, n, order, np.array(self.images - self.void_images > 1)
+                    ),
+                    "class": self._differences(class_scores, n, order, self._holders[order] > 1),
                     "bands": _changed(changes[n - 1].sum(axis=0)),
                     "class_pixels": _changed(changes[n - 1].sum(axis=1)),
                 }
@@ -263,19 +269,21 @@ class Comparison:
             "failed": self.failed,
         }
 
-    def _differences(self, scores: Any, number: int, order: list[int]) -> dict[str, Any]:
-        """[difference, low, high] of each score of a set to the first set's."""
+    def _differences(
+        self, scores: Any, number: int, order: list[int], several: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """[difference, low, high] of each score of a set to the first set's.
+
+        No interval where it would be that of a single image, drawn again and again: not `several`.
+        """
         first, other = (scores(self._sums[n][order]) for n in (0, number))
         replicas = [scores(self._replicas[:, n, order]) for n in (0, number)]
         differences = {}
         for key in first:
             spread = replicas[1][key] - replicas[0][key]
-            # Classes that few replicas hold have no interval; nor has a single image.
-            known = ~np.isnan(spread).all(axis=0) & (self.images > 1)
-            low, high = (
-                np.where(known, np.nanpercentile(np.where(known, spread, 0), q, axis=0), np.nan)
-                for q in INTERVAL
-            )
+            known = several & ~np.isnan(spread).all(axis=0)
+            ends = np.nanpercentile(np.where(known, spread, 0), INTERVAL, axis=0)
+            low, high = np.where(known, ends.reshape(2, *known.shape), np.nan)
             differences[key] = np.stack([other[key] - first[key], low, high], axis=-1)
         return _plain(differences)
 
@@ -310,11 +318,13 @@ def evaluate_folders(
         sets: By name, pairs of ground truth and prediction, the ground truths alike and in one
             order. The first set is the one that the others are compared with.
         ignore_index: Void id of the ground truth; None where there is none.
-        class_names: Name of each class id; None: whatever ids the maps hold.
+        class_names: Name of each class id, void left out; None: whatever ids the maps hold.
         absent: See `segfix.evaluation.statistics.class_statistics`.
         workers: Threads.
         quiet: No progress bar.
     """
+    if class_names is not None:
+        class_names = {k: name for k, name in class_names.items() if k != ignore_index}
     comparison = Comparison(list(sets), class_names)
     for image in score_images(
         sets,

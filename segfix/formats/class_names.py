@@ -22,7 +22,8 @@ def read_class_names(path: Path) -> dict[int, str]:
         Names by ascending id.
 
     Raises:
-        FileFormatError: The file is missing, not text, has no class, or an id twice.
+        FileFormatError: The file is missing, not text, has no class, an id twice, or ids on some
+            lines alone.
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
@@ -34,8 +35,13 @@ def read_class_names(path: Path) -> dict[int, str]:
     if not lines:
         raise FileFormatError(f"{path}: no class names; one per line, or 'id name'.")
     numbered = [re.fullmatch(r"(\d{1,9})\s*[\s:,;]\s*(\S.*)", line) for line in lines]
-    if not all(numbered):
+    if not any(numbered):
         return dict(enumerate(lines))
+    if not all(numbered):
+        line = lines[numbered.index(None)]
+        raise FileFormatError(
+            f"{path}: {line!r} has no id, but other lines have; write ids on every line or on none."
+        )
     names: dict[int, str] = {}
     for match in numbered:
         assert match is not None

@@ -3,7 +3,7 @@
     python tests/bench/speed.py [--repeats 5] [--out build/speed.json]
 
 Every line is the median over repeats in which both sides alternate, on one thread where a core
-is meant. The peers are the methods of the released SegFix code, written out here.
+is meant. The peers are the methods of the released SegFix code and of DAVIS, written out here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from segfix.inference.batch import Batch
 from segfix.inference.model import load
 from segfix.inference.predict import predict_file
 from segfix.inference.refine import RefineSettings, refine_file
+from segfix.metrics import class_boundary_f
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
+RADII = (1, 2, 3)
 
 
 def street(seed: int = 0) -> NDArray[np.uint8]:
@@ -86,6 +88,72 @@ def bench_targets(repeats: int) -> tuple[float, float]:
     """Targets of one 2048×1024 label map with 19 classes against the released generator."""
     labels = street()
     return compare(lambda: make_targets(labels), lambda: released_targets(labels), repeats)
+
+
+def disc(radius: int) -> NDArray[np.bool_]:
+    """Steps of at most `radius` px."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return np.asarray(x * x + y * y <= radius**2)
+
+
+def released_lines(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """DAVIS's `seg2bmap`."""
+    right, below, both = mask.copy(), mask.copy(), mask.copy()
+    right[:, :-1], below[:-1], both[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
+    lines = (mask ^ right) | (mask ^ below) | (mask ^ both)
+    lines[-1] = mask[-1] ^ right[-1]
+    lines[:, -1] = mask[:, -1] ^ below[:, -1]
+    lines[-1, -1] = False
+    return np.asarray(lines)
+
+
+def dilate(lines: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """With a disc, by OpenCV where it is installed, else by scikit-image."""
+    try:
+        import cv2
+    except ImportError:
+        from skimage.morphology import dilation
+
+        return np.asarray(dilation(lines, disc(radius)))
+    cv2.setNumThreads(1)
+    return np.asarray(cv2.dilate(lines.astype(np.uint8), disc(radius).astype(np.uint8)), bool)
+
+
+def released_boundary_f(preds: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """DAVIS's `db_eval_boundary` per class and radius, the lines drawn once for all radii."""
+    scores = np.full((NUM_CLASSES, len(RADII)), np.nan)
+    for k in range(NUM_CLASSES):
+        masks = preds == k, target == k
+        if not (masks[0].any() or masks[1].any()):
+            continue
+        found, true = (released_lines(mask) for mask in masks)
+        for i, radius in enumerate(RADII):
+            if not (found.any() and true.any()):
+                scores[k, i] = found.any() == true.any()
+                continue
+            precision = (found & dilate(true, radius)).sum() / found.sum()
+            recall = (true & dilate(found, radius)).sum() / true.sum()
+            total = precision + recall
+            scores[k, i] = 2 * precision * recall / total if total else 0
+    return scores
+
+
+def bench_boundary_f(repeats: int) -> tuple[float, float]:
+    """Boundary F at 1, 2 and 3 px of one 2048×1024 label map with 19 classes, equal to DAVIS's."""
+    target = street()
+    preds = np.where(street(1) == 3, street(1), np.roll(target, (1, 2), axis=(0, 1)))
+    classes = np.arange(NUM_CLASSES)
+    np.testing.assert_allclose(
+        class_boundary_f(preds, target, classes, radii=RADII),
+        released_boundary_f(preds, target),
+        rtol=0,
+        atol=1e-12,
+    )
+    return compare(
+        lambda: class_boundary_f(preds, target, classes, radii=RADII),
+        lambda: released_boundary_f(preds, target),
+        repeats,
+    )
 
 
 def bench_refine(folder: Path, repeats: int) -> tuple[float, float]:
@@ -151,6 +219,7 @@ def main(repeats: int, out: Path) -> None:
         benches: dict[str, Callable[[], tuple[float, float]]] = {
             "targets / released generator": lambda: bench_targets(repeats),
             "refine / released script": lambda: bench_refine(folder, repeats),
+            "evaluate, boundary F / DAVIS": lambda: bench_boundary_f(repeats),
             "predict-offsets / bare session.run": lambda: bench_predict(folder, repeats),
             "segfix --help / bare interpreter": lambda: bench_help(repeats),
         }

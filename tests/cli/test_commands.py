@@ -57,7 +57,7 @@ def test_the_main_job_needs_no_option(work: Path, tiny_onnx: Path) -> None:
         assert np.array_equal(pixels(work / "refined" / f"{stem}.png"), truth)
     scored = run("evaluate", "preds", "labels", "--against", "refined")
     assert scored.exit_code == 0
-    assert "100.00 (+9.55)" in scored.stdout
+    assert "100.00 +9.55 [+9.55 +9.55]" in scored.stdout
 
 
 def test_offsets_may_be_left_out_or_given_before_preds(offsets: Path) -> None:
@@ -335,11 +335,15 @@ def test_the_step_fits_the_label_map_unless_a_number_is_given(work: Path) -> Non
 
 def test_evaluate_prints_json_with_every_class(work: Path) -> None:
     report = run_json("evaluate", "preds", "labels", "--against", "truth=labels")
+    assert [entry["id"] for entry in report["classes"]] == [1, 2]
     scores = report["sets"]["PREDS"]
-    assert scores["class_iou"] == pytest.approx({"1": 20 / 22, "2": 18 / 20})
-    assert scores["miou"] == pytest.approx((20 / 22 + 18 / 20) / 2)
-    assert (scores["f1"], scores["f2"]) == (0, 1), "the boundary is 2 px off"
-    assert report["sets"]["truth"]["miou"] == 1
+    assert scores["class"]["iou"] == pytest.approx([20 / 22, 18 / 20])
+    assert scores["mean"]["iou"] == pytest.approx((20 / 22 + 18 / 20) / 2)
+    assert (scores["mean"]["f_1px"], scores["mean"]["f_2px"]) == (0, 1), "it is 2 px off"
+    assert report["sets"]["truth"]["mean"]["iou"] == 1
+    difference = report["changes"]["truth"]["mean"]["iou"][0]
+    assert difference == pytest.approx(1 - scores["mean"]["iou"])
+    assert sum(report["changes"]["truth"]["bands"]["fixed"]) == 3 * 24 * 2
     assert report["failed"] == []
 
 
@@ -355,7 +359,7 @@ def test_evaluate_never_scores_a_missing_prediction(work: Path) -> None:
 def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> None:
     Image.fromarray(np.full((24, 40), 9, np.uint8)).save("preds/a.png")
     result = run("evaluate", "preds", "labels")
-    assert "960 pixels predicted as ids that no label map holds" in result.stdout
+    assert "PREDS: 960 pixels predicted as ids that no label map holds (9)" in result.stderr
 
 
 def test_weights_and_doctor_describe_the_shipped_network() -> None:
@@ -444,12 +448,16 @@ def test_evaluate_refuses_two_sets_of_one_name(work: Path) -> None:
     assert run("evaluate", "preds", "labels", "--against", "PREDS=labels").exit_code == 2
 
 
-def test_evaluate_gives_no_difference_between_different_images(work: Path) -> None:
+def test_evaluate_compares_sets_on_the_images_that_all_have(work: Path) -> None:
+    Image.fromarray(np.full((24, 40), 2, np.uint8)).save("preds/a.png")
     shutil.copytree("labels", "part")
     Path("part/a.png").unlink()
     result = run("evaluate", "preds", "labels", "--against", "part")
     assert result.exit_code == 1
-    assert "(+" not in result.stdout
+    assert "1 of 3 images failed and count in no set" in result.stderr
+    assert "failed: labels/a.png: no prediction of that name" in result.stderr
+    assert "2 images" in result.stdout
+    assert "100.00 +9.55 [+9.55 +9.55]" in result.stdout
 
 
 def test_evaluate_accepts_folders_with_an_equals_sign(work: Path) -> None:
@@ -541,7 +549,7 @@ def test_segment_writes_label_maps_that_can_be_scored(
     # Its network looks one pixel to the right.
     assert pixels(Path("preds/a.png")).tolist() == [[1] * 19 + [2] * 20 + [1]] * 24
     report = run_json("evaluate", "preds", "labels")
-    assert report["sets"]["PREDS"]["class_iou"].keys() == {"1", "2"}
+    assert [entry["id"] for entry in report["classes"]] == [1, 2]
 
 
 def test_segment_skips_what_is_done_with_the_same_settings(
