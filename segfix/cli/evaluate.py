@@ -87,7 +87,7 @@ def evaluate(
     as_csv: bool,
     quiet: bool,
 ) -> None:
-    r"""Score predictions against ground truth, and compare sets of them.
+    """Score predictions against ground truth, and compare sets of them.
 
     PREDS and LABELS are label maps of class ids (grey or palette) or folders of them; or instances:
     COCO results and annotations (JSON), folders of Cityscapes' *_pred.txt and
@@ -104,7 +104,7 @@ def evaluate(
     trimap IoU 3px    mIoU of the pixels up to 3 px from a true boundary
     E-measure         mean over images, then over classes
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
-    """
+    """  # noqa: D301
     from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.formats.class_names import read_class_names
     from segfix.inference.model import available_threads
