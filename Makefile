@@ -43,4 +43,4 @@ smoke: .venv/dev
 	cd build/smoke && env/bin/segfix --help > /dev/null && env/bin/segfix doctor && env/bin/segfix demo
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis demo offsets refined
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis demo offsets refined shown

@@ -15,6 +15,7 @@ from segfix.cli.export import export
 from segfix.cli.predict_offsets import predict_offsets
 from segfix.cli.refine import refine
 from segfix.cli.segment import segment
+from segfix.cli.show import show
 from segfix.cli.targets import targets
 from segfix.cli.train import train
 from segfix.cli.weights import weights
@@ -74,6 +75,7 @@ for command in (
     predict_offsets,
     refine,
     evaluate,
+    show,
     targets,
     train,
     export,

@@ -23,5 +23,3 @@ def demo(out: Path, device: str, overwrite: bool, quiet: bool) -> None:
 
     for path in run_demo(out, device=device, overwrite=overwrite, quiet=quiet):
         click.echo(str(path))
-    if not quiet:
-        click.echo("left: prediction, middle: refined, right: changed pixels")

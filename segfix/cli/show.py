@@ -1,0 +1,126 @@
+"""segfix show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from segfix.cli import options
+from segfix.cli.outcome import finish
+from segfix.report import PANELS
+
+
+@click.command()
+@click.argument("images", type=options.any_path)
+@click.option("--preds", type=options.any_path, help="Label maps, as they were before.")
+@click.option("--refined", type=options.any_path, help="The same, refined.")
+@click.option("--labels", type=options.any_path, help="Ground truth.")
+@click.option("--offsets", type=options.any_path, help="Offset maps.")
+@options.out_folder("shown")
+@click.option(
+    "--panel",
+    "panels",
+    type=click.Choice(list(PANELS)),
+    multiple=True,
+    help="What to draw; repeatable. [default: all that the folders given allow; changes only "
+    "without --labels]",
+)
+@click.option(
+    "--opacity",
+    type=options.FiniteRange(0, 1),
+    default=0.45,
+    show_default=True,
+    help="Of the colours of label maps.",
+)
+@click.option("--arrows", is_flag=True, help="Draw arrows along the boundary of offset maps.")
+@click.option(
+    "--captions/--no-captions",
+    default=True,
+    show_default=True,
+    help="Say above each panel what it is, and draw the colour wheel.",
+)
+@options.void
+@options.suffixes
+@options.batch
+def show(
+    images: Path,
+    preds: Path | None,
+    refined: Path | None,
+    labels: Path | None,
+    offsets: Path | None,
+    out: Path,
+    panels: tuple[str, ...],
+    opacity: float,
+    arrows: bool,
+    captions: bool,
+    ignore_index: int,
+    suffixes: tuple[str, ...],
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    max_failures: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw label maps, offsets and errors on the photographs, side by side.
+
+    IMAGES is a photograph or a folder of them; each gets one PNG. Panels are label maps over the
+    photograph (preds, refined, labels), the boundary in the colours of its directions (offsets),
+    wrong pixels of PREDS (errors; with --refined, those that were fixed in blue and those that
+    were broken in orange), and pixels whose label changed (changes). One panel alone has
+    exactly the photograph's size.
+    """
+    folders = {"preds": preds, "refined": refined, "labels": labels, "offsets": offsets}
+    given = {name: folder for name, folder in folders.items() if folder is not None}
+    if not given:
+        raise click.UsageError(
+            "Nothing to draw on IMAGES: give --preds, --refined, --labels or --offsets."
+        )
+    for panel in panels:
+        missing = [f"--{name}" for name in PANELS[panel] if name not in given]
+        if missing:
+            raise click.UsageError(f"--panel {panel} needs {' and '.join(missing)}.")
+    if not panels:
+        # Errors say more than changes.
+        panels = tuple(
+            panel
+            for panel, needed in PANELS.items()
+            if given.keys() >= {*needed} and not (panel == "changes" and labels)
+        )
+    options.check_folders(images, out, "IMAGES")
+    for name, folder in given.items():
+        options.check_folders(folder, out, f"--{name}")
+    from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries
+    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.model import available_threads
+    from segfix.report.show import ShowSettings, pair_maps, show_file
+
+    entries = list_entries(
+        images,
+        IMAGE_SUFFIXES,
+        what="images",
+        recursive=recursive,
+        leave_out=[out, *given.values()],
+    )
+    maps = {
+        name: list_entries(
+            folder,
+            LABEL_SUFFIXES,
+            what="offset maps" if name == "offsets" else "label maps",
+            recursive=recursive,
+            leave_out=[out],
+        )
+        for name, folder in given.items()
+    }
+    options.check_results(
+        (output_path(out, entry.stem) for entry in entries),
+        (entry.path for found in (entries, *maps.values()) for entry in found),
+    )
+    settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
+    summary = Batch(
+        pair_maps(entries, maps, suffixes=suffixes),
+        lambda job: show_file(job, out, settings, overwrite=overwrite),
+        "picture",
+    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
+    finish(summary, out, as_json=as_json, quiet=quiet)
