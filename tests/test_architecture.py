@@ -34,7 +34,7 @@ FLOORS = (
 )
 OFFERED = {f"segfix.{name}" for name in segfix.__all__}
 WITH_TORCH = ("training", "losses")
-OPTIONAL = ("torch", "timm", "onnx", "safetensors", "accelerate", "edt")
+OPTIONAL = ("torch", "timm", "onnx", "safetensors", "accelerate", "edt", "jinja2")
 
 
 def module_name(path: Path) -> str:

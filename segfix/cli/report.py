@@ -93,9 +93,10 @@ def report(
         quiet=quiet,
     )
     if not quiet:
-        size = out.stat().st_size / 1e6
+        kilobytes = out.stat().st_size / 1000
         click.echo(
-            f"{out}: {summary['images']} images compared, {summary['shown']} shown, {size:.1f} MB"
+            f"{out}: {summary['images']} images compared, {summary['shown']} shown, "
+            f"{kilobytes:,.0f} kB"
         )
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:

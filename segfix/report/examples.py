@@ -271,8 +271,7 @@ def _label_uri(
     lines = np.zeros(ids.shape, bool)
     lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     lines[:-1] |= ids[:-1] != ids[1:]
-    table = colours[np.remainder(ids, NUM_COLOURS, dtype=np.int64)].astype(np.int32)
-    packed = (table @ [65536, 256, 1]) * 256 + FILL
+    packed = _pack(colours, FILL)[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     if void is not None:
         packed[ids == void] = 0
     packed[lines] = 0xFFFFFF00 + LINE
@@ -281,12 +280,19 @@ def _label_uri(
 
 def _error_uri(codes: NDArray[np.uint8]) -> str:
     """An error map, what is right transparent, void striped."""
-    colours = np.array(ERROR_COLOURS, np.int64) @ [65536, 256, 1] * 256 + 255
+    colours = _pack(np.array(ERROR_COLOURS), 255)
     colours[RIGHT] = 0
     packed = colours[codes]
     y, x = np.ogrid[: codes.shape[0], : codes.shape[1]]
     packed[(codes == VOID) & ((x + y) % VOID_STRIPE < VOID_STRIPE // 2)] = 0xFFFFFFFF
     return _png_uri(packed)
+
+
+def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
+    """(…, 3) RGB to RRGGBBAA numbers."""
+    weights = np.array([1 << 24, 1 << 16, 1 << 8])
+    packed: NDArray[np.int64] = colours.astype(np.int64) @ weights + opacity
+    return packed
 
 
 def _png_uri(packed: NDArray[np.int64]) -> str:
