@@ -95,7 +95,7 @@ def report(
     if not quiet:
         kilobytes = out.stat().st_size / 1000
         click.echo(
-            f"{out}: {summary['images']} images compared, {summary['shown']} shown, "
+            f"{out}: {summary['images']} images scored, {summary['shown']} shown, "
             f"{kilobytes:,.0f} kB"
         )
     list_failures(summary["failed"], listed="the page lists them")

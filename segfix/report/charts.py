@@ -127,7 +127,12 @@ def line_chart(series: Sequence[Sequence[float | None]], columns: Sequence[str])
 
 
 def change_chart(
-    fixed: Sequence[float], broken: Sequence[float], columns: Sequence[str], most: float
+    fixed: Sequence[float],
+    broken: Sequence[float],
+    columns: Sequence[str],
+    *,
+    up: float,
+    down: float,
 ) -> Chart:
     """Bars up for what was fixed, down for what was broken.
 
@@ -135,10 +140,10 @@ def change_chart(
         fixed: Values in percent, one per column.
         broken: The same.
         columns: What the columns are called.
-        most: Largest value of all the charts that are read beside this one.
+        up: Largest value fixed of all the charts that are read beside this one.
+        down: Largest value broken of them.
     """
-    down, up = max(broken, default=0), max(fixed, default=0)
-    marks = ticks(-max(down, most / 3), max(up, most, 0.01))
+    marks = ticks(-down, max(up, 0.01))
     plot = _Plot(len(columns), marks)
     zero, width = plot.y(0), plot.step * 0.6
     bars = []

@@ -23,8 +23,8 @@ from segfix.report.wording import band_names, band_pixels, notes
 MAX_IMAGES = 2000
 """Rows of the table of images."""
 
-MAX_CLASSES = 40
-"""Bars of the chart of gains."""
+MAX_BARS = 60
+"""Of the chart of gains; classes in the middle are left out where there would be more."""
 
 MAX_FAILURES = 1000
 """Failures that the page lists."""
@@ -211,7 +211,8 @@ def render(
         if result["changes"]:
             figures += [gain_figure(result), change_figure(result)]
     return template.render(
-        title=f"{names[1]} against {names[0]}" if len(names) == 2 else ", ".join(names),
+        title=f"{', '.join(names[1:]) or names[0]} against "
+        + (names[0] if names[1:] else "the ground truth"),
         names=names,
         result=result,
         void_share=percent(result["void"] / max(result["pixels"] + result["void"], 1)),
@@ -225,6 +226,7 @@ def render(
         figures=figures,
         markers=MARKERS,
         groups=groups,
+        photographs=any(example.photograph for group in groups.values() for example in group),
         images=image_table(rows, names),
         num_images=len(rows),
         percent=percent,
@@ -419,9 +421,10 @@ def gain_figure(result: dict[str, Any]) -> Figure:
     order = sorted(
         (i for i in range(len(second)) if second[i][0] is not None), key=lambda i: -second[i][0]
     )
-    left_out = len(order) - MAX_CLASSES
+    half = max(MAX_BARS // len(changes) // 2, 5)
+    left_out = len(order) - 2 * half
     if left_out > 0:
-        order = [*order[: MAX_CLASSES // 2], *order[-MAX_CLASSES // 2 :]]
+        order = [*order[:half], *order[-half:]]
     names = [result["classes"][i]["name"] for i in order]
     gains = {
         name: [[_hundred(value) for value in rows[i]] for i in order]
@@ -455,7 +458,8 @@ def change_figure(result: dict[str, Any]) -> Figure:
         ]
         for name, change in result["changes"].items()
     }
-    most = max((value for pair in shares.values() for kind in pair for value in kind), default=0)
+    # One scale for all.
+    up, down = (max(max(pair[kind]) for pair in shares.values()) for kind in (0, 1))
     numbers = Table(["px"], [], sortable=False)
     for name in shares:
         numbers.columns.extend([f"{name} fixed, pixels", "broken, pixels"])
@@ -469,7 +473,10 @@ def change_figure(result: dict[str, Any]) -> Figure:
         "pixels from a true boundary",
         "% of the pixels there",
         [
-            (name if len(shares) > 1 else "", change_chart(fixed, broken, columns, most))
+            (
+                name if len(shares) > 1 else "",
+                change_chart(fixed, broken, columns, up=up, down=down),
+            )
             for name, (fixed, broken) in shares.items()
         ],
         [("fixed", "fixed: now right"), ("broken", "broken: was right")],

@@ -22,7 +22,7 @@ def run(*arguments: object) -> Result:
 def test_a_report_is_one_file(work: Path) -> None:
     result = run("preds", "labels", "--images", "images", "--against", "truth=labels")
     assert result.exit_code == 0, result.output
-    assert "report.html: 3 images compared, 3 shown, " in result.stdout
+    assert "report.html: 3 images scored, 3 shown, " in result.stdout
     page = Path("report.html").read_text(encoding="utf-8")
     assert "truth against PREDS" in page
     assert page.count('type="range"') == 3
@@ -50,7 +50,7 @@ def test_failures_are_listed_and_the_rest_is_done(work: Path) -> None:
     Image.new("RGB", (3, 3)).save("images/c.png")
     result = run("preds", "labels", "--images", "images", "--against", "truth=labels")
     assert result.exit_code == 1
-    assert "2 images compared, 2 shown" in result.stdout
+    assert "2 images scored, 2 shown" in result.stdout
     failures = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
     assert [line.split(":")[1].strip() for line in failures] == [
         "labels/a.png",

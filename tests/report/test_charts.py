@@ -29,7 +29,7 @@ def test_larger_values_stand_higher() -> None:
 
 
 def test_fixed_goes_up_and_broken_down_from_the_same_line() -> None:
-    chart = change_chart([2.0], [1.0], ["1"], 2.0)
+    chart = change_chart([2.0], [1.0], ["1"], up=2.0, down=1.0)
     up, down = chart.bars
     assert chart.zero is not None
     assert up.y + up.height == pytest.approx(chart.zero)

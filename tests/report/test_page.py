@@ -138,7 +138,7 @@ def test_failures_stand_on_the_page_and_the_rest_is_done(scenes: Scenes) -> None
         assert text in failure
         assert text in page
     assert "4 failures" in page
-    assert "7 images compared, 2 left out" in page
+    assert "7 images scored, 2 left out" in page
     # Drawn on grey: only these two have no photograph.
     assert page.count('class="photograph"') == summary["shown"] - 2
 
