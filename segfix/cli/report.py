@@ -72,12 +72,19 @@ def report(
 
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} is there already; --overwrite replaces it.")
+    sets = pair_sets({FIRST: preds}, against, labels, suffixes=suffixes, recursive=recursive)
+    photographs = (
+        list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
+        if images
+        else []
+    )
+    pairs = [pair for found in sets.values() for pair in found]
+    read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs)]
+    options.check_results([out], (entry.path for entry in (*read, *photographs) if entry))
     summary = write_report(
         out,
-        pair_sets({FIRST: preds}, against, labels, suffixes=suffixes, recursive=recursive),
-        photographs=None
-        if images is None
-        else list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive),
+        sets,
+        photographs=photographs if images else None,
         sources={
             FIRST: str(preds),
             **{name: str(folder) for name, folder in against},

@@ -169,7 +169,8 @@ def write_report(
         remarks=list(notes(result, ignore_index, classes_given=class_names is not None)),
     )
     with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        # File names may hold bytes that are no text.
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     shown = sum(len(group) for group in groups.values())
     return {"images": result["images"], "shown": shown, "failed": failed}
 

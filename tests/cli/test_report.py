@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -42,6 +43,23 @@ def test_an_existing_page_is_not_replaced_unasked(work: Path) -> None:
     assert Path("deep/page.html").read_text() == "mine"
     assert run(*arguments, "--overwrite").exit_code == 0
     assert "mine" not in Path("deep/page.html").read_text(encoding="utf-8")[:10]
+
+
+@pytest.mark.parametrize("name", ["preds/a.png", "labels/b.png", "images/c.png"])
+def test_an_input_is_never_replaced(work: Path, name: str) -> None:
+    content = Path(name).read_bytes()
+    result = run("preds", "labels", "--images", "images", "-o", name, "--overwrite")
+    assert result.exit_code == 2
+    assert "would replace an input" in result.stderr
+    assert Path(name).read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have text alone as names")
+def test_names_that_are_no_text_are_shown_as_far_as_they_are(work: Path) -> None:
+    for folder in ("preds", "labels"):
+        Path(folder, "a.png").rename(os.fsdecode(folder.encode() + b"/a\xff.png"))
+    assert run("preds", "labels").exit_code == 0
+    assert "<h4>a?</h4>" in Path("report.html").read_text(encoding="utf-8")
 
 
 def test_failures_are_listed_and_the_rest_is_done(work: Path) -> None:
