@@ -93,16 +93,17 @@ def test_the_slider_moves_by_mouse_and_by_key(page: Any) -> None:
     slider, clip = stage.locator("input"), "e => getComputedStyle(e).clipPath"
     stage.scroll_into_view_if_needed()
     box = stage.bounding_box()
-    clips, pictures = [], []
+    clips, others, pictures = [], [], []
     for share in (0.002, 0.5, 0.998):
         page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
         clips.append(stage.locator(".labels.before").evaluate(clip))
+        others.append(stage.locator(".labels.after").evaluate(clip))
         pictures.append(picture(stage))
         handle = stage.locator(".handle").bounding_box()
         assert handle["x"] + handle["width"] / 2 == pytest.approx(
             box["x"] + share * box["width"], abs=0.01 * box["width"]
         )
-    assert len(set(clips)) == 3
+    assert len(set(clips)) == len(set(others)) == 3
     after, both, before = (found[found.shape[0] * 3 // 4 :] for found in pictures)
     middle = both.shape[1] // 2
     left, right = slice(8, middle - 8), slice(middle + 8, -8)
