@@ -35,14 +35,8 @@ FLOORS = (
 OFFERED = {f"segfix.{name}" for name in segfix.__all__}
 WITH_TORCH = ("training", "losses")
 OPTIONAL = (
-    "torch",
-    "timm",
-    "onnx",
-    "safetensors",
-    "accelerate",
-    "edt",
-    "pycocotools",
-    "cityscapesscripts",
+    *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
+    *("pycocotools", "cityscapesscripts", "jinja2"),
 )
 
 

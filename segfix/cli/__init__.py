@@ -14,6 +14,7 @@ from segfix.cli.evaluate import evaluate
 from segfix.cli.export import export
 from segfix.cli.predict_offsets import predict_offsets
 from segfix.cli.refine import refine
+from segfix.cli.report import report
 from segfix.cli.segment import segment
 from segfix.cli.show import show
 from segfix.cli.targets import targets
@@ -76,6 +77,7 @@ for command in (
     refine,
     evaluate,
     show,
+    report,
     targets,
     train,
     export,

@@ -114,12 +114,13 @@ def evaluate(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
     check_names([FIRST, *(name for name, _ in against)])
+    folders = {FIRST: preds, **dict(against)}
     workers = workers or available_threads()
     if is_instance_input(preds):
         from segfix.cli.instances import report_instances
 
         report_instances(
-            {FIRST: preds, **dict(against)},
+            folders,
             labels,
             as_json=as_json,
             as_csv=as_csv,
@@ -127,7 +128,7 @@ def evaluate(
         )
         return
     comparison = evaluate_folders(
-        pair_sets({FIRST: preds, **dict(against)}, labels, suffixes=suffixes, recursive=recursive),
+        pair_sets(folders, labels, suffixes=suffixes, recursive=recursive),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,

@@ -51,9 +51,11 @@ def finish(
         click.get_current_context().exit(1)
 
 
-def list_failures(failed: list[str], *, as_json: bool) -> None:
-    """One line per failure on stderr; all of them are in the JSON."""
+def list_failures(
+    failed: list[str], *, as_json: bool = False, listed: str = "--json lists all"
+) -> None:
+    """One line per failure on stderr, the first ones; `listed` says where all of them are."""
     for text in failed[:SHOWN_FAILURES]:
         click.echo(f"failed: {' '.join(text.splitlines())}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
-        click.echo(f"… and {len(failed) - SHOWN_FAILURES} more (--json lists all).", err=True)
+        click.echo(f"… and {len(failed) - SHOWN_FAILURES} more ({listed}).", err=True)

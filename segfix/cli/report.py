@@ -1,0 +1,123 @@
+"""segfix report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from segfix.cli import options
+from segfix.cli.evaluate import (
+    FIRST,
+    against_option,
+    check_names,
+    class_names_option,
+    pair_sets,
+)
+from segfix.cli.outcome import list_failures
+
+
+@click.command()
+@click.argument("preds", type=options.any_path)
+@click.argument("labels", type=options.any_path)
+@click.option("--images", type=options.any_path, help="Photographs to draw on. [default: grey]")
+@against_option
+@class_names_option
+@options.void
+@click.option(
+    "--examples",
+    type=click.IntRange(0, 100),
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Images shown of each kind: gained most, lost most, at random.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random images.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page.",
+)
+@options.suffixes
+@options.recursive
+@options.overwrite
+@options.workers
+@options.quiet
+def report(
+    preds: Path,
+    labels: Path,
+    images: Path | None,
+    against: tuple[tuple[str, Path], ...],
+    class_file: Path | None,
+    ignore_index: int,
+    examples: int,
+    seed: int,
+    out: Path,
+    suffixes: tuple[str, ...],
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Write a page that shows what refinement did: scores, curves, and before and after.
+
+    PREDS and LABELS are label maps of class ids or folders of them, as for 'segfix evaluate'; the
+    first --against is drawn beside PREDS, all of them are scored. The page is one HTML file that
+    needs no network. An image that fails in one set is left out; failures are listed, on the
+    page, too.
+    """
+    with options.missing_extra("report"):
+        import jinja2  # noqa: F401
+    from segfix.evaluation import is_instance_input
+    from segfix.formats import IMAGE_SUFFIXES, list_entries
+    from segfix.formats.class_names import read_class_names
+    from segfix.inference.model import available_threads
+    from segfix.report.page import write_report
+
+    if out.exists() and not overwrite:
+        raise click.UsageError(f"{out} is there already; --overwrite replaces it.")
+    check_names([FIRST, *(name for name, _ in against)])
+    if is_instance_input(preds):
+        raise click.UsageError(
+            f"{preds} holds instances, and the report draws label maps; 'segfix evaluate' scores "
+            "them."
+        )
+    folders = {FIRST: preds, **dict(against)}
+    sets = pair_sets(folders, labels, suffixes=suffixes, recursive=recursive)
+    photographs = (
+        list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
+        if images
+        else []
+    )
+    pairs = [pair for found in sets.values() for pair in found]
+    read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs)]
+    options.check_results([out], (entry.path for entry in (*read, *photographs) if entry))
+    summary = write_report(
+        out,
+        sets,
+        photographs=photographs if images else None,
+        sources={
+            **{name: str(folder) for name, folder in folders.items()},
+            "LABELS": str(labels),
+            **({"IMAGES": str(images)} if images else {}),
+        },
+        ignore_index=ignore_index,
+        class_names=read_class_names(class_file) if class_file else None,
+        suffixes=suffixes,
+        examples=examples,
+        seed=seed,
+        workers=workers or available_threads(),
+        quiet=quiet,
+    )
+    if not quiet:
+        kilobytes = out.stat().st_size / 1000
+        click.echo(
+            f"{out}: {summary['images']} images scored, {summary['shown']} shown, "
+            f"{kilobytes:,.0f} kB"
+        )
+    list_failures(summary["failed"], listed="the page lists them")
+    if summary["failed"]:
+        click.get_current_context().exit(1)

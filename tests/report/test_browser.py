@@ -1,0 +1,247 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+from segfix.formats.class_names import read_class_names
+from segfix.report.page import write_report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+PHONE = {"width": 375, "height": 740}
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium or google-chrome: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def url(many_scenes: Path) -> str:
+    """A report of five hundred images."""
+    entries = {
+        kind: list_entries(many_scenes / kind, LABEL_SUFFIXES, what="files")
+        for kind in ("images", "labels", "preds", "refined")
+    }
+    out = many_scenes / "report.html"
+    summary = write_report(
+        out,
+        {k: pair_entries(entries["labels"], entries[k]) for k in ("preds", "refined")},
+        photographs=entries["images"],
+        class_names=read_class_names(many_scenes / "classes.txt"),
+        workers=2,
+    )
+    assert summary["failed"] == []
+    return out.as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any, url: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The report, opened; nothing may be logged or asked of the network."""
+    context = chromium.new_context(**getattr(request, "param", {}))
+    page = context.new_page()
+    logged: list[str] = []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("dialog", lambda dialog: logged.append(dialog.message))
+    page.on("request", lambda asked: logged.append(asked.url[:200]))
+    page.goto(url)
+    yield page
+    context.close()
+    assert [text for text in logged if text != url and not text.startswith("data:")] == []
+
+
+def picture(locator: Any) -> np.ndarray[Any, Any]:
+    return np.array(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
+
+
+def column(table: Any, number: int) -> list[str]:
+    cells = table.locator(f"tbody tr > :nth-child({number + 1})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def test_the_slider_moves_by_mouse_and_by_key(page: Any) -> None:
+    stage = page.locator(".stage").first
+    slider, clip = stage.locator("input"), "e => getComputedStyle(e).clipPath"
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    clips, others, pictures = [], [], []
+    for share in (0.002, 0.5, 0.998):
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        clips.append(stage.locator(".labels.before").evaluate(clip))
+        others.append(stage.locator(".labels.after").evaluate(clip))
+        pictures.append(picture(stage))
+        handle = stage.locator(".handle").bounding_box()
+        assert handle["x"] + handle["width"] / 2 == pytest.approx(
+            box["x"] + share * box["width"], abs=0.01 * box["width"]
+        )
+    assert len(set(clips)) == len(set(others)) == 3
+    after, both, before = (found[found.shape[0] * 3 // 4 :] for found in pictures)
+    middle = both.shape[1] // 2
+    left, right = slice(8, middle - 8), slice(middle + 8, -8)
+    assert np.abs(before - after).max() > 50
+    assert np.abs(both[:, left] - before[:, left]).max() < 8
+    assert np.abs(both[:, right] - after[:, right]).max() < 8
+    slider.focus()
+    value = float(slider.input_value())
+    page.keyboard.press("ArrowLeft")
+    assert float(slider.input_value()) < value
+    assert stage.locator(".labels.before").evaluate(clip) != clips[-1]
+    page.keyboard.press("Home")
+    assert slider.input_value() == "0"
+    page.keyboard.press("ArrowRight")
+    assert float(slider.input_value()) > 0
+    assert slider.get_attribute("aria-valuetext") is not None
+    assert slider.get_attribute("aria-label")
+
+
+def test_dragging_moves_the_handle_along(page: Any) -> None:
+    stage = page.locator(".stage").nth(1)
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.2, y, steps=4)
+    page.mouse.up()
+    assert float(stage.locator("input").input_value()) == pytest.approx(20, abs=2)
+
+
+def test_each_view_shows_another_picture(page: Any) -> None:
+    example = page.locator(".example").first
+    example.scroll_into_view_if_needed()
+    shown = []
+    for _ in range(5):
+        shown.append(picture(example.locator(".stage")))
+        if len(shown) == 1:
+            example.locator("input[type=radio]").first.focus()
+        page.keyboard.press("ArrowRight")
+    for number, one in enumerate(shown):
+        for other in shown[number + 1 :]:
+            assert one.shape == other.shape
+            assert np.abs(one - other).max() > 50
+    page.locator(".all button", has_text="Truth").click()
+    checked = page.locator(".views :checked")
+    assert set(checked.evaluate_all("all => all.map(e => e.value)")) == {"truth"}
+
+
+@pytest.mark.parametrize("label", ["Classes", "Images"])
+def test_tables_sort_by_click_and_by_key(page: Any, label: str) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    table = page.locator(f"[aria-label={label}] table")
+    number = 3 if label == "Classes" else 1
+    head = table.locator("thead th").nth(number)
+    names = set(column(table, 0))
+    for way in ("descending", "ascending"):
+        if way == "descending":
+            head.locator("button").click()
+        else:
+            head.locator("button").focus()
+            page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == way
+        texts = column(table, number)
+        known = [float(text) for text in texts if text != "–"]
+        assert known == sorted(known, reverse=way == "descending")
+        assert texts[len(known) :] == ["–"] * (len(texts) - len(known))
+        assert len(texts) - len(known) == (label == "Classes")
+    first = table.locator("thead th").first
+    first.locator("button").click()
+    assert first.get_attribute("aria-sort") == "ascending"
+    assert head.get_attribute("aria-sort") is None
+    assert set(column(table, 0)) == names
+
+
+def test_numbers_sort_as_numbers(page: Any) -> None:
+    table = page.locator("[aria-label=Classes] table")
+    table.locator("thead button").nth(1).click()
+    shares = [float(text) for text in column(table, 1)]
+    assert len({len(str(int(share))) for share in shares}) > 1
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_hostile_names_are_text(page: Any) -> None:
+    assert page.locator("[onerror], [onmouseover], h4 b, img[src='x']").count() == 0
+    assert "<img src=x onerror=alert(1)>" in column(page.locator("[aria-label=Classes] table"), 0)
+
+
+@pytest.mark.parametrize("page", [{"viewport": PHONE}], indirect=True)
+def test_a_phone_scrolls_down_only(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate("document.body.scrollWidth") <= PHONE["width"]
+    box = page.locator("[aria-label=Classes]")
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+@pytest.mark.parametrize(
+    ("page", "dark"),
+    [({"color_scheme": "dark"}, True), ({"color_scheme": "light"}, False)],
+    indirect=["page"],
+)
+def test_texts_stand_out_in_dark_and_in_light(page: Any, dark: bool) -> None:
+    # WCAG's relative luminance, of all texts that lie on the page's own colours.
+    found = page.evaluate(
+        """() => {
+          const luminance = text => {
+            const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+              .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const ground = e => {
+            for (; e; e = e.parentElement) {
+              const colour = getComputedStyle(e).backgroundColor;
+              if (!colour.endsWith(", 0)")) return colour;
+            }
+            return "rgb(255, 255, 255)";
+          };
+          const ratios = [...document.querySelectorAll(
+            "h1, h2, h3, h4, p, td, th, dt, dd, li, summary, span, small, svg text"
+          )].filter(e => !e.closest(".stage")).map(e => {
+            const style = getComputedStyle(e);
+            const colour = e.namespaceURI.includes("svg") ? style.fill : style.color;
+            const [a, b] = [luminance(colour), luminance(ground(e))].sort((x, y) => y - x);
+            return (a + 0.05) / (b + 0.05);
+          });
+          return [luminance(getComputedStyle(document.body).backgroundColor), Math.min(...ratios)];
+        }"""
+    )
+    assert (found[0] < 0.05) == dark
+    assert found[1] >= 4.5
+
+
+def test_five_hundred_images_keep_the_page_small(page: Any) -> None:
+    assert page.locator("[aria-label=Images] tbody tr").count() == 500
+    assert page.locator(".example").count() == 18
+    assert page.locator("img").count() <= 18 * 7
+    assert page.evaluate("document.querySelectorAll('*').length") < 8000
+    broken = "all => all.filter(e => !e.complete || !e.naturalWidth).length"
+    page.evaluate("Promise.all([...document.images].map(e => e.decode()))")
+    assert page.locator("img").evaluate_all(broken) == 0
