@@ -1,10 +1,11 @@
-"""The SegFix paper's Tables 1, 2 and 3 in kind: on the data at hand, as Markdown.
+"""The SegFix paper's Tables 1, 2, 3, 5 and 11 in kind: on the data at hand, as Markdown.
 
     python -m tests.bench.paper_tables --val DIR --preds NAME=DIR [--preds …] --work DIR \
-        --networks DIR
+        --networks DIR --baselines DIR [--table 1 …]
 
-DIR of --val holds `images/` and `labels/`; --networks is the folder that `variants.py` made. Tables
-5 (DenseCRF) and 11 (ensemble) come from `baselines.py`.
+DIR of --val holds `images/` and `labels/`; --networks is the folder that `variants.py` made, for
+Tables 2 (backbones) and 3 (γ and m); --baselines is `results/SET` in the work folder of
+`baselines.py`, for Tables 5 (DenseCRF) and 11 (ensemble). Table 1 is the ceiling.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from tests.bench.variants import BACKBONES, DIRECTIONS, FAR, WIDTHS
 STEPS = {"the paper's step": RefineSettings(scale=2), "default step": RefineSettings()}
 SIZE = (1024, 2048)
 KEYS = {"iou": "mIoU", "f_1px": "F@1px"}
+TABLES = ("1", "2", "3", "5", "11")
 
 
 class Bench:
@@ -137,36 +140,81 @@ def seconds(model: OffsetModel, repeats: int = 3) -> float:
     return statistics.median(times[1:])
 
 
+def result_table(folder: Path, rows: Sequence[str]) -> str:
+    """Rows of `baselines.py`, a column per predictor: the input, and Δ mIoU / Δ F@1px to it."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    lines = ["| | " + " | ".join(results) + " |", "|---" * (1 + len(results)) + "|"]
+    for row in ("input", *rows):
+        cells = []
+        for scores in results.values():
+            signs, base = ("", {}) if row == "input" else ("+", scores["input"])
+            cells.append(
+                " / ".join(f"{scores[row][k] - base.get(k, 0):{signs}.2f}" for k in scores[row])
+                if row in scores
+                else "–"
+            )
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ensembles(folder: Path) -> list[str]:
+    """Names of the rows of two-model ensembles in results of `baselines.py`."""
+    found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+    names = dict.fromkeys(name for scores in found for name in scores)
+    return [name for name in names if name.startswith("ensemble") and "→" not in name]
+
+
 @click.command()
 @click.option("--val", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--preds", multiple=True, required=True, callback=parse_named, help="NAME=DIR")
 @click.option("--work", type=click.Path(path_type=Path), required=True)
-@click.option("--networks", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--table", "chosen", type=click.Choice(["1", "2", "3"]), multiple=True)
+@click.option("--networks", type=click.Path(path_type=Path, exists=True))
+@click.option("--baselines", type=click.Path(path_type=Path, exists=True))
+@click.option("--table", "chosen", type=click.Choice([*TABLES]), multiple=True, default=TABLES)
 def main(
-    val: Path, preds: dict[str, Path], work: Path, networks: Path, chosen: tuple[str, ...]
+    val: Path,
+    preds: dict[str, Path],
+    work: Path,
+    networks: Path | None,
+    baselines: Path | None,
+    chosen: tuple[str, ...],
 ) -> None:
     """Measure."""
+    for tables, folder, name in (
+        (("2", "3"), networks, "networks"),
+        (("5", "11"), baselines, "baselines"),
+    ):
+        if folder is None and any(table in tables for table in chosen):
+            raise click.UsageError(f"this table needs --{name}.")
     bench = Bench(val, preds, work)
     click.echo(f"Input: {json.dumps(rounded(bench.before))}\n")
-    trained = {
-        name: (networks / f"{name}.onnx", networks / name / "model.safetensors")
-        for name in (*WIDTHS, *DIRECTIONS, *BACKBONES)
-    }
-    shipped = {
-        f"`{name}`, shipped": (onnx, onnx.with_suffix(".safetensors"))
-        for name, onnx in shipped_weights().items()
-    }
-    widths = {name: f"γ = {'∞' if width == FAR else width}" for name, width in WIDTHS.items()}
-    widths |= {name: f"γ = 5, m = {m}" for name, m in DIRECTIONS.items()}
-    if not chosen or "1" in chosen:
+    if "1" in chosen:
         click.echo(f"Table 1\n\n{ceiling_table(bench)}\n")
-    if not chosen or "2" in chosen:
-        rows = shipped | {f"`{name}`, short": trained[name] for name in BACKBONES}
-        click.echo(f"Table 2\n\n{network_table(bench, rows, timed=True)}\n")
-    if not chosen or "3" in chosen:
-        rows = {title: trained[name] for name, title in widths.items()}
-        click.echo(f"Table 3\n\n{network_table(bench, rows, timed=False)}\n")
+    if networks is not None:
+        trained = {
+            name: (networks / f"{name}.onnx", networks / name / "model.safetensors")
+            for name in (*WIDTHS, *DIRECTIONS, *BACKBONES)
+            if (networks / f"{name}.onnx").exists()
+        }
+        shipped = {
+            f"`{name}`, shipped": (onnx, onnx.with_suffix(".safetensors"))
+            for name, onnx in shipped_weights().items()
+        }
+        short = {f"`{name}`, short": trained[name] for name in BACKBONES if name in trained}
+        widths = {
+            f"γ = {'∞' if width == FAR else width}": trained[name] for name, width in WIDTHS.items()
+        }
+        widths |= {f"γ = 5, m = {m}": trained[name] for name, m in DIRECTIONS.items()}
+        if "2" in chosen:
+            click.echo(f"Table 2\n\n{network_table(bench, shipped | short, timed=True)}\n")
+        if "3" in chosen:
+            click.echo(f"Table 3\n\n{network_table(bench, widths, timed=False)}\n")
+    if baselines is not None and "5" in chosen:
+        crf = "DenseCRF of soft-max, 10 iterations"
+        click.echo(f"Table 5\n\n{result_table(baselines, (crf, 'SegFix', f'{crf} → SegFix'))}\n")
+    if baselines is not None and "11" in chosen:
+        rows = ("SegFix", *ensembles(baselines))
+        click.echo(f"Table 11\n\n{result_table(baselines, rows)}\n")
 
 
 def rounded(before: dict[str, dict[str, Any]]) -> dict[str, Any]:
