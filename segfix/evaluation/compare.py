@@ -26,9 +26,9 @@ from segfix.evaluation.statistics import (
     mean_scores,
 )
 from segfix.formats import Pair, read_label_map
+from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
 
-MAX_CLASSES = 1024
 REPLICAS = 1000
 """Of the bootstrap."""
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from segfix.errors import FileFormatError
 
+MAX_CLASSES = 1024
+"""That are scored; a list of more names something else."""
+
 
 def read_class_names(path: Path) -> dict[int, str]:
     """Read the names of class ids from a text file.
@@ -22,8 +25,8 @@ def read_class_names(path: Path) -> dict[int, str]:
         Names by ascending id.
 
     Raises:
-        FileFormatError: The file is missing, not text, has no class, an id twice, or ids on some
-            lines alone.
+        FileFormatError: The file is missing, not text, has no class or more than 1024, an id twice, or
+            ids on some lines alone.
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
@@ -34,6 +37,10 @@ def read_class_names(path: Path) -> dict[int, str]:
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise FileFormatError(f"{path}: no class names; one per line, or 'id name'.")
+    if len(lines) > MAX_CLASSES:
+        raise FileFormatError(
+            f"{path}: {len(lines)} lines; expected a class name per line, at most {MAX_CLASSES}."
+        )
     numbered = [re.fullmatch(r"(\d{1,9})\s*[\s:,;]\s*(\S.*)", line) for line in lines]
     if not any(numbered):
         return dict(enumerate(lines))

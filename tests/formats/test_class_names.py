@@ -42,6 +42,8 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
         # Else every id would be off by one.
         ("id,name\n0,road\n1,sky\n", "'id,name' has no id, but other lines have"),
         ("0 road\n1\n2 sky\n", "'1' has no id"),
+        # The bootstrap would take terabytes.
+        ("word\n" * 1025, "1025 lines; expected a class name per line, at most 1024"),
     ],
 )
 def test_lists_that_leave_ids_open_are_refused_by_name(
@@ -50,6 +52,10 @@ def test_lists_that_leave_ids_open_are_refused_by_name(
     with pytest.raises(FileFormatError, match=reason) as caught:
         read(tmp_path, content)
     assert str(caught.value).startswith(str(tmp_path / "classes.txt"))
+
+
+def test_a_list_may_have_1024_classes(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "word\n" * 1024)) == 1024
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
