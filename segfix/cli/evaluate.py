@@ -101,7 +101,7 @@ def evaluate(
     F@1px             boundary F-score, mean over images, then over classes; F@0.0003
                       takes this share of the diagonal, rounded up
     boundary IoU      of the inner bands of width 2 % of the diagonal
-    trimap IoU 3px    mIoU of the pixels up to 3 px from a true boundary
+    trimap mIoU 3px   mIoU of the pixels up to 3 px from a true boundary
     E-measure         mean over images, then over classes
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """  # noqa: D301
@@ -140,14 +140,14 @@ def evaluate(
         click.echo(json.dumps(result, indent=2))
     elif as_csv:
         click.echo(csv_lines(result), nl=False)
-    else:
+    elif result["images"]:
         tables = [score_table(result), change_table(result), class_table(result)]
         if errors:
             tables += [error_table(result), boundary_table(result)]
         click.echo("\n\n".join(table for table in tables if table))
     if not quiet:
         for note in notes(result, ignore_index, classes_given=class_file is not None):
-            click.echo(note, err=True)
+            click.echo(f"note: {note}", err=True)
     list_failures(comparison.failed, as_json=as_json)
     if comparison.failed:
         click.get_current_context().exit(1)
@@ -187,10 +187,17 @@ def score_table(result: dict[str, Any]) -> str:
     from segfix.evaluation.statistics import SCORES
 
     sets = result["sets"]
-    rows = [[f"{result['images']} images", *sets]]
+    void = percent(result["void"] / max(result["pixels"] + result["void"], 1))
+    rows = [[f"{result['images']} images, {void} % void", *sets]]
+    shown: list[list[Any]] = []
     for key, title in SCORES.items():
+        values = [scores["mean"][key] for scores in sets.values()]
         if key.startswith("trimap") and key != "trimap_iou_3px":
             continue
+        # On small images a share of the diagonal is a pixel, and its row would stand there twice.
+        if key.startswith("f_0") and values in shown:
+            continue
+        shown.append(values)
         row = [title]
         for name, scores in sets.items():
             cell = percent(scores["mean"][key])
@@ -198,7 +205,9 @@ def score_table(result: dict[str, Any]) -> str:
                 cell += f" {interval(result['changes'][name]['mean'][key])}"
             row.append(cell)
         rows.append(row)
-    return layout(rows)
+    table = layout(rows)
+    note = f"[ ]: 95 % confidence interval of the difference to {next(iter(sets))}, over images"
+    return f"{table}\n{note}" if "[" in table else table
 
 
 def change_table(result: dict[str, Any]) -> str:
@@ -206,9 +215,13 @@ def change_table(result: dict[str, Any]) -> str:
     if not result["changes"] or not result["pixels"]:
         return ""
     rows = [["% of pixels", *result["changes"]]]
-    for kind in ("moved", "fixed", "broken"):
+    for kind, title in (
+        ("moved", "moved (another label)"),
+        ("fixed", "fixed (now right)"),
+        ("broken", "broken (was right)"),
+    ):
         counts = (sum(change["bands"][kind]) for change in result["changes"].values())
-        rows.append([kind, *(percent(count / result["pixels"]) for count in counts)])
+        rows.append([title, *(percent(count / result["pixels"]) for count in counts)])
     return layout(rows)
 
 
@@ -216,7 +229,7 @@ def class_table(result: dict[str, Any]) -> str:
     """IoU and boundary F-score of each class in the first set, and how the others differ."""
     rows = [["class", "% of pixels", "IoU", "F@1px"]]
     for name in result["changes"]:
-        rows[0] += [f"{name} IoU", "F@1px"]
+        rows[0] += [f"Δ IoU {name}", "Δ F@1px"]
     for i, entry in enumerate(result["classes"]):
         scores = result["sets"][next(iter(result["sets"]))]["class"]
         name = (
@@ -233,24 +246,23 @@ def class_table(result: dict[str, Any]) -> str:
 
 
 def error_table(result: dict[str, Any]) -> str:
-    """Errors by distance to the nearest true boundary, and what changed there."""
+    """Errors of each set by distance to the nearest true boundary, and what changed there."""
     totals = band_pixels(result)
-    rows = [["px from a boundary", "% of pixels"]]
-    for name in result["sets"]:
-        rows[0] += [f"{name} errors", "% wrong", "mIoU up to here"]
-    for name in result["changes"]:
-        rows[0] += [f"{name} fixed", "broken"]
     widths = [f"trimap_iou_{width}px" for width in result["bands"][:-1]]
-    for i, band in enumerate(band_names(result["bands"])):
-        row = [band, percent(totals[i] / max(result["pixels"], 1))]
-        for scores in result["sets"].values():
+    tables = []
+    for name, scores in result["sets"].items():
+        change = result["changes"].get(name)
+        rows = [[f"{name}: px from a boundary", "% of pixels", "errors", "% wrong", "trimap mIoU"]]
+        rows[0] += ["fixed", "broken"] if change else []
+        for i, band in enumerate(band_names(result["bands"])):
             wrong = scores["errors"][i]
-            row += [str(wrong), percent(wrong / totals[i] if totals[i] else None)]
-            row.append(percent(scores["mean"][([*widths, "iou"])[i]]))
-        for change in result["changes"].values():
-            row += [str(change["bands"][kind][i]) for kind in ("fixed", "broken")]
-        rows.append(row)
-    return layout(rows)
+            row = [band, percent(totals[i] / max(result["pixels"], 1)), str(wrong)]
+            row.append(percent(wrong / totals[i] if totals[i] else None))
+            row.append(percent(scores["mean"][[*widths, "iou"][i]]))
+            row += [str(change["bands"][kind][i]) for kind in ("fixed", "broken") if change]
+            rows.append(row)
+        tables.append(layout(rows))
+    return "\n\n".join(tables)
 
 
 def boundary_table(result: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ def score_image(
         missing = np.setdiff1d(true_ids[0], wanted)
         if missing.size:
             raise ValueError(
-                f"the ground truth holds {missing[0]}, which is not among the classes."
+                f"the ground truth holds {missing[0]}, none of the {len(wanted)} classes given."
             )
         known = wanted if absent == "one" else np.intersect1d(known, wanted)
     elif known.size and (known[-1] >= MAX_CLASSES or known[0] < 0):

@@ -47,7 +47,7 @@ SCORES = {
     "boundary_iou": "boundary IoU",
     "f1": "F1",
     "e_measure": "E-measure",
-    **{f"trimap_iou_{width}px": f"trimap IoU {width}px" for width in BANDS},
+    **{f"trimap_iou_{width}px": f"trimap mIoU {width}px" for width in BANDS},
     "pixel_accuracy": "pixel accuracy",
 }
 """Keys of scores, and what tables call their means."""

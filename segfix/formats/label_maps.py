@@ -87,6 +87,9 @@ def read_label_map(path: Path) -> LabelMap:
                 f"{path}: colours of 16 bits, of which half would be lost; expected 8 bits per "
                 "channel, or 16-bit grey."
             )
+        # What `segfix.formats.offset_maps` writes looks like a palette label map.
+        if '"offset map"' in str(picture.info.get(RECORD_KEY, "")):
+            raise FileFormatError(f"{path}: an offset map, not a label map; give another folder.")
         palette = picture.getpalette()
         array = np.array(picture)
         if picture.mode == "L":

@@ -11,7 +11,7 @@ RIGHT, FIXED, BROKEN, WRONG, RELABELLED, VOID = range(6)
 """Codes of an error map: right before and after; wrong before only; wrong after only; wrong before
 and after, with the same label or with another one; void in the ground truth."""
 
-ERROR_NAMES = ("right", "fixed", "broken", "wrong", "wrong, other label", "void")
+ERROR_NAMES = ("right", "fixed", "broken", "wrong", "still wrong, relabelled", "void")
 """What to call each code."""
 
 ERROR_COLOURS = (

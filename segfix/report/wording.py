@@ -54,9 +54,15 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
                 ", …" if len(scores["outside"]) > 5 else ""
             )
             where = "that are no classes" if classes_given else "that no label map holds"
+            void = scores["outside"].get(str(ignore_index))
+            hint = (
+                "PREDS and LABELS swapped? masks of 0 and 255: --void -1"
+                if void
+                else ("PREDS and LABELS swapped? another --void?")
+            )
             yield (
                 f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
-                "(PREDS and LABELS swapped? another --void?)"
+                f"({hint})"
             )
     if result["void"] and len(held) == 1:
         yield (

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import FileFormatError
-from segfix.formats import LabelMap, read_label_map, write_label_map
+from segfix.formats import (
+    LabelMap,
+    OffsetMap,
+    read_label_map,
+    write_label_map,
+    write_offset_map,
+)
 from segfix.formats.label_maps import is_whole, read_record
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -332,3 +338,10 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
         write_label_map(path, unfit)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_offset_map_is_no_label_map(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.png"
+    write_offset_map(path, OffsetMap(np.zeros((4, 5), np.uint8)))
+    with pytest.raises(FileFormatError, match="an offset map, not a label map"):
+        read_label_map(path)
