@@ -844,11 +844,14 @@ def test_the_csv_has_a_line_per_set_class_and_score(sets: Sets) -> None:
     assert values["PREDS", "", "ap_large"] == ""
 
 
-def test_notes_name_their_set(sets: Sets) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_notes_name_their_set_and_quiet_leaves_them_out(sets: Sets, form: list[str]) -> None:
     preds, labels, against = sets
     write_json(preds, [])
-    done = report(preds, labels, against)
-    assert "PREDS: 1 of 1 images have no result: their objects are missed" in done.stderr
+    done = report(preds, labels, against, *form)
+    assert done.stderr == "PREDS: 1 of 1 images have no result: their objects are missed\n"
+    quiet = report(preds, labels, against, *form, "-q")
+    assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -866,6 +869,22 @@ def test_a_set_that_fails_leaves_the_others(sets: Sets, options: list[str], tmp_
     assert first.exit_code == 1
     assert "refined" in first.stdout
     assert "+" not in first.stdout
+
+
+def test_a_missing_file_is_a_usage_error(sets: Sets, tmp_path: Path) -> None:
+    preds, labels, _ = sets
+    missing = tmp_path / "missing.json"
+    for arguments in ((missing, labels), (preds, missing)):
+        done = report(*arguments, {})
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{missing}: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--errors", "--void=0", "--suffix=_mine", "--absent=skip"])
+def test_options_of_label_maps_are_refused(sets: Sets, option: str) -> None:
+    done = report(*sets, option)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{option.split('=')[0]} is for label maps" in " ".join(done.stderr.split())
 
 
 def test_faulty_ground_truth_is_told_once(sets: Sets) -> None:
