@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
 
 FIRST = "PREDS"
+
+OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes")
+"""Options that say nothing to instances."""
 
 
 class NamedFolder(click.ParamType[tuple[str, Path]]):
@@ -119,12 +123,14 @@ def evaluate(
     if is_instance_input(preds):
         from segfix.cli.instances import report_instances
 
+        check_options(preds)
         report_instances(
             folders,
             labels,
             as_json=as_json,
             as_csv=as_csv,
             workers=workers,
+            quiet=quiet,
         )
         return
     comparison = evaluate_folders(
@@ -158,6 +164,15 @@ def check_names(names: Sequence[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise click.UsageError(f"two sets are called {twice[0]!r}: --against NAME=DIR names one.")
+
+
+def check_options(preds: Path) -> None:
+    """Refuse options that would be ignored, since `preds` holds instances."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name in OF_LABEL_MAPS and context.get_parameter_source(name) != ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option.opts[0]} is for label maps; {preds} holds instances.")
 
 
 def pair_sets(

@@ -13,7 +13,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
-from segfix.errors import SegfixError
+from segfix.errors import PairingError, SegfixError
 from segfix.report.wording import layout, percent
 
 TITLES = {
@@ -38,7 +38,13 @@ TITLES = {
 
 
 def report_instances(
-    sets: Mapping[str, Path], labels: Path, *, as_json: bool, as_csv: bool, workers: int
+    sets: Mapping[str, Path],
+    labels: Path,
+    *,
+    as_json: bool,
+    as_csv: bool,
+    workers: int,
+    quiet: bool,
 ) -> None:
     """Score sets of predictions, print the scores, and exit with 1 if a set failed.
 
@@ -49,12 +55,17 @@ def report_instances(
         as_json: Print JSON instead of tables.
         as_csv: Print CSV instead of tables.
         workers: Threads.
+        quiet: Print no notes.
 
     Raises:
+        PairingError: A file or a folder is missing.
         MissingExtraError: The evaluators aren't installed.
     """
     from segfix.evaluation import evaluate_instances
 
+    for path in (*sets.values(), labels):
+        if not path.exists():
+            raise PairingError(f"{path}: no such file or folder.")
     results: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
     with options.missing_extra("eval"):
@@ -73,9 +84,9 @@ def report_instances(
         first = next(iter(sets))
         click.echo(mean_table(results, first))
         click.echo(f"\n{class_table(results, first)}")
-        for name, result in results.items():
-            for note in result["notes"]:
-                click.echo(f"{name}: {note}", err=True)
+    for name, result in results.items():
+        for note in () if quiet else result["notes"]:
+            click.echo(f"{name}: {note}", err=True)
     list_failures(failed, as_json=as_json)
     if failed:
         click.get_current_context().exit(1)

@@ -93,8 +93,9 @@ def report(
         else []
     )
     pairs = [pair for found in sets.values() for pair in found]
-    read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs)]
-    options.check_results([out], (entry.path for entry in (*read, *photographs) if entry))
+    read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs), *photographs]
+    inputs = [*(entry.path for entry in read if entry), *([class_file] if class_file else [])]
+    options.check_results([out], inputs)
     summary = write_report(
         out,
         sets,

@@ -189,6 +189,10 @@ class Comparison:
 
     def _add_replicas(self) -> None:
         """Add the latest images to the replicas, all at once: one product of matrices."""
+        more = len(self._rows) - self._replicas.shape[2]
+        if more:
+            # Here, not class by class: of many classes, a copy takes seconds.
+            self._replicas = np.pad(self._replicas, ((0, 0), (0, 0), (0, more), (0, 0)))
         images = np.zeros((len(self._pending), *self._sums.shape))
         for image, (rows, statistics) in zip(images, self._pending, strict=True):
             image[:, rows] = statistics
@@ -204,7 +208,6 @@ class Comparison:
             more = (0, len(new))
             self._holders = np.pad(self._holders, more)
             self._sums = np.pad(self._sums, ((0, 0), more, (0, 0)))
-            self._replicas = np.pad(self._replicas, ((0, 0), (0, 0), more, (0, 0)))
             self._changes = np.pad(self._changes, ((0, 0), more, (0, 0), (0, 0)))
 
     def result(self) -> dict[str, Any]:

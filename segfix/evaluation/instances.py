@@ -27,6 +27,9 @@ from segfix.formats.files import open_picture
 
 PREDICTION_LIST = "_pred.txt"
 INSTANCE_MAP = "_instanceIds.png"
+LONGEST_SIDE = 65535
+"""Of an image, pixels: pycocotools counts them in 32 bits, and crashes beyond."""
+
 GROUPS = {"": None, "_things": True, "_stuff": False}
 """Endings of the panoptic means, and the `isthing` that each is over."""
 
@@ -106,10 +109,10 @@ def coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
     names = _unique_names(truth["categories"])
     categories = {identity: number for number, identity in enumerate(names, 1)}
     for identity, size in sizes.items():
-        if not all(isinstance(length, int) and length > 0 for length in size):
+        if not all(isinstance(length, int) and 0 < length <= LONGEST_SIDE for length in size):
             raise FileFormatError(
                 f"{labels}: image {identity!r} is {size[0]!r} high and {size[1]!r} wide; expected "
-                "whole numbers of pixels."
+                f"whole numbers of pixels, at most {LONGEST_SIDE}."
             )
 
     def table(path: Path, what: str, items: list[Any]) -> Any:
@@ -460,6 +463,10 @@ def _check_items(path: Path, where: str, items: Any, keys: Sequence[str]) -> Non
                 raise FileFormatError(
                     f"{path}: {where}[{number}] has {key!r} {item[key]!r}; expected a number or "
                     "a text."
+                )
+            if key == "file_name" and not isinstance(item[key], str):
+                raise FileFormatError(
+                    f"{path}: {where}[{number}] has {key!r} {item[key]!r}; expected a text."
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import pytest
 COMMAND = Path(sys.executable).with_name("segfix")
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)],
         capture_output=True,
         text=True,
         encoding="utf-8",
+        errors="replace",
         check=False,
         timeout=120,
+        env=os.environ | environment,
     )
 
 
@@ -51,3 +54,19 @@ def test_a_failure_gives_exit_status_one_and_a_line_on_stderr(work: Path, tiny_o
     assert result.returncode == 1
     assert result.stderr.startswith("failed: images/z.png: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have text alone as names")
+def test_names_that_are_no_text_are_escaped(work: Path) -> None:
+    shutil.copytree("labels", os.fsdecode(b"after\xff"))
+    arguments = ("evaluate", "preds", "labels", "--against", os.fsdecode(b"after\xff"), "-q")
+    for form in ((), ("--csv",)):
+        result = run(*arguments, *form, PYTHONIOENCODING="utf-8")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert r"after\udcff" in result.stdout
+
+
+def test_signs_that_a_code_page_lacks_are_escaped(work: Path) -> None:
+    result = run("evaluate", "preds", "labels", "--errors", "-q", PYTHONIOENCODING="cp1252")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\u2264 1 px" in result.stdout

@@ -45,10 +45,12 @@ def test_an_existing_page_is_not_replaced_unasked(work: Path) -> None:
     assert "mine" not in Path("deep/page.html").read_text(encoding="utf-8")[:10]
 
 
-@pytest.mark.parametrize("name", ["preds/a.png", "labels/b.png", "images/c.png"])
+@pytest.mark.parametrize("name", ["preds/a.png", "labels/b.png", "images/c.png", "classes.txt"])
 def test_an_input_is_never_replaced(work: Path, name: str) -> None:
+    Path("classes.txt").write_text("1 road\n2 sky\n")
     content = Path(name).read_bytes()
-    result = run("preds", "labels", "--images", "images", "-o", name, "--overwrite")
+    inputs = ("preds", "labels", "--images", "images", "--class-names", "classes.txt")
+    result = run(*inputs, "-o", name, "--overwrite")
     assert result.exit_code == 2
     assert "would replace an input" in result.stderr
     assert Path(name).read_bytes() == content

@@ -511,6 +511,8 @@ def test_unknown_categories_of_results_are_counted_and_stated(coco: tuple[Path, 
         (lambda labels: labels.pop("images"), "no list 'images'"),
         (lambda labels: labels["images"][0].pop("height"), "images[0] has no 'height'"),
         (lambda labels: labels["images"][0].update(width=1.5), "whole numbers of pixels"),
+        # pycocotools would crash, or run for ever.
+        (lambda labels: labels["images"][0].update(width=65536), "at most 65535"),
         (lambda labels: labels["annotations"][0].update(image_id=4), "has image_id 4"),
         (lambda labels: labels["annotations"][0].update(category_id=4), "has category_id 4"),
         (lambda labels: labels["annotations"][0].update(segmentation=[]), "empty list"),
@@ -729,6 +731,8 @@ def first_segment(document: Any) -> Any:
         (0, lambda table: first_segment(table).pop("id"), "has no 'id'"),
         (0, lambda table: first_segment(table).update(id=8), "its segments aren't those in"),
         (0, lambda table: table["annotations"][0].update(file_name="b.png"), "no such file"),
+        (0, lambda table: table["annotations"][0].update(file_name=5), "expected a text"),
+        (1, lambda table: table["annotations"][0].update(file_name=["b.png"]), "expected a text"),
         (1, lambda table: table.pop("categories"), "no list 'categories'"),
         (1, lambda table: table["categories"][0].pop("isthing"), "has no 'isthing'"),
         (1, lambda table: table["annotations"].clear(), "nothing to score"),
@@ -840,11 +844,14 @@ def test_the_csv_has_a_line_per_set_class_and_score(sets: Sets) -> None:
     assert values["PREDS", "", "ap_large"] == ""
 
 
-def test_notes_name_their_set(sets: Sets) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_notes_name_their_set_and_quiet_leaves_them_out(sets: Sets, form: list[str]) -> None:
     preds, labels, against = sets
     write_json(preds, [])
-    done = report(preds, labels, against)
-    assert "PREDS: 1 of 1 images have no result: their objects are missed" in done.stderr
+    done = report(preds, labels, against, *form)
+    assert done.stderr == "PREDS: 1 of 1 images have no result: their objects are missed\n"
+    quiet = report(preds, labels, against, *form, "-q")
+    assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -862,6 +869,22 @@ def test_a_set_that_fails_leaves_the_others(sets: Sets, options: list[str], tmp_
     assert first.exit_code == 1
     assert "refined" in first.stdout
     assert "+" not in first.stdout
+
+
+def test_a_missing_file_is_a_usage_error(sets: Sets, tmp_path: Path) -> None:
+    preds, labels, _ = sets
+    missing = tmp_path / "missing.json"
+    for arguments in ((missing, labels), (preds, missing)):
+        done = report(*arguments, {})
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{missing}: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--errors", "--void=0", "--suffix=_mine", "--absent=skip"])
+def test_options_of_label_maps_are_refused(sets: Sets, option: str) -> None:
+    done = report(*sets, option)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{option.split('=')[0]} is for label maps" in " ".join(done.stderr.split())
 
 
 def test_faulty_ground_truth_is_told_once(sets: Sets) -> None:
