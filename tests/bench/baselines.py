@@ -270,6 +270,10 @@ def crf_labels(picture: Picture, *, certainty: float, **kernels: Any) -> list[Id
     ids, index = np.unique(picture.label_map, return_inverse=True)
     if len(ids) == 1:
         return [picture.label_map] * len(ITERATIONS)
+    if len(ids) == 2:
+        # One other id would get all the rest, and at 0.5 the map would say nothing: of two, the
+        # pixel's own is as much more probable than the other as of ten.
+        certainty = 9 * certainty / (9 * certainty + 1 - certainty)
     unary = unary_from_labels(index.ravel(), len(ids), certainty, zero_unsure=False)
     return [ids[found] for found in dense_crf(picture.image, unary, **kernels)]
 
@@ -636,8 +640,8 @@ def prepare(predictors: list[Predictor]) -> None:
 
 @main.command()
 @click.option("--method", "names", type=click.Choice(list(METHODS)), multiple=True)
-@click.option("--trials", "count", default=16, show_default=True)
-@click.option("--rounds", default=2, show_default=True, help="Of climbing from the best setting.")
+@click.option("--trials", "count", default=20, show_default=True)
+@click.option("--rounds", default=1, show_default=True, help="Of climbing from the best setting.")
 @click.pass_obj
 def tune(predictors: list[Predictor], names: tuple[str, ...], count: int, rounds: int) -> None:
     """Look for the best settings."""
@@ -650,18 +654,18 @@ def tune(predictors: list[Predictor], names: tuple[str, ...], count: int, rounds
 
 
 @main.command()
-@click.option("--half", is_flag=True, help="Every second photograph, from the second on.")
+@click.option("--every", default=1, show_default=True, help="Nth photograph, from the second on.")
 @click.option("--only", multiple=True, help="SET/NAME; the others can be partners in ensembles.")
 @click.option("--skip", multiple=True, help="Leave out rows whose name contains this.")
 @click.pass_obj
 def measure(
-    predictors: list[Predictor], half: bool, only: tuple[str, ...], skip: tuple[str, ...]
+    predictors: list[Predictor], every: int, only: tuple[str, ...], skip: tuple[str, ...]
 ) -> None:
     """Write and score the label maps of all methods."""
     for predictor in predictors:
         if only and predictor.name not in only:
             continue
-        part = slice(1, None, 2) if half else slice(None)
+        part = slice(min(1, every - 1), None, every)
         own = {entry.stem for entry in predictor.photographs(part)}
         partners = [
             other.name.partition("/")[2]
@@ -684,8 +688,9 @@ def measure(
 
 
 @main.command("table")
+@click.option("--apart", multiple=True, help="NAME of predictors to leave out of mean ensembles.")
 @click.pass_obj
-def print_table(predictors: list[Predictor]) -> None:
+def print_table(predictors: list[Predictor], apart: tuple[str, ...]) -> None:
     """All results that were measured, one table per set, and the means."""
     results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for predictor in predictors:
@@ -694,6 +699,9 @@ def print_table(predictors: list[Predictor]) -> None:
         results.setdefault(predictor.set_name, {})[predictor.name.partition("/")[2]] = rows
     for name, columns in results.items():
         click.echo(f"\n{name}\n\n{table(columns)}")
+        for predictor_name, rows in columns.items():
+            if predictor_name not in apart:
+                rows.update(mean_ensembles(rows, apart))
     click.echo(f"\nMean over the predictors of a set\n\n{means(results)}")
 
 
@@ -717,25 +725,44 @@ def table(columns: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def mean_ensembles(
+    rows: Mapping[str, Mapping[str, float]], apart: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Means over the partners of an ensemble."""
+    found = {}
+    for ending in ("", " → SegFix"):
+        chosen = [
+            row
+            for name, row in rows.items()
+            if name.startswith("ensemble with ")
+            and ("→" in name) == bool(ending)
+            and name.split()[2] not in apart
+        ]
+        if chosen:
+            found["ensemble" + ending] = mean_scores(chosen)
+    return found
+
+
+def mean_scores(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each kind."""
+    return {key: statistics.mean(row[key] for row in rows) for key in ("miou", "f1")}
+
+
 def means(results: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
-    """Markdown: mean over the predictors that have the row, where all of a set have it."""
+    """Markdown: mean over those predictors of a set that have the row."""
     lines = [f"| Δ mIoU / Δ F@1px | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
     every = [rows for columns in results.values() for rows in columns.values()]
-    for name in dict.fromkeys(name for rows in every for name in rows):
+    for name in dict.fromkeys(name for rows in every for name in rows if " with " not in name):
         cells = []
         for columns in results.values():
-            if all(name in rows for rows in columns.values()):
+            having = [rows for rows in columns.values() if name in rows]
+            if having:
                 average = {
-                    kind: {
-                        key: statistics.mean(rows[kind][key] for rows in columns.values())
-                        for key in ("miou", "f1")
-                    }
-                    for kind in ("input", name)
+                    kind: mean_scores([rows[kind] for rows in having]) for kind in ("input", name)
                 }
-                if name == "input":
-                    cells.append(f"{average[name]['miou']:.2f} / {average[name]['f1']:.2f}")
-                else:
-                    cells.append(gain(average, name))
+                scores = average[name]
+                plain = f"{scores['miou']:.2f} / {scores['f1']:.2f}"
+                cells.append(plain if name == "input" else gain(average, name))
             else:
                 cells.append("")
         lines.append(f"| {name} | {' | '.join(cells)} |")
