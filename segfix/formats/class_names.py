@@ -25,8 +25,8 @@ def read_class_names(path: Path) -> dict[int, str]:
         Names by ascending id.
 
     Raises:
-        FileFormatError: The file is missing, not text, has no class or more than 1024, an id twice, or
-            ids on some lines alone.
+        FileFormatError: The file is missing, not text, has no class, or more than 1024, or an id
+            twice, or ids on some lines alone.
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]

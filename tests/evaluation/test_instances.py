@@ -884,7 +884,7 @@ def test_a_missing_file_is_a_usage_error(sets: Sets, tmp_path: Path) -> None:
 def test_options_of_label_maps_are_refused(sets: Sets, option: str) -> None:
     done = report(*sets, option)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert f"{option.split('=')[0]} is for label maps" in " ".join(done.stderr.split())
+    assert f"{option.partition('=')[0]} is for label maps" in " ".join(done.stderr.split())
 
 
 def test_faulty_ground_truth_is_told_once(sets: Sets) -> None:
