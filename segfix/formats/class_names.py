@@ -25,11 +25,7 @@ def read_class_names(path: Path) -> dict[int, str]:
         Names by ascending id.
 
     Raises:
-<<<<<<< HEAD
         FileFormatError: The file is missing, not text, has no class or more than 1024, an id
-=======
-        FileFormatError: The file is missing, not text, has no class, or more than 1024, or an id
->>>>>>> attack
             twice, or ids on some lines alone.
     """
     try:
