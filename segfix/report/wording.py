@@ -53,7 +53,7 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
             ids = ", ".join([*scores["outside"]][:5]) + (
                 ", …" if len(scores["outside"]) > 5 else ""
             )
-            where = "that are no classes" if classes_given else "that no label map holds"
+            where = "that are no classes" if classes_given else "that are no class in LABELS"
             void = scores["outside"].get(str(ignore_index))
             hint = (
                 "PREDS and LABELS swapped? masks of 0 and 255: --void -1"

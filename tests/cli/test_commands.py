@@ -359,7 +359,7 @@ def test_evaluate_never_scores_a_missing_prediction(work: Path) -> None:
 def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> None:
     Image.fromarray(np.full((24, 40), 9, np.uint8)).save("preds/a.png")
     result = run("evaluate", "preds", "labels")
-    assert "PREDS: 960 pixels predicted as ids that no label map holds (9)" in result.stderr
+    assert "PREDS: 960 pixels predicted as ids that are no class in LABELS (9)" in result.stderr
 
 
 def test_weights_and_doctor_describe_the_shipped_network() -> None:

@@ -262,7 +262,7 @@ def test_notes_go_to_stderr_and_quiet_keeps_failures(work: Path, form: str) -> N
     loud, quiet = run("preds", "labels", form), run("preds", "labels", form, "-q")
     assert (loud.exit_code, quiet.exit_code) == (1, 1)
     assert loud.stdout == quiet.stdout
-    assert "960 pixels predicted as ids that no label map holds (9)" in loud.stderr
+    assert "960 pixels predicted as ids that are no class in LABELS (9)" in loud.stderr
     assert "swapped?" in loud.stderr
     assert quiet.stderr == "failed: labels/b.png: no prediction of that name.\n"
 
