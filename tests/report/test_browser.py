@@ -91,11 +91,11 @@ def column(table: Any, number: int) -> list[str]:
 def test_the_slider_moves_by_mouse_and_by_key(page: Any) -> None:
     stage = page.locator(".stage").first
     slider, clip = stage.locator("input"), "e => getComputedStyle(e).clipPath"
-    stage.scroll_into_view_if_needed()
+    slider.hover()  # scrolls there, and waits until the layout stands still
     box = stage.bounding_box()
     clips, others, pictures = [], [], []
     for share in (0.002, 0.5, 0.998):
-        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
         clips.append(stage.locator(".labels.before").evaluate(clip))
         others.append(stage.locator(".labels.after").evaluate(clip))
         pictures.append(picture(stage))
@@ -125,7 +125,7 @@ def test_the_slider_moves_by_mouse_and_by_key(page: Any) -> None:
 
 def test_dragging_moves_the_handle_along(page: Any) -> None:
     stage = page.locator(".stage").nth(1)
-    stage.scroll_into_view_if_needed()
+    stage.locator("input").hover()
     box = stage.bounding_box()
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] / 2, y)
