@@ -29,7 +29,7 @@ from segfix.report.error_map import (
     WRONG,
     error_map,
 )
-from segfix.report.overlay import NUM_COLOURS, label_colours
+from segfix.report.overlay import NUM_COLOURS, label_colours, region_lines
 from segfix.report.show import shared_palette
 
 LONGEST_SIDE = 1024
@@ -268,13 +268,10 @@ def _label_uri(
     ids: NDArray[np.integer[Any]], colours: NDArray[np.uint8], void: int | None = None
 ) -> str:
     """A label map with lines between its regions, void transparent."""
-    lines = np.zeros(ids.shape, bool)
-    lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    lines[:-1] |= ids[:-1] != ids[1:]
     packed = _pack(colours, FILL)[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     if void is not None:
         packed[ids == void] = 0
-    packed[lines] = 0xFFFFFF00 + LINE
+    packed[region_lines(ids)] = 0xFFFFFF00 + LINE
     return _png_uri(packed)
 
 

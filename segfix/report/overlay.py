@@ -82,11 +82,16 @@ def overlay(
     if colours.ndim == 2:
         colours = colours[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     drawn = np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), opacity))
+    drawn[region_lines(ids)] = 255
+    return drawn
+
+
+def region_lines(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """(H, W) pixels whose right or lower neighbour has another id: lines one pixel wide."""
     lines = np.zeros(ids.shape, bool)
     lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     lines[:-1] |= ids[:-1] != ids[1:]
-    drawn[lines] = 255
-    return drawn
+    return lines
 
 
 def backdrop(image: NDArray[np.uint8], levels: tuple[int, int]) -> NDArray[np.uint8]:
