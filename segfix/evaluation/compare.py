@@ -96,6 +96,7 @@ def score_image(
     if classes is not None:
         wanted = np.unique(np.asarray(classes, np.int64))
         wanted = wanted[wanted != ignore_index]
+        wanted = wanted[wanted != ignore_index]
         missing = np.setdiff1d(true_ids[0], wanted)
         if missing.size:
             raise ValueError(
@@ -140,6 +141,7 @@ class Comparison:
     Args:
         names: Of the sets; the first is the one that the others are compared with.
         class_names: Name of each class id; None: whatever ids the maps hold.
+        ignore_index: The void id, no class even if it has a name; None where there is none.
         seed: Of the bootstrap.
 
     Attributes:
@@ -150,9 +152,16 @@ class Comparison:
     """
 
     def __init__(
-        self, names: Sequence[str], class_names: Mapping[int, str] | None = None, *, seed: int = 0
+        self,
+        names: Sequence[str],
+        class_names: Mapping[int, str] | None = None,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        seed: int = 0,
     ) -> None:
         self.names = list(names)
+        if class_names is not None:
+            class_names = {k: name for k, name in class_names.items() if k != ignore_index}
         self.class_names = class_names
         self.images = self.left_out = self.void_images = self.pixels = self.void = 0
         self.failed: list[str] = []
@@ -326,9 +335,7 @@ def evaluate_folders(
         workers: Threads.
         quiet: No progress bar.
     """
-    if class_names is not None:
-        class_names = {k: name for k, name in class_names.items() if k != ignore_index}
-    comparison = Comparison(list(sets), class_names)
+    comparison = Comparison(list(sets), class_names, ignore_index=ignore_index)
     for image in score_images(
         sets,
         ignore_index=ignore_index,

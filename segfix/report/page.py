@@ -132,9 +132,7 @@ def write_report(
             problem = pair.entry.problem
             if pair.partner is None and not truths[i].problem:
                 failed.append(problem or f"{truths[i].path}: no photograph of that name.")
-    if class_names is not None:
-        class_names = {k: name for k, name in class_names.items() if k != ignore_index}
-    comparison = Comparison(list(sets), class_names)
+    comparison = Comparison(list(sets), class_names, ignore_index=ignore_index)
     rows = []
     scored = score_images(
         sets,
