@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import DECODE_ERRORS, atomic_path, open_picture
+from segfix.formats.files import atomic_path, open_picture
+from segfix.formats.records import RECORD_KEY
 
 LABEL_SUFFIXES = (".png",)
 """File name endings of label maps: lossless, or boundaries would blur."""
-
-RECORD_KEY = "segfix"
-"""Keyword of the PNG text chunk that holds our JSON record."""
-
 
 GREY_STEPS = {2: 85, 4: 17}
 """Pillow spreads grey of 2 and 4 bits over 0 … 255; this is the step between two ids there."""
@@ -135,25 +132,3 @@ def save_png(
     with atomic_path(path) as temporary:
         # Level 1: a fifth of the time for a tenth more bytes on label maps.
         picture.save(temporary, format="PNG", pnginfo=text, compress_level=1, **options)
-
-
-def read_record(path: Path) -> str | None:
-    """The record of a PNG file that we wrote, even one cut short.
-
-    Returns:
-        The text; None where there is no file or no record.
-    """
-    try:
-        with Image.open(path) as picture:
-            text = picture.info.get(RECORD_KEY)
-    except DECODE_ERRORS:
-        return None
-    return text if isinstance(text, str) else None
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a PNG file goes to its end chunk."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(size - 12, 0))
-        return file.read()[4:8] == b"IEND"

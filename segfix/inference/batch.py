@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
-from segfix.formats.label_maps import is_whole, read_record
+from segfix.formats.records import is_whole, read_record
 
 _Job = TypeVar("_Job")
 
@@ -45,12 +44,12 @@ class Batch(Generic[_Job]):
     """Jobs and what to do with each.
 
     Attributes:
-        jobs: One per output file.
+        jobs: One per output file; an iterator is asked for the next one when there is room.
         work: Does a job; returns what it reports, raises `Skipped` or `SegfixError`.
         unit: What a job is, for the progress bar.
     """
 
-    jobs: Sequence[_Job]
+    jobs: Iterable[_Job]
     work: Callable[[_Job], dict[str, Any]]
     unit: str
 
@@ -67,7 +66,8 @@ class Batch(Generic[_Job]):
         summary = Summary()
         waiting = iter(self.jobs)
         running: set[Future[dict[str, Any]]] = set()
-        bar = tqdm(total=len(self.jobs), unit=self.unit, disable=quiet or sys.stderr is None)
+        total = len(self.jobs) if isinstance(self.jobs, Sized) else None
+        bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
         with bar, ThreadPoolExecutor(workers) as pool:
             while True:
                 full = max_failures is not None and len(summary.failed) >= max_failures
@@ -109,7 +109,7 @@ def check_output(
     """Decide whether an output is to be made: it is missing, or one of ours cut short.
 
     Args:
-        path: The output, a PNG file.
+        path: The output.
         expected: What its record will say.
         keys: Which entries of the record settle that it was made from the same with the same.
         overwrite: Whether to replace whatever is there.
@@ -138,15 +138,6 @@ def check_output(
     )
 
 
-def content_digest(path: Path) -> str:
-    """Short digest of a file's bytes, to notice when an input has changed."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise SegfixError(f"{path}: can't be read ({error.strerror}).") from error
-
-
-def output_path(folder: Path, stem: str) -> Path:
+def output_path(folder: Path, stem: str, suffix: str = ".png") -> Path:
     """Where the result for the file of this stem goes."""
-    return folder / f"{stem}.png"
+    return folder / f"{stem}{suffix}"

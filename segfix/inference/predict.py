@@ -14,8 +14,9 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
+from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
-from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.inference.batch import check_output, output_path
 from segfix.inference.model import OffsetModel
 
 

@@ -18,8 +18,9 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
+from segfix.formats.records import content_digest
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets
-from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.inference.batch import check_output, output_path
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.formats import Entry, LabelMap, read_image, write_label_map
-from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.formats.records import content_digest
+from segfix.inference.batch import check_output, output_path
 from segfix.inference.model import available_threads, guarded, open_session, read_metadata
 from segfix.inference.weights import file_digest
 

@@ -23,7 +23,8 @@ from segfix.formats import (
     read_offset_map,
 )
 from segfix.formats.label_maps import save_png
-from segfix.inference.batch import check_output, content_digest, output_path
+from segfix.formats.records import content_digest
+from segfix.inference.batch import check_output, output_path
 from segfix.report.error_map import ERROR_COLOURS, ERROR_NAMES, RIGHT, VOID, error_map
 from segfix.report.overlay import (
     CHANGED,

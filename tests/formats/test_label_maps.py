@@ -21,7 +21,7 @@ from segfix.formats import (
     write_label_map,
     write_offset_map,
 )
-from segfix.formats.label_maps import is_whole, read_record
+from segfix.formats.records import is_whole, read_record
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.formats import Entry, OffsetMap, read_label_map, write_offset_map
-from segfix.formats.label_maps import read_record
+from segfix.formats.records import read_record
 from segfix.geometry import make_targets
 from segfix.inference import refine
 from segfix.inference.batch import Batch, Skipped

@@ -13,8 +13,8 @@ from PIL import Image
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.formats import Entry, LabelMap, read_label_map, write_label_map
-from segfix.formats.label_maps import read_record
-from segfix.inference.batch import Skipped, content_digest
+from segfix.formats.records import content_digest, read_record
+from segfix.inference.batch import Skipped
 from segfix.inference.model import OffsetModel
 from segfix.inference.segment import (
     SegmentationModel,

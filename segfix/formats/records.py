@@ -1,0 +1,98 @@
+"""What made a result: a JSON record inside a PNG file, or in a hidden file beside any other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from segfix.errors import FileFormatError
+from segfix.formats.files import DECODE_ERRORS, atomic_path
+
+RECORD_KEY = "segfix"
+"""Keyword of the PNG text chunk that holds our record."""
+
+
+def record_path(path: Path) -> Path:
+    """The hidden file with the record of a result that is no PNG file."""
+    return path.with_name(f".{path.name}.segfix")
+
+
+@contextmanager
+def recorded_path(path: Path, record: str | None) -> Iterator[Path]:
+    """`atomic_path` for a result that is no PNG file, with its record beside it.
+
+    The record holds the result's digest: where one of the two is of another run, it shows.
+
+    Args:
+        path: The file to write.
+        record: Text for `read_record`; None: none, and that of an earlier file is removed.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        FileFormatError: A file can't be written; the message names it.
+    """
+    beside = record_path(path)
+    with atomic_path(path) as temporary:
+        yield temporary
+        if record is None:
+            beside.unlink(missing_ok=True)
+        else:
+            content = json.dumps({"record": record, "digest": content_digest(temporary)})
+            with atomic_path(beside) as written:
+                written.write_text(content, encoding="utf-8")
+
+
+def read_record(path: Path) -> str | None:
+    """The record of a file that we wrote, even one cut short.
+
+    Returns:
+        The text; None where there is no file or no record.
+    """
+    text = None
+    if path.suffix.lower() == ".png":
+        try:
+            with Image.open(path) as picture:
+                text = picture.info.get(RECORD_KEY)
+        except DECODE_ERRORS:
+            return None
+    elif path.exists():
+        text = _beside(path).get("record")
+    return text if isinstance(text, str) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG file goes to its end chunk, or any other is the one that its record is of."""
+    if path.suffix.lower() != ".png":
+        return _beside(path).get("digest") == content_digest(path)
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 12, 0))
+        return file.read()[4:8] == b"IEND"
+
+
+def content_digest(path: Path) -> str:
+    """Short digest of a file's bytes, to notice when it has changed.
+
+    Raises:
+        FileFormatError: It can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+def _beside(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(record_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
