@@ -18,7 +18,7 @@ from segfix.report.wording import band_names, band_pixels, interval, layout, not
 
 FIRST = "PREDS"
 
-OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes")
+OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes", "map_file")
 """Options that say nothing to instances."""
 
 
@@ -70,7 +70,7 @@ class_names_option = click.option(
     help="A class in neither map of an image: left out of its mean boundary F-score and "
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
-@options.suffixes
+@options.naming
 @options.recursive
 @options.workers
 @options.as_json
@@ -84,7 +84,7 @@ def evaluate(
     ignore_index: int,
     errors: bool,
     absent: str,
-    suffixes: tuple[str, ...],
+    naming: dict[str, Any],
     recursive: bool,
     workers: int | None,
     as_json: bool,
@@ -134,7 +134,7 @@ def evaluate(
         )
         return
     comparison = evaluate_folders(
-        pair_sets(folders, labels, suffixes=suffixes, recursive=recursive),
+        pair_sets(folders, labels, naming=naming, recursive=recursive),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
@@ -179,18 +179,22 @@ def pair_sets(
     sets: Mapping[str, Path],
     labels: Path,
     *,
-    suffixes: tuple[str, ...],
+    naming: dict[str, Any],
     recursive: bool,
 ) -> dict[str, Any]:
     """Pairs of every set's label maps with the ground truth, by name."""
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+    from segfix.formats.folders import meant_entries
 
-    truth = list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive)
+    truth = meant_entries(
+        list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive),
+        naming["suffixes"],
+    )
     return {
         name: pair_entries(
             truth,
             list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive),
-            suffixes=suffixes,
+            **naming,
             one_to_one=True,
         )
         for name, folder in sets.items()

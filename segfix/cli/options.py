@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -115,14 +116,6 @@ void = click.option(
     show_default=True,
     help="Void id of the ground truth, never counted; -1: there is none.",
 )
-suffixes = click.option(
-    "--suffix",
-    "suffixes",
-    multiple=True,
-    metavar="TEXT",
-    help="Ending of file stems to pass over when pairing, besides those of Cityscapes and other "
-    "layouts; repeatable.",
-)
 num_directions = click.option(
     "--num-directions",
     type=click.Choice(["4", "8", "16"]),
@@ -137,6 +130,36 @@ boundary_width = click.option(
     show_default=True,
     help="Width γ of the boundary on each side, in pixels.",
 )
+
+
+def naming(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that pairs files by name, as `naming`: for `pair_entries`."""
+
+    @click.option(
+        "--suffix",
+        "suffixes",
+        multiple=True,
+        metavar="TEXT",
+        help="Ending of file stems to pass over when pairing, besides those of Cityscapes and "
+        "other layouts; of several files that fit, those with it are taken; repeatable.",
+    )
+    @click.option(
+        "--map",
+        "map_file",
+        type=any_path,
+        metavar="FILE",
+        help="Text file of two names per line, of files that belong together.",
+    )
+    @functools.wraps(command)
+    def wrapped(*, suffixes: tuple[str, ...], map_file: Path | None, **others: Any) -> Any:
+        name_map = None
+        if map_file is not None:
+            from segfix.formats.folders import read_name_map
+
+            name_map = read_name_map(map_file)
+        return command(naming={"suffixes": suffixes, "name_map": name_map}, **others)
+
+    return wrapped
 
 
 def batch(command: _Command) -> _Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -76,7 +76,22 @@ class Steps(click.IntRange):
     show_default=True,
     help="Leave pixels alone whose offset is less sure than this.",
 )
-@options.suffixes
+@click.option(
+    "--fit",
+    type=click.Choice(["image", "labels"]),
+    help="Where a prediction and its photograph differ in size: enlarge or reduce the prediction "
+    "to the photograph's size, or the offset map to the prediction's. [default: an error]",
+)
+@click.option(
+    "--soft",
+    is_flag=True,
+    help="Integers are scores, not ids: 8- or 16-bit grey is the probability of the foreground.",
+)
+@click.option("--argmax", is_flag=True, help="Write soft predictions as label maps (PNG).")
+@click.option(
+    "--key", metavar="NAME", help="Array of .npz files that is refined. [default: the largest]"
+)
+@options.naming
 @options.batch
 def refine(
     preds: Path | None,
@@ -85,7 +100,11 @@ def refine(
     scale: float | None,
     iterate: int,
     min_confidence: float,
-    suffixes: tuple[str, ...],
+    fit: Literal["image", "labels"] | None,
+    soft: bool,
+    argmax: bool,
+    key: str | None,
+    naming: dict[str, Any],
     recursive: bool,
     overwrite: bool,
     workers: int | None,
@@ -95,9 +114,10 @@ def refine(
 ) -> None:
     """Give each boundary pixel the label found a step towards the interior.
 
-    PREDS is a label map (PNG: grey of any depth, palette, RGB or RGBA) or a folder of them, from
-    any model. Results keep name, kind and palette; a label that a map lacks is never written
-    into it.
+    PREDS is a prediction of any model, or a folder of them: label maps (PNG, TIFF, lossless WebP,
+    NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and .npz of
+    probabilities or logits, of which each channel is looked up). Results keep name, kind, palette
+    and tags; a label that a map lacks is never written into it.
     """
     if preds is None:
         raise click.UsageError(
@@ -113,25 +133,33 @@ def refine(
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
-    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.batch import Batch
     from segfix.inference.model import available_threads
-    from segfix.inference.refine import RefineSettings, refine_file
+    from segfix.inference.refine import FileSettings, RefineSettings, refine_file, result_path
 
     entries = list_entries(
-        preds, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out, offsets]
+        preds,
+        LABEL_SUFFIXES,
+        what="predictions",
+        recursive=recursive,
+        leave_out=[out, offsets],
+        one_per_stem=argmax,
     )
     maps = list_entries(
         offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
     )
     options.check_results(
-        (output_path(out, entry.stem) for entry in entries),
+        (result_path(entry, out, argmax=argmax) for entry in entries),
         (entry.path for entry in (*entries, *maps)),
     )
-    pairs = pair_entries(entries, maps, suffixes=suffixes)
+    pairs = pair_entries(entries, maps, **naming)
     settings = RefineSettings(scale, iterate, min_confidence)
+    reading = FileSettings(soft, key, fit, argmax)
     summary = Batch(
         pairs,
-        lambda pair: refine_file(pair.entry, pair.partner, out, settings, overwrite=overwrite),
+        lambda pair: refine_file(
+            pair.entry, pair.partner, out, settings, reading, overwrite=overwrite
+        ),
         "map",
     ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
     pixels = sum(row["pixels"] for row in summary.done)

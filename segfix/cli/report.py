@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,7 @@ from segfix.cli.outcome import list_failures
     show_default=True,
     help="The page.",
 )
-@options.suffixes
+@options.naming
 @options.recursive
 @options.overwrite
 @options.workers
@@ -56,7 +57,7 @@ def report(
     examples: int,
     seed: int,
     out: Path,
-    suffixes: tuple[str, ...],
+    naming: dict[str, Any],
     recursive: bool,
     overwrite: bool,
     workers: int | None,
@@ -86,7 +87,7 @@ def report(
             "them."
         )
     folders = {FIRST: preds, **dict(against)}
-    sets = pair_sets(folders, labels, suffixes=suffixes, recursive=recursive)
+    sets = pair_sets(folders, labels, naming=naming, recursive=recursive)
     photographs = (
         list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
         if images
@@ -107,7 +108,7 @@ def report(
         },
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
-        suffixes=suffixes,
+        naming=naming,
         examples=examples,
         seed=seed,
         workers=workers or available_threads(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,7 +42,7 @@ from segfix.report import PANELS
     help="Say above each panel what it is, and draw the colour wheel.",
 )
 @options.void
-@options.suffixes
+@options.naming
 @options.batch
 def show(
     images: Path,
@@ -55,7 +56,7 @@ def show(
     arrows: bool,
     captions: bool,
     ignore_index: int,
-    suffixes: tuple[str, ...],
+    naming: dict[str, Any],
     recursive: bool,
     overwrite: bool,
     workers: int | None,
@@ -119,7 +120,7 @@ def show(
     )
     settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
     summary = Batch(
-        pair_maps(entries, maps, suffixes=suffixes),
+        pair_maps(entries, maps, **naming),
         lambda job: show_file(job, out, settings, overwrite=overwrite),
         "picture",
     ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)

@@ -406,13 +406,13 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[
     if pair.partner is None:
         raise SegfixError(f"{pair.entry.path}: no prediction of that name.")
     target, preds = read_label_map(pair.entry.path), read_label_map(pair.partner.path)
-    if target.array.shape[:2] != preds.array.shape[:2]:
+    if target.shape != preds.shape:
         raise SegfixError(
             f"{pair.partner.path}: {preds.size}, but its label map {pair.entry.path} is "
             f"{target.size}; sizes must be equal."
         )
     for path, label_map in ((pair.entry.path, target), (pair.partner.path, preds)):
-        if label_map.array.ndim != 2:
+        if label_map.kind == "colours":
             raise SegfixError(
                 f"{path}: colour-coded; scores need class ids (a grey or palette PNG)."
             )

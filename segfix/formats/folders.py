@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from segfix.errors import PairingError
+from segfix.errors import FileFormatError, PairingError
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
-    "_gtFine_labelTrainIds",
-    "_gtFine_labelIds",
-    "_gtFine_instanceIds",
-    "_gtFine_color",
-    "_gtCoarse_labelIds",
+    *(
+        f"_gt{quality}_{kind}"
+        for quality in ("Fine", "Coarse")
+        for kind in (
+            *("labelTrainIds", "labelIds", "instanceTrainIds", "instanceIds"),
+            *("panoptic", "color"),
+        )
+    ),
+    "_labelTrainIds",
+    "_labelIds",
+    "_instanceIds",
+    "_pixelmaps",
+    "_panoptic",
     "_prediction",
     "_offsets",
     "_labels",
@@ -26,6 +37,11 @@ KNOWN_SUFFIXES = (
     "_L",
 )
 """Stem endings that data sets and tools add to one picture's several files."""
+
+KNOWN_PARTS = re.compile(r"(?<![^/])COCO_(?:train|val|test)\d{4}_|_(?:road|lane)(?=_\d{6}$)")
+"""What COCO 2014 and KITTI's roads add elsewhere in a stem."""
+
+MAP_SEPARATORS = ("\t", ",", " ")
 
 
 @dataclass(frozen=True)
@@ -60,11 +76,12 @@ def list_entries(
     what: str,
     recursive: bool = False,
     leave_out: Sequence[Path] = (),
+    one_per_stem: bool = True,
 ) -> list[Entry]:
     """List the files of a folder, or the one file given, sorted by name.
 
-    Hidden files and files of other kinds are passed over. Of files that differ in their ending
-    alone, the first is kept and the others carry a problem: their results would overwrite it.
+    Hidden files and files of other kinds are passed over. Files that differ in their ending alone
+    come in the order of `suffixes`.
 
     Args:
         source: A folder or a file.
@@ -72,6 +89,8 @@ def list_entries(
         what: What the files are ("images"), for messages.
         recursive: Whether to go into folders within, links to folders included.
         leave_out: Folders within that are not entered: where results go.
+        one_per_stem: Whether the others of these carry a problem, since their results would have
+            the name of the first one's.
 
     Raises:
         PairingError: `source` doesn't exist or holds no such file.
@@ -80,21 +99,24 @@ def list_entries(
         return [Entry(source, source.stem, chosen=True)]
     if not source.is_dir():
         raise PairingError(f"{source}: no such file or folder.")
-    first: dict[str, Path] = {}
-    entries = []
+    found: dict[str, list[Path]] = {}
     for path in _walk(source, recursive, {folder.resolve() for folder in leave_out}):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         stem = path.relative_to(source).with_suffix("").as_posix()
-        problem = None
-        if stem in first:
-            problem = f"{path}: same stem as {first[stem].name}; rename one of them."
-        first.setdefault(stem, path)
-        entries.append(Entry(path, stem, problem))
-    if not entries:
+        found.setdefault(stem, []).append(path)
+    if not found:
         below = any(child.is_dir() for child in source.iterdir())
         hint = " (folders within are read with --recursive)" if below and not recursive else ""
         raise PairingError(f"{source}: no {what} here ({', '.join(suffixes)}){hint}.")
+    entries = []
+    for stem, paths in found.items():
+        paths.sort(key=lambda path: suffixes.index(path.suffix.lower()))
+        for path in paths:
+            problem = None
+            if one_per_stem and path != paths[0]:
+                problem = f"{path}: same stem as {paths[0].name}; rename one of them."
+            entries.append(Entry(path, stem, problem))
     return entries
 
 
@@ -120,14 +142,20 @@ def pair_entries(
     partners: Sequence[Entry],
     *,
     suffixes: Sequence[str] = (),
+    name_map: Mapping[str, Sequence[str]] | None = None,
     one_to_one: bool = False,
 ) -> list[Pair]:
-    """Find each entry's partner: by equal stems, else by stems equal without known suffixes.
+    """Find each entry's partner.
+
+    In turn by `name_map`, by equal stems, by stems equal without known suffixes, and, of files in
+    folders within, by their names alone where they occur once on either side.
 
     Args:
         entries: Files of one folder.
         partners: Files of the other folder.
-        suffixes: Stem endings to pass over besides `KNOWN_SUFFIXES`.
+        suffixes: Stem endings to pass over besides `KNOWN_SUFFIXES`. Where several partners fit,
+            those with such an ending are meant.
+        name_map: Stems of partners by stem, see `read_name_map`.
         one_to_one: Whether two entries may not share a partner.
 
     Returns:
@@ -147,43 +175,123 @@ def pair_entries(
     # Two files that the user named are a pair, whatever their names.
     if len(entries) == len(partners) == 1 and entries[0].chosen and partners[0].chosen:
         return [Pair(entries[0], partners[0])]
+    partners = meant_entries(partners, suffixes)
     by_stem = {entry.stem: entry for entry in reversed(partners)}
     by_core: dict[str, list[Entry]] = {}
+    by_name: dict[str, list[Entry]] = {}
     for entry in by_stem.values():
-        by_core.setdefault(_core(entry.stem, suffixes), []).append(entry)
+        core = _core(entry.stem, suffixes)
+        by_core.setdefault(core, []).append(entry)
+        by_name.setdefault(PurePosixPath(core).name, []).append(entry)
+    names = Counter(PurePosixPath(_core(entry.stem, suffixes)).name for entry in entries)
     pairs, owners = [], dict[Path, Entry]()
     for entry in entries:
-        fitting = by_core.get(_core(entry.stem, suffixes), [])
-        partner = by_stem.get(entry.stem) or next(iter(fitting), None)
-        if entry.stem not in by_stem and len(fitting) > 1:
+        core = _core(entry.stem, suffixes)
+        name = PurePosixPath(core).name
+        mapped = (name_map or {}).get(entry.stem, ())
+        fitting = [by_stem[stem] for stem in mapped if stem in by_stem]
+        if not fitting and entry.stem in by_stem:
+            fitting = [by_stem[entry.stem]]
+        fitting = fitting or by_core.get(core, [])
+        if not fitting and names[name] == 1:
+            fitting = by_name.get(name, [])
+        if len(fitting) > 1:
             problem = (
-                f"{entry.path}: {fitting[0].path} and {fitting[1].path} both fit; keep one kind "
-                "of file in the folder."
+                f"{entry.path}: {fitting[0].path} and {fitting[1].path} both fit; --suffix with "
+                "the ending of one kind takes that."
             )
             pairs.append(Pair(replace(entry, problem=problem), None))
             continue
+        partner = fitting[0] if fitting else None
         if partner is not None and one_to_one:
             owner = owners.setdefault(partner.path, entry)
             if owner is not entry:
                 raise PairingError(
-                    f"{owner.path} and {entry.path} both belong to {partner.path}; keep one kind "
-                    "of file in the folder."
+                    f"{owner.path} and {entry.path} both belong to {partner.path}; --suffix with "
+                    "the ending of one kind takes that."
                 )
         pairs.append(Pair(entry, partner))
     if not any(pair.partner for pair in pairs):
         raise PairingError(
             "no file has a partner: "
             f"{_sample(entries)} on one side, {_sample(partners)} on the other; names must be "
-            "equal up to a known suffix (--suffix adds one)."
+            "equal up to a known suffix (--suffix adds one, --map pairs any names)."
         )
     return pairs
+
+
+def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Entry]:
+    """The entries without those of images of which another one has an ending of `suffixes`.
+
+    Example:
+        >>> both = [Entry(Path(stem), stem) for stem in ("a_labelIds", "a_color", "b_color")]
+        >>> [entry.stem for entry in meant_entries(both, ["_labelIds"])]
+        ['a_labelIds', 'b_color']
+    """
+    endings = tuple(suffix for suffix in suffixes if suffix)
+    meant = {_core(entry.stem, suffixes) for entry in entries if entry.stem.endswith(endings)}
+    return [
+        entry
+        for entry in entries
+        if _core(entry.stem, suffixes) not in meant or entry.stem.endswith(endings)
+    ]
+
+
+def read_name_map(path: Path) -> dict[str, list[str]]:
+    """Read a text file of two names per line, of files that belong together.
+
+    Args:
+        path: Columns are separated by a tab, a comma or blanks. Names are paths below the folders,
+            with or without their ending; the order of the two doesn't matter, and empty lines and
+            those that begin with # are passed over.
+
+    Returns:
+        Stems by stem, both ways.
+
+    Raises:
+        FileFormatError: The file can't be read, or a line isn't two names.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file.") from error
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: not a text file of two names per line.") from error
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        separator = next((mark for mark in MAP_SEPARATORS if mark in text), " ")
+        try:
+            (row,) = csv.reader([text], delimiter=separator, skipinitialspace=True)
+        except (csv.Error, ValueError):
+            row = []
+        names = [name.strip() for name in row if name.strip()]
+        if len(names) != 2:
+            raise FileFormatError(
+                f"{path}: line {number} is {line[:200]!r}; expected two names, separated by a tab, "
+                "a comma or blanks."
+            )
+        first, second = map(_mapped_stem, names)
+        found.setdefault(first, []).append(second)
+        found.setdefault(second, []).append(first)
+    return found
+
+
+def _mapped_stem(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    # Only what is a file name ending: names may hold dots of their own.
+    known = re.fullmatch(r"\.[A-Za-z]{2,4}\d?", path.suffix)
+    return (path.with_suffix("") if known else path).as_posix()
 
 
 def _core(stem: str, suffixes: Sequence[str]) -> str:
     for suffix in (*suffixes, *KNOWN_SUFFIXES):
         if suffix and stem.endswith(suffix) and not stem.endswith("/" + suffix):
-            return stem[: -len(suffix)]
-    return stem
+            stem = stem[: -len(suffix)]
+            break
+    return KNOWN_PARTS.sub("", stem)
 
 
 def _sample(entries: Sequence[Entry]) -> str:

@@ -1,17 +1,21 @@
-"""Photographs to RGB arrays."""
+"""Photographs to RGB arrays, and which way up they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from segfix.formats.files import open_picture
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings of photographs."""
+
+ORIENTATION = 274
+"""EXIF and TIFF tag of how stored rows and columns lie when displayed, 1 … 8; 1: as they are."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -35,3 +39,47 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             # Straight to RGB, Pillow warns where colours are half transparent.
             upright = upright.convert("RGBA")
         return np.array(upright.convert("RGB"))
+
+
+def read_orientation(path: Path) -> int:
+    """Which way up a photograph is stored; 1 where it doesn't say.
+
+    Raises:
+        FileFormatError: As `read_image`.
+    """
+    with open_picture(path, "image") as picture:
+        return orientation_of(picture)
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """Which way up an open picture is stored; 1 where it doesn't say."""
+    found = picture.getexif().get(ORIENTATION)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels as they are displayed.
+
+    Args:
+        array: (H, W) or (H, W, C).
+        orientation: 1 … 8, as EXIF counts.
+
+    Returns:
+        A view, (W, H) or (W, H, C) for 5 … 8.
+
+    Example:
+        >>> turn_upright(np.array([[1, 2, 3]]), 6)
+        array([[1],
+               [2],
+               [3]])
+    """
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array[::-1] if orientation in (3, 4, 7, 8) else array
+
+
+def turn_back(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Displayed pixels as they are stored: the inverse of `turn_upright`."""
+    return turn_upright(array, {6: 8, 8: 6}.get(orientation, orientation))

@@ -1,134 +1,277 @@
-"""Label maps: PNG files of class ids, palettes or colours, given back in the kind they came in."""
+"""Label maps and soft predictions: files in many kinds, given back in the kind they came in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import atomic_path, open_picture
+from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
+from segfix.formats.files import open_picture
+from segfix.formats.images import orientation_of, turn_back, turn_upright
+from segfix.formats.png import decode_png, encode_png
 from segfix.formats.records import RECORD_KEY
+from segfix.formats.tiff import decode_tiff, encode_tiff
+from segfix.formats.webp import decode_webp, encode_webp
 
-LABEL_SUFFIXES = (".png",)
-"""File name endings of label maps: lossless, or boundaries would blur."""
+Kind = Literal["ids", "colours", "scores", "masks"]
 
-GREY_STEPS = {2: 85, 4: 17}
-"""Pillow spreads grey of 2 and 4 bits over 0 … 255; this is the step between two ids there."""
+DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
+PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+ARRAY_SUFFIXES = (".npy", ".npz")
+
+LABEL_SUFFIXES = (*PICTURE_FORMATS, *ARRAY_SUFFIXES)
+"""File name endings of label maps, lossless, or boundaries would blur; the first of those that a
+folder has for one stem is taken where one is wanted."""
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map and what is needed to write it back in the same kind.
+    """A label map or soft prediction, and what is needed to write it back in the same kind.
 
     Attributes:
-        array: (H, W) bool, uint8, uint16 or int32 ids, or (H, W, C) uint8 colours.
+        array: (H, W) ids or scores, (H, W, C) colours or scores, (C, H, W) scores or masks.
+        kind: "ids"; "colours"; "scores": probabilities or logits, of C classes or, (H, W), of the
+            foreground; "masks": bool, of C instances that may overlap.
         palette: RGB bytes of a palette file's colours, else None.
         transparency: The palette's or the colour's transparency as Pillow gives it, else None.
         bits: Bits per pixel of the file; 2 and 4 of a grey one are kept.
+        channels_first: Whether `array` is (C, H, W).
+        rest: What else the file holds, by names of its format's module.
     """
 
     array: NDArray[Any]
+    kind: Kind = "ids"
     palette: bytes | None = None
     transparency: Any = None
     bits: int = 8
+    channels_first: bool = False
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "ids" and self.array.ndim == 3:
+            object.__setattr__(self, "kind", "colours")
+
+    @property
+    def planes(self) -> NDArray[Any]:
+        """(H, W) or (H, W, C), a view of the array."""
+        return np.moveaxis(self.array, 0, -1) if self.channels_first else self.array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        height, width = self.planes.shape[:2]
+        return height, width
 
     @property
     def size(self) -> str:
         """Width × height, for messages."""
-        return f"{self.array.shape[1]}×{self.array.shape[0]}"
+        return f"{self.shape[1]}×{self.shape[0]}"
 
     def with_array(self, array: NDArray[Any]) -> LabelMap:
         """The same kind of label map with other pixels."""
         return replace(self, array=array)
 
+    def with_planes(self, planes: NDArray[Any]) -> LabelMap:
+        """The same kind of label map with other pixels, given as `planes`."""
+        return replace(self, array=np.moveaxis(planes, -1, 0) if self.channels_first else planes)
+
     def ids(self) -> NDArray[np.integer[Any]]:
-        """One integer per pixel: the class id, or R + 256·G + 256²·B (+ 256³·A) of a colour.
+        """One integer per pixel.
 
         Returns:
-            (H, W) integers, equal where the labels are equal.
+            (H, W): the class id; R + 256·G + 256²·B (+ 256³·A) of a colour; the class of the
+            highest score, or, of scores of the foreground alone, 1 where it is likelier than not.
+
+        Raises:
+            ValueError: Masks, which may overlap.
         """
+        if self.kind == "masks":
+            raise ValueError("Expected a label map but got masks, which may overlap.")
+        if self.kind == "scores":
+            return likeliest(self.planes)
         if self.array.ndim == 2:
-            return self.array.astype(np.uint8) if self.array.dtype == bool else self.array
+            kind = self.array.dtype.kind
+            numbers = {"b": np.uint8, "f": np.int64}
+            return self.array.astype(numbers[kind]) if kind in numbers else self.array
         weights = 256 ** np.arange(self.array.shape[2], dtype=np.int64)
         packed: NDArray[np.int64] = self.array.astype(np.int64) @ weights
         return packed
 
 
-def read_label_map(path: Path) -> LabelMap:
+def likeliest(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    """Class of the highest score; of (H, W) scores, 1 where the foreground is likelier than not.
+
+    Args:
+        scores: (H, W) or (H, W, C) probabilities, logits or, of integers, shares of the type's
+            highest value.
+
+    Returns:
+        (H, W) uint8, or uint16 of more than 256 classes.
+
+    Example:
+        >>> likeliest(np.array([[0.2, 0.7]])), likeliest(np.array([[-3.0, 2.0]]))
+        (array([[0, 1]], dtype=uint8), array([[0, 1]], dtype=uint8))
+    """
+    if scores.ndim == 3:
+        best: NDArray[np.integer[Any]] = scores.argmax(2)
+        return best.astype(np.uint8 if scores.shape[2] <= 256 else np.uint16)
+    if scores.dtype.kind in "iu":
+        return (scores > np.iinfo(scores.dtype).max // 2).astype(np.uint8)
+    probabilities = scores.min(initial=0) >= 0 and scores.max(initial=0) <= 1
+    return (scores > (0.5 if probabilities else 0)).astype(np.uint8)
+
+
+def read_label_map(
+    path: Path, *, soft: bool = False, key: str | None = None, masks: bool = False
+) -> LabelMap:
     """Read a label map, ids as they are stored: palettes are not expanded, nothing is rescaled.
 
     Args:
-        path: A PNG file: grey (1, 2, 4, 8, 16 bit), palette, or colour-coded RGB or RGBA.
+        path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours) or
+            lossless WebP file; or .npy or .npz: (H, W) ids, (C, H, W) or (H, W, C) scores of any
+            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) bool masks.
+        soft: Whether integers are scores, too, not ids, colours or masks.
+        key: The array of an .npz file that is meant; None: the largest.
+        masks: Whether masks are wanted, too.
 
     Returns:
-        The label map.
+        The label map, upright as its file says that it is displayed.
 
     Raises:
         FileFormatError: The file is missing, broken, lossy, or of a kind that holds no labels.
     """
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        label_map = _read_array(path, soft, key)
+        if label_map.kind == "masks" and not masks:
+            raise FileFormatError(f"{path}: masks, which may overlap; expected a label map.")
+        return label_map
     with open_picture(path, "label map") as picture:
-        if picture.format != "PNG":
+        expected = PICTURE_FORMATS.get(path.suffix.lower(), "PNG")
+        if picture.format != expected:
             raise FileFormatError(
-                f"{path}: expected a PNG label map but got {picture.format}; convert it, "
-                "without loss, to PNG."
+                f"{path}: expected a {expected} label map but got {picture.format}; give a PNG, "
+                "TIFF or lossless WebP file the ending that it is, and convert any other."
             )
-        with path.open("rb") as file:
-            bits = file.read(25)[24]
-        if bits == 16 and not picture.mode.startswith("I"):
-            raise FileFormatError(
-                f"{path}: colours of 16 bits, of which half would be lost; expected 8 bits per "
-                "channel, or 16-bit grey."
-            )
+        decode = DECODERS[expected]
         # What `segfix.formats.offset_maps` writes looks like a palette label map.
         if '"offset map"' in str(picture.info.get(RECORD_KEY, "")):
             raise FileFormatError(f"{path}: an offset map, not a label map; give another folder.")
-        palette = picture.getpalette()
-        array = np.array(picture)
-        if picture.mode == "L":
-            array //= GREY_STEPS.get(bits, 1)
-        return LabelMap(
-            array,
-            bytes(palette) if palette is not None else None,
-            picture.info.get("transparency"),
-            bits,
+        array, attributes = decode(path, picture)
+        rest = attributes["rest"]
+        if "orientation" not in rest:
+            rest["orientation"] = orientation_of(picture)
+            array = turn_upright(array, rest["orientation"])
+        rest["turned"] = rest["orientation"]
+    if soft and array.ndim == 3:
+        raise FileFormatError(
+            f"{path}: colours, not scores; expected one band, or .npy for several classes."
         )
+    return LabelMap(array, kind_of_array(array, soft=soft), **attributes)
 
 
 def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = None) -> None:
-    """Write a label map as PNG, atomically.
+    """Write a label map in the format that its name tells, atomically.
 
     Args:
-        path: The file to make or replace.
-        label_map: Pixels, palette and transparency.
-        record: Text kept in the file beside the pixels; `read_record` gives it back.
+        path: The file to make or replace, ending in one of `LABEL_SUFFIXES`.
+        label_map: What `read_label_map` gave, or a new one.
+        record: Text kept in a PNG file, or beside any other; `read_record` gives it back.
     """
-    array, palette, options = label_map.array, label_map.palette, {}
-    highest = int(array.max(initial=0))
-    step = GREY_STEPS.get(label_map.bits)
-    if step and palette is None and array.ndim == 2 and highest * step <= 255:
-        array = array * np.uint8(step)
-        options["bits"] = label_map.bits
-    picture = Image.fromarray(array)
-    if palette is not None:
-        # Pillow takes as few bits per pixel as the palette has colours, whatever the ids.
-        picture.putpalette(palette.ljust(3 * (highest + 1), b"\0"))
-    save_png(path, picture, record=record, transparency=label_map.transparency, **options)
+    rest, suffix = label_map.rest, path.suffix.lower()
+    stored = label_map.with_planes(turn_back(label_map.planes, rest.get("turned", 1))).array
+    array = np.ascontiguousarray(np.expand_dims(stored, rest.get("axes", ())))
+    if suffix in ARRAY_SUFFIXES:
+        if suffix == ".npy":
+            write_npy(path, array, record=record)
+        else:
+            key = rest.get("key", "arr_0")
+            write_npz(path, {**rest.get("arrays", {}), key: array}, record=record)
+        return
+    if suffix == ".webp":
+        encode_webp(path, array, rest=rest, record=record)
+    elif suffix in (".tif", ".tiff"):
+        encode_tiff(path, array, palette=label_map.palette, rest=rest, record=record)
+    else:
+        encode_png(
+            path,
+            array,
+            palette=label_map.palette,
+            transparency=label_map.transparency,
+            bits=label_map.bits,
+            rest=rest,
+            record=record,
+        )
 
 
-def save_png(
-    path: Path, picture: Image.Image, *, record: str | None, transparency: Any, **options: Any
-) -> None:
-    """Save a picture as PNG with our record, atomically."""
-    text = PngImagePlugin.PngInfo()
-    if record is not None:
-        text.add_text(RECORD_KEY, record)
-    if transparency is not None:
-        options["transparency"] = transparency
-    with atomic_path(path) as temporary:
-        # Level 1: a fifth of the time for a tenth more bytes on label maps.
-        picture.save(temporary, format="PNG", pnginfo=text, compress_level=1, **options)
+def _read_array(path: Path, soft: bool, key: str | None) -> LabelMap:
+    rest: dict[str, Any] = {}
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+    else:
+        arrays = read_npz(path)
+        rest["key"] = key or _largest(path, arrays)
+        if rest["key"] not in arrays:
+            raise FileFormatError(f"{path}: no array {key!r}; it holds {', '.join(arrays)}.")
+        array = arrays[rest["key"]]
+        # In its place, so that it keeps it.
+        rest["arrays"] = arrays
+    if array.dtype.kind not in "biuf":
+        raise FileFormatError(f"{path}: of type {array.dtype}; expected numbers.")
+    shape = array.shape
+    rest["axes"] = _spare_axes(shape)
+    array = array.squeeze(rest["axes"])
+    if array.ndim not in (2, 3) or not array.size:
+        raise FileFormatError(
+            f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
+        )
+    kind = kind_of_array(array, soft=soft)
+    # Of scores, the shorter axis; who knows the photograph's size can tell better.
+    shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]
+    first = kind == "masks" or (kind == "scores" and shorter)
+    return LabelMap(array, kind, channels_first=first, rest=rest)
+
+
+def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Name of the array that is the prediction: the only one of its size, or the largest."""
+    maps = {name: array for name, array in arrays.items() if array.ndim >= 2}
+    if not maps:
+        raise FileFormatError(f"{path}: no array of two dimensions or more among {list(arrays)}.")
+    most = max(array.size for array in maps.values())
+    first, *others = [name for name, array in maps.items() if array.size == most]
+    if others:
+        raise FileFormatError(
+            f"{path}: {first} and {others[0]} are equally large; --key says which is meant."
+        )
+    return first
+
+
+def _spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of length 1 to leave out: a batch of one, a class of its own, a slice of one."""
+    if len(shape) > 3:
+        ones = [axis for axis, length in enumerate(shape) if length == 1]
+        return tuple(ones[: len(shape) - 2])
+    if len(shape) == 3:
+        return (0,) if shape[0] == 1 else (2,) if shape[2] == 1 else ()
+    return ()
+
+
+def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
+    """What an array without further notice is; see `read_label_map`."""
+    if soft:
+        return "scores"
+    if array.ndim == 2:
+        # Ids are also kept as floats, which hold no fraction then.
+        if array.dtype.kind != "f":
+            return "ids"
+        with np.errstate(invalid="ignore"):
+            whole = (array % 1 == 0) & (abs(array) < 2**31)
+        return "ids" if whole.all() else "scores"
+    if array.dtype == bool:
+        return "masks"
+    return "colours" if array.dtype == np.uint8 and array.shape[2] in (2, 3, 4) else "scores"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segfix.errors import FileFormatError
 from segfix.formats.files import open_picture
-from segfix.formats.label_maps import save_png
+from segfix.formats.png import save_png
 from segfix.formats.records import RECORD_KEY
 from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, direction_to_offsets
 

@@ -14,6 +14,7 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
+from segfix.formats.images import read_orientation
 from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
 from segfix.inference.batch import check_output, output_path
@@ -41,7 +42,11 @@ def predict_file(
     if image.problem:
         raise SegfixError(image.problem)
     path = output_path(out, image.stem)
-    source = {**model.source, "image": content_digest(image.path)}
+    source: dict[str, Any] = {**model.source, "image": content_digest(image.path)}
+    orientation = read_orientation(image.path)
+    if orientation != 1:
+        # For predictions that were made of the photograph as it is stored.
+        source["orientation"] = orientation
     check_output(path, {"source": source}, ("source",), overwrite)
     pixels = read_image(image.path)
     try:

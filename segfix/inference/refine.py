@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
 from segfix.formats import (
+    LABEL_SUFFIXES,
     Entry,
+    LabelMap,
     OffsetMap,
     read_label_map,
     read_offset_map,
     write_label_map,
 )
+from segfix.formats.label_maps import kind_of_array
 from segfix.formats.records import content_digest
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets
 from segfix.inference.batch import check_output, output_path
+from segfix.inference.sizes import Fit, match_sizes
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -40,6 +44,23 @@ class RefineSettings:
     min_confidence: float = 0.0
 
 
+@dataclass(frozen=True)
+class FileSettings:
+    """How a prediction's file is read, and what of it is written.
+
+    Attributes:
+        soft: Whether integers are scores, too, not ids.
+        key: The array of an .npz file that is meant; None: the largest.
+        fit: What is resized where prediction and offset map differ in size; None: it is an error.
+        argmax: Whether scores become a label map.
+    """
+
+    soft: bool = False
+    key: str | None = None
+    fit: Fit | None = None
+    argmax: bool = False
+
+
 def refine(
     label_map: NDArray[_Scalar],
     offset_map: OffsetMap,
@@ -48,11 +69,12 @@ def refine(
     iterate: int = 0,
     min_confidence: float = 0.0,
 ) -> NDArray[_Scalar]:
-    """Refine a label map.
+    """Refine a label map or a soft prediction.
 
     Args:
-        label_map: (H, W) ids of any type, or (H, W, C) colours (of 8 bytes at most) or floating
-            soft predictions.
+        label_map: (H, W) ids of any type or, if floats with fractions, scores of the foreground;
+            (H, W, 3 or 4) uint8 colours; (C, H, W) or (H, W, C) scores of classes: probabilities
+            or logits, of which every channel is looked up alike.
         offset_map: Of the same photograph, of the same size.
         scale: Steps per offset: a pixel on the boundary takes the label found there (the paper's
             rule, with 2 for semantic label maps and 1 for instance masks). None: the step fits the
@@ -78,27 +100,24 @@ def refine(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
-    vectors = offset_map.vectors(min_confidence)
-    if iterate:
-        return follow_offsets(label_map, vectors, max_steps=iterate)
-    if scale is None:
-        fitted = fit_offsets(class_ids(label_map), vectors, offset_map.confidence_map())
-        return apply_offsets(label_map, fitted, scale=1)
-    return apply_offsets(label_map, vectors, scale=scale)
+    size = offset_map.codes.shape
+    first = label_map.ndim == 3 and label_map.shape[:2] != size and label_map.shape[1:] == size
+    whole = LabelMap(label_map, kind_of_array(label_map), channels_first=first)
+    settings = RefineSettings(scale, iterate, min_confidence)
+    return refine_planes(whole, offset_map, settings).array
 
 
-def class_ids(label_map: NDArray[Any]) -> NDArray[np.integer[Any]]:
-    """(H, W) ids of a label map of any kind: arg-max of soft predictions, colours as numbers."""
-    ids: NDArray[np.integer[Any]]
-    if label_map.ndim == 2:
-        ids = label_map
-    elif label_map.dtype.kind == "f":
-        ids = label_map.argmax(axis=2)
+def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSettings) -> LabelMap:
+    """Refine a label map of any kind, all its channels alike; see `refine`."""
+    vectors, scale = offset_map.vectors(settings.min_confidence), settings.scale
+    if settings.iterate:
+        refined = follow_offsets(label_map.planes, vectors, max_steps=settings.iterate)
     else:
-        ids = np.zeros(label_map.shape[:2], np.int64)
-        for channel in range(label_map.shape[2]):
-            ids = (ids << 8 * label_map.itemsize) + label_map[..., channel]
-    return ids
+        if scale is None:
+            vectors = fit_offsets(label_map.ids(), vectors, offset_map.confidence_map())
+            scale = 1
+        refined = apply_offsets(label_map.planes, vectors, scale=scale)
+    return label_map.with_planes(refined)
 
 
 def refine_file(
@@ -106,16 +125,18 @@ def refine_file(
     offsets: Entry | None,
     out: Path,
     settings: RefineSettings,
+    reading: FileSettings = FileSettings(),
     *,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Refine one label map file.
+    """Refine one label map or soft prediction file.
 
     Args:
         labels: The label map.
         offsets: Its offset map; None where there is none.
-        out: Folder of the result, which keeps stem and kind of the label map.
+        out: Folder of the result, which keeps name and kind of the label map.
         settings: How to refine.
+        reading: How to read and to write.
         overwrite: Whether to replace an existing result.
 
     Returns:
@@ -131,28 +152,46 @@ def refine_file(
         raise SegfixError(
             f"{labels.path}: no offset map of that name; run predict-offsets on its image."
         )
-    path = output_path(out, labels.stem)
+    path = result_path(labels, out, argmax=reading.argmax)
     record = {
         "kind": "refined label map",
-        "settings": asdict(settings),
+        "settings": {**asdict(settings), **asdict(reading)},
         "labels": content_digest(labels.path),
         "offsets": content_digest(offsets.path),
     }
     check_output(path, record, record, overwrite)
-    label_map, offset_map = read_label_map(labels.path), read_offset_map(offsets.path)
-    if label_map.array.shape[:2] != offset_map.codes.shape:
-        height, width = offset_map.codes.shape
+    found = read_label_map(labels.path, soft=reading.soft, key=reading.key, masks=True)
+    offset_map = read_offset_map(offsets.path)
+    if reading.argmax and found.kind != "scores":
+        raise SegfixError(f"{labels.path}: {found.kind}, not scores; leave --argmax out.")
+    height, width = offset_map.codes.shape
+    try:
+        label_map, offset_map = match_sizes(found, offset_map, reading.fit)
+    except ValueError as error:
         raise SegfixError(
-            f"{labels.path}: {label_map.size}, but its offset map {offsets.path} is "
-            f"{width}×{height}; predict offsets on images of the label maps' size."
-        )
-    refined = refine(label_map.array, offset_map, **asdict(settings))
-    changed = refined != label_map.array
-    moved = int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum())
-    write_label_map(path, label_map.with_array(refined), record=json.dumps(record, sort_keys=True))
+            f"{labels.path}: {found.size}, but its offset map {offsets.path} is "
+            f"{width}×{height}; --fit image enlarges or reduces the prediction to that, "
+            "--fit labels the offset map."
+        ) from error
+    refined = refine_planes(label_map, offset_map, settings)
+    if label_map.kind == "scores":
+        ids = refined.ids()
+        changed = ids != label_map.ids()
+        if reading.argmax:
+            refined = LabelMap(ids, rest={"turned": refined.rest.get("turned", 1)})
+    else:
+        changed = refined.array != label_map.array
+    write_label_map(path, refined, record=json.dumps(record, sort_keys=True))
     return {
         "input": str(labels.path),
         "output": str(path),
         "pixels": offset_map.codes.size,
-        "changed": moved,
+        "changed": int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum()),
     }
+
+
+def result_path(labels: Entry, out: Path, *, argmax: bool = False) -> Path:
+    """Where the refined file goes: of the same name, but a PNG file where scores become ids."""
+    suffix = labels.path.suffix
+    known = suffix.lower() in LABEL_SUFFIXES and not argmax
+    return output_path(out, labels.stem, suffix if known else ".png")

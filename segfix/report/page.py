@@ -95,7 +95,7 @@ def write_report(
     sources: Mapping[str, str] | None = None,
     ignore_index: int = IGNORE_INDEX,
     class_names: Mapping[int, str] | None = None,
-    suffixes: Sequence[str] = (),
+    naming: Mapping[str, Any] = {},
     examples: int = 6,
     seed: int = 0,
     workers: int = 1,
@@ -110,7 +110,7 @@ def write_report(
         sources: What was compared, for the page's head: names and paths.
         ignore_index: Void id of the ground truth.
         class_names: Name of each class id; None: whatever ids the maps hold.
-        suffixes: Stem endings to pass over when pairing photographs.
+        naming: Of `pair_entries`, for the photographs.
         examples: Images shown per group.
         seed: Of the random group.
         workers: Threads.
@@ -127,7 +127,7 @@ def write_report(
     partners: list[Entry | None] = [None] * len(truths)
     failed = []
     if photographs is not None:
-        for i, pair in enumerate(pair_entries(truths, photographs, suffixes=suffixes)):
+        for i, pair in enumerate(pair_entries(truths, photographs, **naming)):
             partners[i] = pair.partner
             problem = pair.entry.problem
             if pair.partner is None and not truths[i].problem:

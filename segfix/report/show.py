@@ -22,7 +22,7 @@ from segfix.formats import (
     read_label_map,
     read_offset_map,
 )
-from segfix.formats.label_maps import save_png
+from segfix.formats.png import save_png
 from segfix.formats.records import content_digest
 from segfix.inference.batch import check_output, output_path
 from segfix.report.error_map import ERROR_COLOURS, ERROR_NAMES, RIGHT, VOID, error_map
@@ -77,15 +77,14 @@ Job = tuple[Entry, dict[str, Entry | None]]
 def pair_maps(
     images: Sequence[Entry],
     folders: Mapping[str, Sequence[Entry]],
-    *,
-    suffixes: Sequence[str] = (),
+    **naming: Any,
 ) -> list[Job]:
     """Find each photograph's map in every folder; see `segfix.formats.pair_entries`.
 
     Args:
         images: The photographs.
         folders: Maps by name: `preds`, `refined`, `labels`, `offsets`.
-        suffixes: Stem endings to pass over besides the known ones.
+        naming: Of `pair_entries`.
 
     Returns:
         One per photograph, in their order; a photograph that can't be paired has a problem.
@@ -95,7 +94,7 @@ def pair_maps(
     """
     jobs: list[Job] = [(image, {}) for image in images]
     for name, maps in folders.items():
-        pairs = pair_entries([image for image, _ in jobs], maps, suffixes=suffixes)
+        pairs = pair_entries([image for image, _ in jobs], maps, **naming)
         jobs = [
             (pair.entry, {**found, name: pair.partner})
             for pair, (_, found) in zip(pairs, jobs, strict=True)
@@ -148,13 +147,13 @@ def show_file(
     for name, source in paths.items():
         if name == "offsets":
             offset_map = read_offset_map(source)
-            check_size(source, offset_map.codes, image.path, photograph)
+            check_size(source, offset_map.codes.shape, image.path, photograph)
         else:
             label_maps[name] = read_label_map(source)
-            check_size(source, label_maps[name].array, image.path, photograph)
+            check_size(source, label_maps[name].shape, image.path, photograph)
     if "errors" in settings.panels:
         for name, label_map in label_maps.items():
-            if label_map.array.ndim == 3:
+            if label_map.kind == "colours":
                 raise SegfixError(
                     f"{paths[name]}: colour-coded; errors need class ids (grey or palette PNG), "
                     "other panels don't: choose them with --panel."
@@ -176,9 +175,11 @@ def show_file(
     return row
 
 
-def check_size(path: Path, array: NDArray[Any], image_path: Path, image: NDArray[np.uint8]) -> None:
+def check_size(
+    path: Path, shape: tuple[int, ...], image_path: Path, image: NDArray[np.uint8]
+) -> None:
     """Raise `SegfixError` unless a map has the size of its photograph."""
-    (height, width), (rows, columns) = array.shape[:2], image.shape[:2]
+    (height, width), (rows, columns) = shape, image.shape[:2]
     if (height, width) != (rows, columns):
         raise SegfixError(
             f"{path}: {width}×{height}, but its photograph {image_path} is {columns}×{rows}; "
@@ -229,7 +230,7 @@ def draw_panel(
         return overlay_changes(image, changed), words, {"changed": number}
     label_map = label_maps[panel]
     ids_here = label_map.ids()
-    if label_map.array.ndim == 3 and label_map.array.shape[2] >= 3:
+    if label_map.kind == "colours" and label_map.array.shape[2] >= 3:
         colours, words = label_map.array[..., :3], []
     else:
         colours = label_colours(shared_palette(label_maps), settings.ignore_index)

@@ -199,7 +199,9 @@ def test_arrays_come_back_as_they_went(
 def test_a_jpeg_is_refused_whatever_its_name(tmp_path: Path) -> None:
     path = tmp_path / "labels.png"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, format="JPEG")
-    with pytest.raises(FileFormatError, match=r"labels\.png: expected a PNG label map but got J"):
+    with pytest.raises(
+        FileFormatError, match=r"labels\.png: expected a PNG label map but got JPEG; give"
+    ):
         read_label_map(path)
 
 

@@ -88,7 +88,15 @@ def test_a_second_run_skips_and_a_changed_input_is_noticed(tmp_path: Path) -> No
     refine_file(labels, offsets, out, settings, overwrite=True)
     assert not read_label_map(out / "x.png").array.any()
     record = json.loads(read_record(out / "x.png") or "")
-    assert record["settings"] == {"scale": None, "iterate": 0, "min_confidence": 0.0}
+    assert record["settings"] == {
+        "scale": None,
+        "iterate": 0,
+        "min_confidence": 0.0,
+        "soft": False,
+        "key": None,
+        "fit": None,
+        "argmax": False,
+    }
 
 
 def test_a_result_cut_short_is_made_again(tmp_path: Path) -> None:

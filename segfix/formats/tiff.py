@@ -1,0 +1,93 @@
+"""TIFF files: one band of samples, and the tags, geo-references among them, that survive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, TiffTags
+
+from segfix.errors import FileFormatError
+from segfix.formats.records import recorded_path
+
+ORIENTATION, PREDICTOR, SUBFILE_TYPE, ALPHA = 274, 317, 254, 338
+LAYOUT_TAGS = {
+    *(SUBFILE_TYPE, 255, 256, 257, 258, 259, 266, 273, 277, 278, 279, 280, 281, 284),
+    *(320, 322, 323, 324, 325, 330, ALPHA, 339, 340, 341),
+    *(ORIENTATION, 34665, 34853, 40965),
+}
+"""Tags of how and where the samples lie, or that point into the file: the writer makes its own."""
+
+LOSSY = ("jpeg", "tiff_jpeg", "webp")
+
+
+def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Samples of an open TIFF file; see `segfix.formats.png.decode_png`.
+
+    Reduced copies (overviews) are passed over: they would show the map as it was.
+
+    Raises:
+        FileFormatError: Several pages, lossy compression, or colours multiplied by alpha.
+    """
+    assert isinstance(picture, TiffImagePlugin.TiffImageFile)
+    for page in range(1, picture.n_frames):
+        picture.seek(page)
+        if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1:
+            raise FileFormatError(
+                f"{path}: {picture.n_frames} pages; expected one label map per file."
+            )
+    picture.seek(0)
+    compression = str(picture.info.get("compression", "raw"))
+    if compression in LOSSY:
+        raise FileFormatError(f"{path}: lossy compression, in which ids blur; write it without.")
+    if picture.tag_v2.get(ALPHA) in (1, (1,)):
+        raise FileFormatError(
+            f"{path}: colours multiplied by their alpha; write them unassociated."
+        )
+    # Pillow turns the samples upright, and forgets that it did.
+    orientation = int(picture.tag_v2.get(ORIENTATION, 1))
+    tags = {
+        tag: (picture.tag_v2.tagtype[tag], value)
+        for tag, value in picture.tag_v2.items()
+        if tag not in LAYOUT_TAGS
+    }
+    if compression == "raw":
+        tags.pop(PREDICTOR, None)
+    palette = picture.getpalette()
+    array = np.array(picture)
+    return array.astype(array.dtype.newbyteorder("="), copy=False), {
+        "palette": bytes(palette) if palette is not None else None,
+        "rest": {"tags": tags, "compression": compression, "orientation": orientation},
+    }
+
+
+def encode_tiff(
+    path: Path,
+    array: NDArray[Any],
+    *,
+    palette: bytes | None,
+    rest: Mapping[str, Any],
+    record: str | None,
+) -> None:
+    """Write samples as TIFF, atomically; see `segfix.formats.png.encode_png`."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, (kind, value) in rest.get("tags", {}).items():
+        # Pillow reads text byte by byte, and would write question marks for what isn't ASCII.
+        text = kind == TiffTags.ASCII and isinstance(value, str)
+        info[tag] = value.encode("latin-1") if text else value
+        info.tagtype[tag] = kind
+    if rest.get("orientation", 1) != 1:
+        info[ORIENTATION] = rest["orientation"]
+    picture = Image.fromarray(array)
+    if palette is not None:
+        picture.putpalette(palette)
+    with recorded_path(path, record) as temporary:
+        picture.save(
+            temporary,
+            format="TIFF",
+            tiffinfo=info,
+            compression=rest.get("compression", "tiff_adobe_deflate"),
+        )
