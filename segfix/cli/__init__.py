@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -37,6 +38,8 @@ class Commands(click.Group):
         # As stderr: a name may hold bytes that are no text, a code page may lack a sign.
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             sys.stdout.reconfigure(errors="backslashreplace")
+        # Of odd metadata and large pictures; what matters becomes an error.
+        warnings.filterwarnings("ignore", module="PIL")
         try:
             return super().invoke(ctx)
         except SegfixError as error:

@@ -224,9 +224,9 @@ def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Ent
     """The entries without those of images of which another one has an ending of `suffixes`.
 
     Example:
-        >>> both = [Entry(Path(stem), stem) for stem in ("a_labelIds", "a_color", "b_color")]
-        >>> [entry.stem for entry in meant_entries(both, ["_labelIds"])]
-        ['a_labelIds', 'b_color']
+        >>> several = [Entry(Path(stem), stem) for stem in ("a_labelIds", "a_panoptic", "b_mask")]
+        >>> [entry.stem for entry in meant_entries(several, ["_labelIds"])]
+        ['a_labelIds', 'b_mask']
     """
     endings = tuple(suffix for suffix in suffixes if suffix)
     meant = {_core(entry.stem, suffixes) for entry in entries if entry.stem.endswith(endings)}

@@ -270,7 +270,7 @@ def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
         if array.dtype.kind != "f":
             return "ids"
         with np.errstate(invalid="ignore"):
-            whole = (array % 1 == 0) & (abs(array) < 2**31)
+            whole = (array % 1 == 0) & (abs(array) <= min(2**31, float(np.finfo(array.dtype).max)))
         return "ids" if whole.all() else "scores"
     if array.dtype == bool:
         return "masks"

@@ -253,7 +253,7 @@ def test_files_of_one_stem_are_told_apart(work: Path, tiny_onnx: Path) -> None:
     result = run("predict-offsets", "images", "--weights", tiny_onnx)
     assert result.exit_code == 1
     assert "3 written, 1 failed" in result.stdout
-    assert "images/a.png: same stem as a.bmp" in result.stderr
+    assert "images/a.bmp: same stem as a.png" in result.stderr
 
 
 def test_hidden_and_foreign_files_are_passed_over(work: Path, tiny_onnx: Path) -> None:

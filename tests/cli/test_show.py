@@ -232,8 +232,8 @@ def test_broken_and_missing_files_fail_alone(maps: Path) -> None:
     assert report["done"] == []
     failed = {text.split(":")[0]: text for text in report["failed"]}
     assert "not a readable image" in failed["images/a.png"]
-    assert "no map of that name in --labels" in failed["images/b.bmp"]
-    assert "same stem as b.bmp" in failed["images/b.png"]
+    assert "no map of that name in --labels" in failed["images/b.png"]
+    assert "same stem as b.png" in failed["images/b.bmp"]
     assert "a picture, but not an offset map" in failed["offsets/c.png"]
     assert "no map of that name in --preds" in failed["images/d.bmp"]
     assert not any("\n" in text for text in report["failed"])
@@ -246,7 +246,7 @@ def test_a_photograph_that_two_maps_fit_is_named(maps: Path) -> None:
     result = run("show", "images", *GIVEN)
     assert result.exit_code == 1
     assert "failed: images/b.png: preds/b_" in result.stderr
-    assert "both fit; keep one kind of file" in result.stderr
+    assert "both fit; --suffix with the ending of one kind takes that" in result.stderr
 
 
 def test_names_are_paired_by_known_and_given_suffixes(maps: Path) -> None:
