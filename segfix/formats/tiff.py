@@ -21,6 +21,9 @@ LAYOUT_TAGS = {
 }
 """Tags of how and where the samples lie, or that point into the file: the writer makes its own."""
 
+GEO_REFERENCE = {33550, 33922, 34264}
+"""Tags that say where each pixel lies: true of one size alone."""
+
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 
 

@@ -22,6 +22,7 @@ from segfix.formats import (
 )
 from segfix.formats.label_maps import kind_of_array
 from segfix.formats.records import content_digest
+from segfix.formats.tiff import GEO_REFERENCE
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets
 from segfix.inference.batch import check_output, output_path
 from segfix.inference.sizes import Fit, match_sizes
@@ -173,6 +174,10 @@ def refine_file(
             f"{width}×{height}; --fit image enlarges or reduces the prediction to that, "
             "--fit labels the offset map."
         ) from error
+    if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
+        raise SegfixError(
+            f"{labels.path}: its geo-reference wouldn't fit another size; use --fit labels."
+        )
     refined = refine_planes(label_map, offset_map, settings)
     if label_map.kind == "scores":
         ids = refined.ids()
