@@ -9,6 +9,12 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+from segfix.cli.refine_instances import (
+    holds_instances,
+    instance_options,
+    refine_instance_files,
+    refuse_options,
+)
 
 
 class Scale(click.ParamType[float | None]):
@@ -76,6 +82,7 @@ class Steps(click.IntRange):
     show_default=True,
     help="Leave pixels alone whose offset is less sure than this.",
 )
+@instance_options
 @options.suffixes
 @options.batch
 def refine(
@@ -85,6 +92,8 @@ def refine(
     scale: float | None,
     iterate: int,
     min_confidence: float,
+    empty: str,
+    annotations: Path | None,
     suffixes: tuple[str, ...],
     recursive: bool,
     overwrite: bool,
@@ -98,6 +107,10 @@ def refine(
     PREDS is a label map (PNG: grey of any depth, palette, RGB or RGBA) or a folder of them, from
     any model. Results keep name, kind and palette; a label that a map lacks is never written
     into it.
+
+    Or PREDS is instances: JSON of COCO (results, annotations, panoptic beside its folder of PNG),
+    Detectron2, SAM or Ultralytics, or a folder of such; or a folder of Cityscapes' *_pred.txt and
+    masks. Each mask is looked up on its own (needs the extra 'eval' for run lengths).
     """
     if preds is None:
         raise click.UsageError(
@@ -117,6 +130,25 @@ def refine(
     from segfix.inference.model import available_threads
     from segfix.inference.refine import RefineSettings, refine_file
 
+    if holds_instances(preds, recursive=recursive):
+        by_default = source is click.core.ParameterSource.DEFAULT
+        refine_instance_files(
+            preds,
+            offsets,
+            out,
+            RefineSettings(1 if by_default else scale, iterate, min_confidence),
+            empty=empty,
+            annotations=annotations,
+            suffixes=suffixes,
+            recursive=recursive,
+            overwrite=overwrite,
+            workers=workers,
+            max_failures=max_failures,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    refuse_options(preds)
     entries = list_entries(
         preds, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out, offsets]
     )

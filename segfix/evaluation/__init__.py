@@ -2,7 +2,7 @@
 
 from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
 from segfix.evaluation.instances import evaluate_instances
-from segfix.formats.cityscapes import is_instance_input
+from segfix.formats.instances import is_instance_input
 
 __all__ = [
     "Comparison",

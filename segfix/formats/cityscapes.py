@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError, PairingError
+from segfix.formats.files import path_within
 from segfix.formats.folders import Entry
 
 PREDICTION_LIST = "_pred.txt"
 INSTANCE_MAP = "_instanceIds.png"
-
-
-def is_instance_input(preds: Path) -> bool:
-    """Whether predictions are instances or panoptic segments, not label maps, by their names.
-
-    Args:
-        preds: A JSON file; or a folder, of which the lists `*_pred.txt` of Cityscapes are looked
-            for in it and in the folders right below it.
-    """
-    if not preds.is_dir():
-        return preds.suffix.lower() == ".json"
-    patterns = (f"*{PREDICTION_LIST}", f"*/*{PREDICTION_LIST}")
-    return any(True for pattern in patterns for _ in preds.glob(pattern))
 
 
 def by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
@@ -71,13 +58,7 @@ def read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
                 f"{path}: line {number} is {line!r}; expected mask, class id and score, as in "
                 "'mask.png 26 0.9'."
             )
-        # Not resolved: a folder may be put together of links.
-        mask, above = (os.path.abspath(place) for place in (path.parent / name, root))  # noqa: PTH100
-        if Path(name).is_absolute() or not Path(mask).is_relative_to(above):
-            raise FileFormatError(
-                f"{path}: line {number}: {name} lies outside of {root}; expected a path from the "
-                "list's folder."
-            )
+        mask = str(path_within(path.parent, name, root, f"{path}: line {number}"))
         if mask in entries:
             raise FileFormatError(
                 f"{path}: line {number}: {name} a second time; the evaluator knows one class and "

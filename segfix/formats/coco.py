@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from segfix.errors import FileFormatError, PairingError
+from segfix.formats.files import open_picture
+from segfix.formats.label_maps import LabelMap, read_label_map
 
 
 def read_json(path: Path, *, peek: bool = False) -> Any:
@@ -82,6 +84,17 @@ def check_panoptic_mode(path: Path, mode: str) -> None:
         raise FileFormatError(
             f"{path}: mode {mode}; expected a panoptic PNG in RGB (id = R + 256 · G + 256² · B)."
         )
+
+
+def read_panoptic_map(path: Path) -> LabelMap:
+    """Read the picture of a panoptic image; `LabelMap.ids` of its colours are segment ids.
+
+    Raises:
+        FileFormatError: The file is missing, broken, or not in colours.
+    """
+    with open_picture(path, "panoptic map") as picture:
+        check_panoptic_mode(path, picture.mode)
+    return read_label_map(path)
 
 
 def is_number(value: Any) -> bool:

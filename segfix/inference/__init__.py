@@ -1,6 +1,7 @@
 """The trained network on photographs, and its offsets on label maps, with onnxruntime alone."""
 
+from segfix.inference.instances import refine_masks
 from segfix.inference.model import OffsetModel, load
 from segfix.inference.refine import refine
 
-__all__ = ["OffsetModel", "load", "refine"]
+__all__ = ["OffsetModel", "load", "refine", "refine_masks"]
