@@ -161,7 +161,7 @@ def refine_into(
 
 def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
     """The box of a mask and so many pixels around, in the frame; () where it is empty."""
-    marked: NDArray[Any] = mask.any(axis=2) if mask.ndim == 3 else mask
+    marked: Any = mask.any(axis=2) if mask.ndim == 3 else mask
     found = []
     for axis in (1, 0):
         places = np.flatnonzero(marked.any(axis=axis))
