@@ -131,12 +131,11 @@ def refine(
     from segfix.inference.refine import RefineSettings, refine_file
 
     if holds_instances(preds, recursive=recursive):
-        by_default = source is click.core.ParameterSource.DEFAULT
         refine_instance_files(
             preds,
             offsets,
             out,
-            RefineSettings(1 if by_default else scale, iterate, min_confidence),
+            RefineSettings(scale, iterate, min_confidence),
             empty=empty,
             annotations=annotations,
             suffixes=suffixes,

@@ -57,7 +57,7 @@ class InstanceSettings:
             as it was.
     """
 
-    masks: RefineSettings = field(default_factory=lambda: RefineSettings(scale=1))
+    masks: RefineSettings = field(default_factory=RefineSettings)
     drop_empty: bool = False
 
 
@@ -92,20 +92,21 @@ def refine_masks(
     masks: NDArray[_Scalar],
     offset_map: OffsetMap,
     *,
-    scale: float | None = 1.0,
+    scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
 ) -> NDArray[_Scalar]:
     """Refine the masks of an image's instances, which may overlap.
 
     refined[n, p] = masks[n, clip(p + round(scale · offset[p]))]: each mask is looked up on its own
-    through the same offsets, as if it were the only one.
+    through the same offsets, as if it were the only one, so that pixels may belong to several.
 
     Args:
         masks: (N, H, W) bool, or integers of which 0 is the background (0 and 1, 0 and 255).
         offset_map: Of the same photograph, H × W pixels.
         scale: Steps per offset; the paper's rule for instances is 1. None: the step fits each
-            mask, see `segfix.geometry.fit_offsets`.
+            mask, see `segfix.geometry.fit_offsets`: on stand-ins for instances
+            (`tests/bench/instances.py`) that gains more.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this stay as they are.
 
@@ -120,7 +121,7 @@ def refine_masks(
         >>> boundary, left = np.array([[False, True, True, False]]), np.zeros((1, 4), np.uint8)
         >>> offset_map = OffsetMap.encode(boundary, left)
         >>> masks = np.array([[[0, 1, 1, 1]], [[255, 255, 0, 0]]], np.uint8)
-        >>> refine_masks(masks, offset_map)[:, 0]
+        >>> refine_masks(masks, offset_map, scale=1)[:, 0]
         array([[  0,   0,   1,   1],
                [255, 255, 255,   0]], dtype=uint8)
 
