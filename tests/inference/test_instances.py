@@ -24,7 +24,8 @@ def scenes(draw: st.DrawFn) -> tuple[NDArray[Any], OffsetMap]:
     height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     num_directions = draw(st.sampled_from([4, 8, 16]))
     codes = draw(arrays(np.uint8, (height, width), elements=st.integers(0, 8 * num_directions)))
-    masks = np.zeros((draw(st.integers(0, 3)), height, width), draw(st.sampled_from([bool, "u1"])))
+    dtype = draw(st.sampled_from([np.dtype(bool), np.dtype(np.uint8)]))
+    masks: NDArray[Any] = np.zeros((draw(st.integers(0, 3)), height, width), dtype)
     for mask in masks:
         top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
         inner = mask[top : top + 6, left : left + 6]
@@ -147,11 +148,12 @@ def test_the_first_name_that_an_offset_map_has_counts(
     names: list[str], stems: list[str], partner: str | None
 ) -> None:
     found = pair_images({1: names}, entries(*stems)).get(1)
-    assert (found and found.partner and found.partner.stem) == partner
+    paired = found.partner.path if found and found.partner else None
+    assert paired == (Path("offsets", f"{partner}.png") if partner else None)
 
 
 def test_an_image_that_two_offset_maps_fit_has_a_problem() -> None:
-    pair = pair_images({1: ["a"]}, entries("a_pred", "a_mask"))[1]
+    pair = pair_images({1: ["a"], 2: ["b"]}, entries("a_pred", "a_mask", "b"))[1]
     assert pair.partner is None
     assert "both fit" in str(pair.entry.problem)
 
