@@ -109,8 +109,9 @@ def refine(
     into it.
 
     Or PREDS is instances: JSON of COCO (results, annotations, panoptic beside its folder of PNG),
-    Detectron2, SAM or Ultralytics, or a folder of such; or a folder of Cityscapes' *_pred.txt and
-    masks. Each mask is looked up on its own (needs the extra 'eval' for run lengths).
+    Detectron2, SAM or Ultralytics, .npz with an array 'masks', or a folder of such; or a folder of
+    Cityscapes' *_pred.txt and masks. Each mask is looked up on its own, overlapping or not (JSON
+    needs the extra 'eval').
     """
     if preds is None:
         raise click.UsageError(

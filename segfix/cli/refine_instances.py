@@ -43,14 +43,21 @@ def instance_options(command: _Command) -> _Command:
 
 
 def holds_instances(preds: Path, *, recursive: bool) -> bool:
-    """Whether PREDS is instances: what 'segfix evaluate' knows, or a folder of JSON, not PNG."""
-    from segfix.formats.instances import is_instance_input
+    """Whether PREDS is instances: what 'segfix evaluate' knows, an .npz file of masks, a folder.
+
+    Of a folder the files tell: JSON or archives of masks, and no label maps.
+    """
+    from segfix.formats import LABEL_SUFFIXES
+    from segfix.formats.instances import is_instance_input, is_mask_archive
 
     if is_instance_input(preds) or not preds.is_dir():
-        return is_instance_input(preds)
-    pattern = "**/*" if recursive else "*"
-    found = {path.suffix.lower() for path in preds.glob(pattern) if path.name[0] != "."}
-    return ".json" in found and ".png" not in found
+        return is_instance_input(preds) or is_mask_archive(preds)
+    files = [path for path in preds.glob("**/*" if recursive else "*") if path.name[0] != "."]
+    found = {path.suffix.lower() for path in files}
+    archives = next((path for path in files if path.suffix.lower() == ".npz"), preds)
+    if is_mask_archive(archives):
+        return not found & ({*LABEL_SUFFIXES} - {".npz"})
+    return ".json" in found and not found & {*LABEL_SUFFIXES}
 
 
 def refuse_options(preds: Path) -> None:
@@ -77,7 +84,7 @@ def refine_instance_files(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Refine JSON files or Cityscapes' lists, print what happened, and exit with 1 on failures.
+    """Refine files of instances, print what happened, and exit with 1 if any failed.
 
     Args:
         preds: What `holds_instances` knows.
@@ -100,7 +107,7 @@ def refine_instance_files(
     """
     from segfix.formats import LABEL_SUFFIXES, list_entries
     from segfix.formats.cityscapes import PREDICTION_LIST
-    from segfix.formats.instances import is_instance_input, read_file_names
+    from segfix.formats.instances import INSTANCE_SUFFIXES, is_instance_input, read_file_names
     from segfix.inference.batch import Batch, output_path
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
     from segfix.inference.model import available_threads
@@ -111,7 +118,7 @@ def refine_instance_files(
     )
     files = list_entries(
         preds,
-        (".txt",) if lists else (".json",),
+        (".txt",) if lists else INSTANCE_SUFFIXES,
         what="instances",
         recursive=recursive or lists,
         leave_out=[out, offsets],

@@ -1,4 +1,4 @@
-"""Instances in JSON files of several programs: COCO's tables, SAM's and Ultralytics' lists.
+"""Files of instances of several programs: COCO's tables, SAM's and Ultralytics' lists, arrays.
 
 Run lengths and polygons are pycocotools' (extra `eval`).
 """
@@ -6,6 +6,7 @@ Run lengths and polygons are pycocotools' (extra `eval`).
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,15 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.formats.cityscapes import PREDICTION_LIST
 from segfix.formats.coco import check_items, check_table, decode_runs, read_json, run_lengths
+from segfix.formats.files import DECODE_ERRORS
+from segfix.formats.folders import Entry
 from segfix.formats.records import recorded_path
+
+INSTANCE_SUFFIXES = (".json", ".npz")
+"""File name endings of instances, panoptic tables and archives of masks."""
+
+DIGITS = (12, *range(2, 12))
+"""That numbers in file names are filled up to, COCO's first."""
 
 CORNERS = ("x1", "y1", "x2", "y2")
 """Of a box in Ultralytics' lists."""
@@ -96,12 +105,12 @@ def read_file_names(path: Path) -> dict[int | str, str]:
 
 
 def sort_instances(
-    path: Path, document: Any, file_names: Mapping[int | str, str] | None = None
+    file: Entry, document: Any, file_names: Mapping[int | str, str] | None = None
 ) -> InstanceFile:
     """Find the instances of a JSON document, and the image that each is of.
 
     Args:
-        path: The file, for its stem and for messages.
+        file: Its stem names the image where the document doesn't.
         document: A list of COCO results (with image_id), of SAM or of Ultralytics (without: all
             are of the image that the file is named after); or an object with annotations: of COCO
             (with images), of SA-1B (with an image).
@@ -110,7 +119,7 @@ def sort_instances(
     Raises:
         FileFormatError: The document is none of these, or an instance has no mask.
     """
-    where, instances = "results", document
+    path, where, instances = file.path, "results", document
     if not isinstance(document, list):
         check_table(path, document, ("annotations",))
         where, instances = "annotations", document["annotations"]
@@ -126,8 +135,9 @@ def sort_instances(
     else:
         image = document.get("image") if isinstance(document, dict) else None
         image = image if isinstance(image, dict) else {}
-        names = [path.stem, *_stems(image.get("file_name"))]
-        alone = ImageInstances(path.stem, names, _stated_size(image), range(len(instances)))
+        names = [file.stem, path.stem, *_stems(image.get("file_name"))]
+        places = range(len(instances))
+        alone = ImageInstances(file.stem, list(dict.fromkeys(names)), _stated_size(image), places)
         images = [alone] if instances else []
     return InstanceFile(path, document, instances, images)
 
@@ -163,7 +173,8 @@ def sort_by_image(
             *_stems(image.get("file_name")),
             *_stems((file_names or {}).get(identity)),
             str(identity),
-            *([f"{identity:012}"] if isinstance(identity, int) else []),
+            # Ids may be names read as numbers: 7 of COCO's 000000000007, or of 0007.
+            *(f"{identity:0{digits}}" for digits in DIGITS if isinstance(identity, int)),
         ]
         found.append(
             ImageInstances(identity, list(dict.fromkeys(names)), _stated_size(image), members)
@@ -256,6 +267,43 @@ def write_json(path: Path, document: Any, *, record: str) -> None:
         raise FileFormatError(f"{path}: can't be written as JSON ({error}).") from error
     with recorded_path(path, record) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def is_mask_archive(path: Path) -> bool:
+    """Whether a file is an `.npz` archive that holds `masks`."""
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "masks.npy" in archive.namelist()
+
+
+def read_mask_archive(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an `.npz` archive, of which `masks` is (N, H, W), 0 the background.
+
+    Raises:
+        FileFormatError: The file is missing or broken, or `masks` is not of that kind.
+    """
+    try:
+        # Opened here: of a broken file, NumPy leaves it open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        masks = arrays["masks"]
+    except (*DECODE_ERRORS, KeyError, zipfile.BadZipFile, MemoryError) as error:
+        raise FileFormatError(
+            f"{path}: not an .npz file of arrays with 'masks' ({error}); write it again."
+        ) from error
+    if masks.ndim != 3 or masks.dtype.kind not in "bui":
+        raise FileFormatError(
+            f"{path}: 'masks' of shape {masks.shape} and type {masks.dtype}; expected (instances, "
+            "height, width), bool or 0 and 1 or 255."
+        )
+    return arrays
+
+
+def write_mask_archive(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str) -> None:
+    """Write arrays as a compressed `.npz` archive, atomically, with its record beside it."""
+    with recorded_path(path, record) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
 def _segmentation(item: Mapping[str, Any]) -> Any:

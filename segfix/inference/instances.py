@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,10 +34,12 @@ from segfix.formats.instances import (
     InstanceFile,
     decode_mask,
     is_panoptic,
+    read_mask_archive,
     sort_by_image,
     sort_instances,
     with_mask,
     write_json,
+    write_mask_archive,
 )
 from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
 from segfix.geometry import unit_offsets
@@ -216,13 +219,13 @@ def pair_images(
 
 
 def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
-    """Refine a JSON file of instances or of panoptic segments; results are of the same kind.
+    """Refine a JSON file of instances or of panoptic segments, or an `.npz` file of masks.
 
     Instances of images that have no offset map, or a fault, stay in the file as they are; a later
     run tries them again.
 
     Args:
-        file: The file.
+        file: The file; results are of the same kind.
         run: The rest.
 
     Returns:
@@ -236,10 +239,12 @@ def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
     """
     if file.problem:
         raise SegfixError(file.problem)
+    if file.path.suffix.lower() == ".npz":
+        return _refine_archive(file, run)
     document = read_json(file.path)
     if is_panoptic(document):
         return _refine_panoptic(file, document, run)
-    return _refine_json(file, sort_instances(file.path, document, run.file_names), run)
+    return _refine_json(file, sort_instances(file, document, run.file_names), run)
 
 
 def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
@@ -263,7 +268,7 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
     pairs = pair_images({name: names}, run.maps, suffixes=run.suffixes, chosen=file.chosen)
     offsets = _partner(str(file.path), pairs.get(name))
     masks = [Path(mask) for mask in read_list(file.path, root)]
-    results = [run.out / mask.relative_to(root.absolute()) for mask in masks]
+    results = [run.out / os.path.relpath(mask, root) for mask in masks]
     _check_apart(results, masks, run.out)
     path = run.out / name
     record = _record("refined instance list", file.path, run) | {
@@ -275,13 +280,13 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
     emptied, changed, kept = [], 0, []
     for mask, result in zip(masks, results, strict=True):
         label_map = read_label_map(mask)
-        _check_size(str(mask), label_map, offset_map, offsets)
+        _check_size(str(mask), label_map.array.shape[:2], offset_map, offsets)
         refined = label_map.array.copy()
         refine_into(refined, label_map.array, offset_map, run.settings.masks)
         empty = not refined.any()
         kept.append(not (empty and run.settings.drop_empty))
         if empty:
-            emptied.append({"image": stem, "mask": str(mask)})
+            emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
             refined = label_map.array
         if not kept[-1]:
             continue
@@ -346,6 +351,40 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
     return {**row, "instances": sum(item is not None for item in instances)}
 
 
+def _refine_archive(file: Entry, run: Run) -> dict[str, Any]:
+    arrays = read_mask_archive(file.path)
+    masks = arrays["masks"]
+    refined, kept = masks.copy(), np.ones(len(masks), bool)
+    names = list(dict.fromkeys([file.stem, file.path.stem]))
+    images = [ImageInstances(file.stem, names, None, range(len(masks)))]
+    pairs = _pairs_of(file, images, run)
+
+    def work(image: ImageInstances) -> dict[str, Any]:
+        offsets = _partner(str(file.path), pairs.get(image.image))
+        offset_map = read_offset_map(offsets.path)
+        _check_size(str(file.path), masks.shape[1:], offset_map, offsets)
+        emptied = []
+        for place, (mask, result) in enumerate(zip(masks, refined, strict=True)):
+            refine_into(result, mask, offset_map, run.settings.masks)
+            if not result.any():
+                emptied.append({"image": image.image, "place": place})
+                result[...] = mask
+                kept[place] = not run.settings.drop_empty
+        changed = int(((refined != masks).any(axis=(1, 2)) & kept).sum())
+        return {"output": repr(image.image), "emptied": emptied, "changed": changed}
+
+    def write(path: Path, record: str) -> None:
+        # Scores, classes and boxes are listed beside the masks.
+        listed = {
+            name: array[kept] if array.ndim and len(array) == len(masks) else array
+            for name, array in (arrays | {"masks": refined}).items()
+        }
+        write_mask_archive(path, listed, record=record)
+
+    row = _refine_images(file, images, pairs, work, write, run)
+    return {**row, "instances": int(kept.sum())}
+
+
 def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
     check_panoptic(file.path, document, ("id",))
     annotations = list(document["annotations"])
@@ -353,6 +392,11 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
     if len(images) < len(annotations):
         raise FileFormatError(f"{file.path}: two annotations of one image_id; keep one per image.")
     folders = file.path.with_suffix(""), output_path(run.out, file.stem, "")
+    if annotations and not folders[0].is_dir():
+        raise FileFormatError(
+            f"{file.path}: panoptic, but there is no folder {folders[0]} with its PNG files; put "
+            "it there."
+        )
     sources, results = (
         [path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations]
         for folder in folders
@@ -369,7 +413,7 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
         try:
             offsets = _partner(f"{file.path}: image {image.image!r}", pair)
             offset_map = read_offset_map(offsets.path)
-            _check_size(str(source), label_map, offset_map, offsets)
+            _check_size(str(source), label_map.array.shape[:2], offset_map, offsets)
         except SegfixError:
             own["offsets"] = {"map": None}
             _check_result(result, own, [], run.overwrite)
@@ -463,8 +507,8 @@ def _refine_images(
         workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
     )
     if summary.failed and not summary.done:
-        more = len(images) - 1
-        raise SegfixError(summary.failed[0] + (f" (None of {len(images)} images)" if more else ""))
+        all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
+        raise SegfixError(summary.failed[0] + all_of)
     done = {row["output"] for row in summary.done}
     record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
     write(path, json.dumps(record))
@@ -495,12 +539,12 @@ def _partner(where: str, pair: Pair | None) -> Entry:
     )
 
 
-def _check_size(where: str, label_map: LabelMap, offset_map: OffsetMap, offsets: Entry) -> None:
+def _check_size(where: str, shape: Sequence[int], offset_map: OffsetMap, offsets: Entry) -> None:
     height, width = offset_map.codes.shape
-    if label_map.array.shape[:2] != (height, width):
+    if tuple(shape) != (height, width):
         raise SegfixError(
-            f"{where}: {label_map.size}, but its offset map {offsets.path} is {width}×{height}; "
-            "predict offsets on images of the masks' size."
+            f"{where}: {shape[1]}×{shape[0]}, but its offset map {offsets.path} is "
+            f"{width}×{height}; predict offsets on images of the masks' size."
         )
 
 

@@ -347,6 +347,7 @@ def test_a_folder_of_files_is_a_batch_that_goes_on_after_failures() -> None:
         (7, {"file_name": "street_leftImg8bit.png"}, "street", []),
         (7, {}, "000000000007", []),
         (7, {}, "7", []),
+        (7, {}, "0007", []),
         ("street", {}, "street", []),
         ("street", {}, "street_mine", ["--suffix", "_mine"]),
         (7, {}, "town/street", ["--annotations", "names.json", "-r"]),
@@ -784,6 +785,79 @@ def test_panoptic_file_names_may_not_leave_the_folder(name: str) -> None:
     assert not Path("refined").exists()
 
 
+# --- Arrays ---
+
+
+def write_archive(folder: Path, dtype: Any = bool, factor: int = 1) -> Path:
+    folder.mkdir(exist_ok=True)
+    masks = np.stack(FOUND[7]).astype(dtype) * dtype(factor)
+    np.savez(folder / "a.npz", scores=[0.1, 0.2, 0.3], masks=masks, info=np.array(7))
+    return folder / "a.npz"
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(bool, 1), (np.uint8, 255), (np.int64, 1)])
+@pytest.mark.parametrize("source", ["preds", "preds/a.npz"])
+def test_archives_of_masks_come_back_with_all_arrays(dtype: Any, factor: int, source: str) -> None:
+    path = write_archive(Path("preds"), dtype, factor)
+    assert run(source, "-o", "same", "--offsets", "zeros").exit_code == 0
+    done = run(source)
+    assert "refined: 1 written; 3 of 3 instances changed" in done.stdout
+    assert "1 already there" in run(source).stdout
+    before, same, after = (
+        dict(np.load(file)) for file in (path, Path("same/a.npz"), Path("refined/a.npz"))
+    )
+    assert list(before) == list(same) == list(after)
+    for name, array in before.items():
+        assert same[name].dtype == after[name].dtype == array.dtype
+        assert np.array_equal(same[name], array)
+    assert np.array_equal(after["masks"], segfix.refine_masks(before["masks"], offsets_of("a")))
+
+
+def offsets_of(stem: str) -> OffsetMap:
+    return read_offset_map(Path("offsets", f"{stem}.png"))
+
+
+@pytest.mark.parametrize("empty", ["keep", "drop"])
+def test_an_empty_mask_of_an_archive_stays_or_is_left_out_of_all_arrays(empty: str) -> None:
+    masks = np.stack([FOUND[7][0], box(8, 9, 16, 1), np.zeros(SIZE, bool)])
+    Path("preds").mkdir()
+    np.savez("preds/a.npz", masks=masks, scores=[0.1, 0.2, 0.3], info=np.arange(5))
+    report = json.loads(run("preds", "--empty", empty, "--json", "-q").stdout)
+    assert [item["place"] for item in report["emptied"]] == [1, 2]
+    after = np.load("refined/a.npz")
+    assert after["scores"].tolist() == [0.1, 0.2, 0.3][: 3 if empty == "keep" else 1]
+    assert np.array_equal(after["masks"][1:], masks[1:] if empty == "keep" else masks[:0])
+    assert after["info"].tolist() == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("masks", "text"),
+    [
+        (np.zeros((2, 40, 61), bool), "61×40, but its offset map offsets/a.png is 60×40"),
+        (np.zeros(SIZE, bool), "'masks' of shape (40, 60)"),
+        (np.zeros((1, *SIZE)), "'masks' of shape (1, 40, 60) and type float64"),
+        (np.array([None]), "not an .npz file of arrays with 'masks'"),
+    ],
+)
+def test_faulty_archives_fail_alone(masks: NDArray[Any], text: str) -> None:
+    path = write_archive(Path("preds"))
+    path.rename("preds/b.npz")
+    np.savez(path, masks=masks)
+    done = run("preds")
+    assert done.exit_code == 1
+    assert f"failed: preds/a.npz: {text}" in done.stderr
+    assert Path("refined/b.npz").exists()
+
+
+def test_archives_cut_short_fail_alone() -> None:
+    path = write_archive(Path("preds"))
+    whole = path.read_bytes()
+    Path("preds/b.npz").write_bytes(whole[: len(whole) // 2])
+    done = run("preds")
+    assert done.exit_code == 1
+    assert "failed: preds/b.npz: not an .npz file of arrays" in done.stderr
+
+
 # --- Cityscapes ---
 
 
@@ -854,9 +928,8 @@ def test_a_cityscapes_mask_that_would_vanish_stays_or_is_left_out(empty: str) ->
     thin = box(8, 9, 16, 1)
     Image.fromarray(thin.astype(np.uint8)).save("preds/town/masks/a_1.png")
     report = json.loads(run("preds", "--empty", empty, "--json", "-q").stdout)
-    assert [item["mask"].endswith("preds/town/masks/a_1.png") for item in report["emptied"]] == [
-        True
-    ]
+    image = "town/a_leftImg8bit"
+    assert report["emptied"] == [{"image": image, "mask": "town/masks/a_1.png"}]
     text, before = (
         Path(folder, "town/a_leftImg8bit_pred.txt").read_bytes() for folder in ("refined", "preds")
     )
