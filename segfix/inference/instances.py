@@ -329,7 +329,7 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
                     f"map {offsets.path} ({error}); write it again, or predict offsets on images "
                     "of the masks' size."
                 ) from error
-            refined = mask.copy()
+            refined = mask.copy(order="K")  # column by column, as run lengths are
             refine_into(refined, mask, offset_map, run.settings.masks)
             if not refined.any():
                 emptied.append({"image": image.image, "place": place, "id": item.get("id")})

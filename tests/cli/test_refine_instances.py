@@ -804,13 +804,18 @@ def test_archives_of_masks_come_back_with_all_arrays(dtype: Any, factor: int, so
     assert "refined: 1 written; 3 of 3 instances changed" in done.stdout
     assert "1 already there" in run(source).stdout
     before, same, after = (
-        dict(np.load(file)) for file in (path, Path("same/a.npz"), Path("refined/a.npz"))
+        arrays_of(file) for file in (path, Path("same/a.npz"), Path("refined/a.npz"))
     )
     assert list(before) == list(same) == list(after)
     for name, array in before.items():
         assert same[name].dtype == after[name].dtype == array.dtype
         assert np.array_equal(same[name], array)
     assert np.array_equal(after["masks"], segfix.refine_masks(before["masks"], offsets_of("a")))
+
+
+def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def offsets_of(stem: str) -> OffsetMap:
@@ -824,7 +829,7 @@ def test_an_empty_mask_of_an_archive_stays_or_is_left_out_of_all_arrays(empty: s
     np.savez("preds/a.npz", masks=masks, scores=[0.1, 0.2, 0.3], info=np.arange(5))
     report = json.loads(run("preds", "--empty", empty, "--json", "-q").stdout)
     assert [item["place"] for item in report["emptied"]] == [1, 2]
-    after = np.load("refined/a.npz")
+    after = arrays_of(Path("refined/a.npz"))
     assert after["scores"].tolist() == [0.1, 0.2, 0.3][: 3 if empty == "keep" else 1]
     assert np.array_equal(after["masks"][1:], masks[1:] if empty == "keep" else masks[:0])
     assert after["info"].tolist() == list(range(5))
