@@ -50,14 +50,24 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
     from segfix.formats import LABEL_SUFFIXES
     from segfix.formats.instances import is_instance_input, is_mask_archive
 
-    if is_instance_input(preds) or not preds.is_dir():
-        return is_instance_input(preds) or is_mask_archive(preds)
+    if not preds.is_dir():
+        return is_instance_input(preds) or holds_lists(preds) or is_mask_archive(preds)
+    if holds_lists(preds):
+        return True
     files = [path for path in preds.glob("**/*" if recursive else "*") if path.name[0] != "."]
     found = {path.suffix.lower() for path in files}
     archives = next((path for path in files if path.suffix.lower() == ".npz"), preds)
     if is_mask_archive(archives):
         return not found & ({*LABEL_SUFFIXES} - {".npz"})
     return ".json" in found and not found & {*LABEL_SUFFIXES}
+
+
+def holds_lists(preds: Path) -> bool:
+    """Whether PREDS is a list `*_pred.txt` of Cityscapes or a folder of them."""
+    from segfix.formats.cityscapes import PREDICTION_LIST
+    from segfix.formats.instances import is_instance_input
+
+    return is_instance_input(preds) if preds.is_dir() else preds.name.endswith(PREDICTION_LIST)
 
 
 def refuse_options(preds: Path) -> None:
@@ -107,14 +117,14 @@ def refine_instance_files(
     """
     from segfix.formats import LABEL_SUFFIXES, list_entries
     from segfix.formats.cityscapes import PREDICTION_LIST
-    from segfix.formats.instances import INSTANCE_SUFFIXES, is_instance_input, read_file_names
+    from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
     from segfix.inference.batch import Batch, output_path
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
     from segfix.inference.model import available_threads
 
-    lists = preds.is_dir() and is_instance_input(preds)
+    lists = holds_lists(preds)
     maps = list_entries(
-        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
+        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive or lists, leave_out=[out]
     )
     files = list_entries(
         preds,
@@ -145,7 +155,7 @@ def refine_instance_files(
     )
     batch = Batch(
         files,
-        (lambda file: refine_list(file, preds, run))
+        (lambda file: refine_list(file, preds if preds.is_dir() else preds.parent, run))
         if lists
         else (lambda file: refine_instances(file, run)),
         "file",
@@ -159,7 +169,9 @@ def refine_instance_files(
         summary.left += row.pop("left", 0)
     summary.failed.sort()
     total, changed = (sum(row[key] for row in summary.done) for key in ("instances", "changed"))
-    emptied = [item for row in summary.done for item in row["emptied"]]
+    emptied = [
+        {"file": row["input"], **item} for row in summary.done for item in row.pop("emptied")
+    ]
     note = f"; {changed} of {total} instances changed"
     if emptied:
         note += f"; {len(emptied)} " + (

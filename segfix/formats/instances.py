@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -132,6 +132,8 @@ def sort_instances(
     if any("image_id" in item for item in instances):
         check_items(path, where, instances, ("image_id",))
         images = sort_by_image(path, document, instances, file_names)
+        if len(images) == 1:
+            images = [replace(images[0], names=[*images[0].names, file.stem])]
     else:
         image = document.get("image") if isinstance(document, dict) else None
         image = image if isinstance(image, dict) else {}

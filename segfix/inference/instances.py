@@ -468,7 +468,7 @@ def _keep_segments(
         lost.update(dict.fromkeys(more))
         if not keep or not more:
             return list(lost)
-        back = np.isin(before, more)
+        back = np.isin(before, [one for one in more if isinstance(one, int) and one < 256**3])
         refined[back] = label_map.array[back]
 
 

@@ -377,6 +377,15 @@ def test_the_file_of_one_image_and_one_offset_map_are_a_pair_whatever_their_name
     assert run(path, "--offsets", "offsets/a.png").exit_code == 0
 
 
+def test_the_one_image_of_a_file_may_be_named_after_it() -> None:
+    item = {"image_id": 0, "segmentation": compressed(FOUND[7][0])}
+    write_json(Path("preds/a.json"), [item])
+    write_json(Path("preds/b.json"), [item, item | {"image_id": 1}])
+    done = run("preds")
+    assert "1 written, 1 failed" in done.stdout
+    assert Path("refined/a.json").exists()
+
+
 def test_images_without_offset_map_are_listed_and_a_later_run_completes_the_file() -> None:
     path = write_results(Path("preds"))
     shutil.move("offsets/b.png", "b.png")
@@ -733,7 +742,7 @@ def test_a_panoptic_segment_that_would_vanish_keeps_its_pixels_or_is_left_out(em
     document["annotations"][0]["segments_info"].append(extra)
     write_json(path, document)
     report = json.loads(run(path, "--empty", empty, "--json", "-q").stdout)
-    assert report["emptied"] == [{"image": 7, "id": 9}]
+    assert report["emptied"] == [{"file": "preds/x.json", "image": 7, "id": 9}]
     segments = json.loads(out_of(path).read_text())["annotations"][0]["segments_info"]
     assert len(segments) == (4 if empty == "keep" else 3)
     left = segment_ids(Path("refined/x/a.png")) == 9
@@ -916,6 +925,26 @@ def test_cityscapes_masks_are_those_of_the_plain_path() -> None:
     assert Path("refined/town/masks/a_1.png").exists()
 
 
+def test_cityscapes_offsets_may_lie_in_folders_and_one_list_may_be_given() -> None:
+    write_cityscapes(Path("preds"))
+    Path("deep/city").mkdir(parents=True)
+    for stem in "ab":
+        shutil.copy(f"offsets/{stem}.png", f"deep/city/{stem}_leftImg8bit.png")
+    assert run("preds", "--offsets", "deep").exit_code == 0
+    one = Path("preds/town/a_leftImg8bit_pred.txt")
+    for offsets in ("deep", "deep/city/b_leftImg8bit.png"):
+        done = run(one, "--offsets", offsets, "-o", "one", "--overwrite")
+        assert "one: 1 written; 3 of 3 instances changed" in done.stdout
+    files = {path.relative_to("one").as_posix() for path in Path("one").rglob("[!.]*.*")}
+    assert files == {f"masks/a_{place}.png" for place in range(3)} | {one.name}
+    for place in range(3):
+        before, after = (
+            read_label_map(Path(folder, f"masks/a_{place}.png")).array
+            for folder in ("refined/town", "one")
+        )
+        assert np.array_equal(before, after)
+
+
 def test_an_interrupted_run_over_cityscapes_is_completed() -> None:
     write_cityscapes(Path("preds"))
     run("preds")
@@ -933,8 +962,12 @@ def test_a_cityscapes_mask_that_would_vanish_stays_or_is_left_out(empty: str) ->
     thin = box(8, 9, 16, 1)
     Image.fromarray(thin.astype(np.uint8)).save("preds/town/masks/a_1.png")
     report = json.loads(run("preds", "--empty", empty, "--json", "-q").stdout)
-    image = "town/a_leftImg8bit"
-    assert report["emptied"] == [{"image": image, "mask": "town/masks/a_1.png"}]
+    (emptied,) = report["emptied"]
+    assert emptied == {
+        "file": "preds/town/a_leftImg8bit_pred.txt",
+        "image": "town/a_leftImg8bit",
+        "mask": "town/masks/a_1.png",
+    }
     text, before = (
         Path(folder, "town/a_leftImg8bit_pred.txt").read_bytes() for folder in ("refined", "preds")
     )
