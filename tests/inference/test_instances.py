@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import segfix
-from segfix.formats import Entry, OffsetMap
+from segfix.formats import Entry, LabelMap, OffsetMap
 from segfix.geometry import apply_offsets, follow_offsets
 from segfix.inference import refine_masks
-from segfix.inference.instances import pair_images, surroundings
+from segfix.inference.instances import _keep_segments, pair_images, surroundings
 
 
 @st.composite
@@ -124,6 +124,19 @@ def test_surroundings_are_the_box_of_a_mask_with_a_margin_in_the_frame() -> None
     mask[1, 4] = mask[3, 5] = True
     assert surroundings(mask, 2) == (slice(0, 6), slice(2, 8))
     assert surroundings(np.stack([mask] * 3, axis=-1), 0) == (slice(1, 4), slice(4, 6))
+
+
+def test_segments_that_push_each_other_out_all_come_back() -> None:
+    before = np.zeros((1, 4, 3), np.uint8)
+    before[0, :, 0] = [1, 2, 3, 3]
+    refined = np.zeros_like(before)
+    refined[0, :, 0] = [2, 3, 3, 3]
+    segments = [{"id": one} for one in (1, 2, 3, "text", 10**30)]
+    for keep, ids, lost in ((False, [2, 3, 3, 3], [1]), (True, [1, 2, 3, 3], [1, 2])):
+        found = _keep_segments(LabelMap(before), refined, segments, keep=keep)
+        assert refined[0, :, 0].tolist() == ids
+        assert [one for one in found if one not in ("text", 10**30)] == lost
+        assert len(found) == len(lost) + 2
 
 
 def entries(*stems: str) -> list[Entry]:
