@@ -50,14 +50,11 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
     from segfix.formats import LABEL_SUFFIXES
     from segfix.formats.instances import is_instance_input, is_mask_archive
 
-    if not preds.is_dir():
+    if not preds.is_dir() or holds_lists(preds):
         return is_instance_input(preds) or holds_lists(preds) or is_mask_archive(preds)
-    if holds_lists(preds):
-        return True
     files = [path for path in preds.glob("**/*" if recursive else "*") if path.name[0] != "."]
     found = {path.suffix.lower() for path in files}
-    archives = next((path for path in files if path.suffix.lower() == ".npz"), preds)
-    if is_mask_archive(archives):
+    if any(is_mask_archive(path) for path in files if path.suffix.lower() == ".npz"):
         return not found & ({*LABEL_SUFFIXES} - {".npz"})
     return ".json" in found and not found & {*LABEL_SUFFIXES}
 
