@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segfix.inference import OffsetModel, load, refine
+    from segfix.inference import OffsetModel, load, refine, refine_masks
 
 __version__ = "0.1.0"
-__all__ = ["OffsetModel", "load", "refine"]
+__all__ = ["OffsetModel", "load", "refine", "refine_masks"]
 
 
 def __getattr__(name: str) -> Any:

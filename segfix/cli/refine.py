@@ -9,6 +9,14 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+from segfix.cli.refine_instances import (
+    OF_LABEL_MAPS,
+    emptied_note,
+    holds_instances,
+    instance_options,
+    refine_instance_files,
+    refuse_options,
+)
 
 
 class Scale(click.ParamType[float | None]):
@@ -91,6 +99,7 @@ class Steps(click.IntRange):
 @click.option(
     "--key", metavar="NAME", help="Array of .npz files that is refined. [default: the largest]"
 )
+@instance_options
 @options.naming
 @options.batch
 def refine(
@@ -104,6 +113,8 @@ def refine(
     soft: bool,
     argmax: bool,
     key: str | None,
+    empty: str,
+    annotations: Path | None,
     naming: dict[str, Any],
     recursive: bool,
     overwrite: bool,
@@ -118,6 +129,11 @@ def refine(
     NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and .npz of
     probabilities or logits, of which each channel is looked up). Results keep name, kind, palette
     and tags; a label that a map lacks is never written into it.
+
+    Or PREDS is instances, each looked up on its own, overlapping or not: JSON of COCO (results,
+    annotations, panoptic beside its folder of PNG), Detectron2, SAM or Ultralytics, or a folder of
+    such (JSON needs the extra 'eval'); a folder of Cityscapes' *_pred.txt and masks; .npy and .npz
+    of masks (N, H, W).
     """
     if preds is None:
         raise click.UsageError(
@@ -135,8 +151,28 @@ def refine(
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
     from segfix.inference.batch import Batch
     from segfix.inference.model import available_threads
-    from segfix.inference.refine import FileSettings, RefineSettings, refine_file, result_path
+    from segfix.inference.refine import RefineSettings
+    from segfix.inference.refine_files import FileSettings, refine_file, result_path
 
+    if holds_instances(preds, recursive=recursive):
+        refuse_options(preds, OF_LABEL_MAPS, "JSON and lists of instances")
+        refine_instance_files(
+            preds,
+            offsets,
+            out,
+            RefineSettings(scale, iterate, min_confidence),
+            empty=empty,
+            annotations=annotations,
+            naming=naming,
+            recursive=recursive,
+            overwrite=overwrite,
+            workers=workers,
+            max_failures=max_failures,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    refuse_options(preds, ["annotations"], "label maps and arrays")
     entries = list_entries(
         preds,
         LABEL_SUFFIXES,
@@ -154,7 +190,7 @@ def refine(
     )
     pairs = pair_entries(entries, maps, **naming)
     settings = RefineSettings(scale, iterate, min_confidence)
-    reading = FileSettings(soft, key, fit, argmax)
+    reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
     summary = Batch(
         pairs,
         lambda pair: refine_file(
@@ -164,5 +200,14 @@ def refine(
     ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
-    note = f"; {share:.2%} of the pixels changed their label"
-    finish(summary, out, as_json=as_json, quiet=quiet, note=note, share_changed=share)
+    emptied = [item for row in summary.done for item in row.get("emptied", ())]
+    note = f"; {share:.2%} of the pixels changed their label{emptied_note(emptied, empty)}"
+    finish(
+        summary,
+        out,
+        as_json=as_json,
+        quiet=quiet,
+        note=note,
+        share_changed=share,
+        emptied=emptied,
+    )

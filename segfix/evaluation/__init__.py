@@ -1,7 +1,8 @@
 """Scores of predictions against their ground truth: folders of label maps, and instances."""
 
 from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
-from segfix.evaluation.instances import evaluate_instances, is_instance_input
+from segfix.evaluation.instances import evaluate_instances
+from segfix.formats.instances import is_instance_input
 
 __all__ = [
     "Comparison",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,29 +20,24 @@ from typing import Any
 import numpy as np
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats import Entry, list_entries
+from segfix.formats import list_entries
+from segfix.formats.cityscapes import by_image, read_list
+from segfix.formats.coco import (
+    check_items,
+    check_panoptic,
+    check_panoptic_mode,
+    check_table,
+    is_number,
+    read_json,
+    run_lengths,
+)
 from segfix.formats.files import open_picture
 
-PREDICTION_LIST = "_pred.txt"
-INSTANCE_MAP = "_instanceIds.png"
 LONGEST_SIDE = 65535
 """Of an image, pixels: pycocotools counts them in 32 bits, and crashes beyond."""
 
 GROUPS = {"": None, "_things": True, "_stuff": False}
 """Endings of the panoptic means, and the `isthing` that each is over."""
-
-
-def is_instance_input(preds: Path) -> bool:
-    """Whether predictions are instances or panoptic segments, not label maps, by their names.
-
-    Args:
-        preds: A JSON file; or a folder, of which the lists `*_pred.txt` of Cityscapes are looked
-            for in it and in the folders right below it.
-    """
-    if not preds.is_dir():
-        return preds.suffix.lower() == ".json"
-    patterns = (f"*{PREDICTION_LIST}", f"*/*{PREDICTION_LIST}")
-    return any(True for pattern in patterns for _ in preds.glob(pattern))
 
 
 def evaluate_instances(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
@@ -67,7 +60,7 @@ def evaluate_instances(preds: Path, labels: Path, *, workers: int = 1) -> dict[s
     """
     if preds.is_dir():
         return cityscapes_ap(preds, labels, workers=workers)
-    if isinstance(_read_json(preds, peek=True), list):
+    if isinstance(read_json(preds, peek=True), list):
         return coco_ap(preds, labels)
     return panoptic_quality(preds, labels, workers=workers)
 
@@ -89,20 +82,20 @@ def coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, results = _read_json(labels), _read_json(preds)
+    truth, results = read_json(labels), read_json(preds)
     if not isinstance(results, list):
         raise FileFormatError(f"{preds}: not a COCO result file; expected a JSON list.")
-    _check_table(labels, truth, ("images", "categories", "annotations"))
-    _check_items(labels, "images", truth["images"], ("id", "height", "width"))
-    _check_items(labels, "categories", truth["categories"], ("id", "name"))
+    check_table(labels, truth, ("images", "categories", "annotations"))
+    check_items(labels, "images", truth["images"], ("id", "height", "width"))
+    check_items(labels, "categories", truth["categories"], ("id", "name"))
     if any(isinstance(one, dict) and "segments_info" in one for one in truth["annotations"][:1]):
         raise FileFormatError(
             f"{labels}: panoptic, but {preds} is a list of instances; expected the annotation "
             "JSON of instances."
         )
     wanted = ("image_id", "category_id", "segmentation")
-    _check_items(labels, "annotations", truth["annotations"], wanted)
-    _check_items(preds, "results", results, (*wanted, "score"))
+    check_items(labels, "annotations", truth["annotations"], wanted)
+    check_items(preds, "results", results, (*wanted, "score"))
     # Ids from 1: pycocotools takes a match with annotation 0 for none, and sorts mixed ids as text.
     images = {image["id"]: number for number, image in enumerate(truth["images"], 1)}
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
@@ -118,12 +111,12 @@ def coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
     def table(path: Path, what: str, items: list[Any]) -> Any:
         annotations = []
         for number, item in enumerate(items):
-            if not _is_number(item.get("score", 0)) or not _is_number(item.get("area", 0)):
+            if not is_number(item.get("score", 0)) or not is_number(item.get("area", 0)):
                 raise FileFormatError(
                     f"{path}: {what}[{number}] has a score or an area that is not a number."
                 )
             try:
-                rle = _run_lengths(item["segmentation"], *sizes[item["image_id"]])
+                rle = run_lengths(item["segmentation"], *sizes[item["image_id"]])
             except (ValueError, TypeError, KeyError, OverflowError) as error:
                 raise FileFormatError(
                     f"{path}: the segmentation of {what}[{number}] can't be used ({error}); write "
@@ -240,7 +233,7 @@ def cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, A
             array = np.array(picture)
         if array.ndim != 2:
             raise FileFormatError(f"{truth}: colours; expected instance ids in 16-bit grey.")
-        masks = _read_list(listed, preds)
+        masks = read_list(listed, preds)
         for mask in masks:
             _check_mask(Path(mask), truth, array.shape)
         identities = [entry["labelID"] for entry in masks.values()]
@@ -305,21 +298,18 @@ def panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str
         evalPanopticSemanticLabeling as evaluator,  # noqa: N813, its name
     )
 
-    truth, predicted = _read_json(labels), _read_json(preds)
-    _check_table(labels, truth, ("categories", "annotations"))
-    _check_table(preds, predicted, ("annotations",))
-    _check_items(labels, "categories", truth["categories"], ("id", "name", "isthing"))
+    truth, predicted = read_json(labels), read_json(preds)
+    check_table(labels, truth, ("categories", "annotations"))
+    check_table(preds, predicted, ("annotations",))
+    check_items(labels, "categories", truth["categories"], ("id", "name", "isthing"))
     categories = {category["id"]: category for category in truth["categories"]}
     for path, table, wanted in (
         (labels, truth, ("id", "category_id", "area")),
         (preds, predicted, ("id", "category_id")),
     ):
-        keys = ("image_id", "file_name", "segments_info")
-        _check_items(path, "annotations", table["annotations"], keys)
+        check_panoptic(path, table, wanted)
         unknown: Counter[Any] = Counter()
         for annotation in table["annotations"]:
-            where = f"segments_info of image {annotation['image_id']!r}"
-            _check_items(path, where, annotation["segments_info"], wanted)
             for segment in annotation["segments_info"]:
                 segment.setdefault("iscrowd", 0)
                 unknown[segment["category_id"]] += segment["category_id"] not in categories
@@ -404,10 +394,6 @@ def _number(score: Any) -> float | None:
     return None if score is None or math.isnan(score) else float(score)
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
-
-
 def _sample(values: Iterable[Any]) -> str:
     shown = sorted({str(value) for value in values})
     return ", ".join(shown[:3]) + (", …" if len(shown) > 3 else "")
@@ -419,57 +405,6 @@ def _unique_names(categories: Sequence[Any]) -> dict[Any, str]:
     return {key: name if often[name] == 1 else f"{name} ({key})" for key, name in names.items()}
 
 
-def _read_json(path: Path, *, peek: bool = False) -> Any:
-    """The document; with `peek` only [] or {}, by its first character."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            if not peek:
-                return json.load(file)
-            start = file.read(1000).lstrip()[:1]
-    except FileNotFoundError as error:
-        raise PairingError(f"{path}: no such file.") from error
-    except IsADirectoryError as error:
-        raise FileFormatError(f"{path}: a folder; expected a JSON file, as PREDS is.") from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"{path}: not a whole JSON file ({error}); write it again."
-        ) from error
-    if start not in ("[", "{"):
-        raise FileFormatError(
-            f"{path}: neither a JSON list (COCO results) nor an object (COCO panoptic)."
-        )
-    return [] if start == "[" else {}
-
-
-def _check_table(path: Path, table: Any, keys: Sequence[str]) -> None:
-    for key in keys:
-        if not isinstance(table, dict) or not isinstance(table.get(key), list):
-            raise FileFormatError(
-                f"{path}: no list {key!r}; expected a JSON object with {', '.join(keys)} "
-                "(instances: results as a list, and their annotations; panoptic: both as objects)."
-            )
-
-
-def _check_items(path: Path, where: str, items: Any, keys: Sequence[str]) -> None:
-    if not isinstance(items, list):
-        raise FileFormatError(f"{path}: {where} is no list.")
-    for number, item in enumerate(items):
-        for key in keys:
-            if not isinstance(item, dict) or item.get(key) is None:
-                raise FileFormatError(
-                    f"{path}: {where}[{number}] has no {key!r}; expected {', '.join(keys)}."
-                )
-            if key.endswith("id") and not isinstance(item[key], int | str):
-                raise FileFormatError(
-                    f"{path}: {where}[{number}] has {key!r} {item[key]!r}; expected a number or "
-                    "a text."
-                )
-            if key == "file_name" and not isinstance(item[key], str):
-                raise FileFormatError(
-                    f"{path}: {where}[{number}] has {key!r} {item[key]!r}; expected a text."
-                )
-
-
 def _check_complete(preds: Path, missing: Sequence[Any], total: Sequence[Any]) -> None:
     if missing:
         raise PairingError(
@@ -478,120 +413,12 @@ def _check_complete(preds: Path, missing: Sequence[Any], total: Sequence[Any]) -
         )
 
 
-def _run_lengths(segmentation: Any, height: int, width: int) -> Any:
-    """Polygons or run lengths as compressed run lengths that pycocotools is safe with.
-
-    Raises:
-        ValueError: They are of another size, or aren't whole: pycocotools would read on, or wait
-            for ever.
-    """
-    from pycocotools import mask as masks
-
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            points = np.asarray(polygon, float)
-            if points.ndim != 1 or points.size < 6 or points.size % 2:
-                raise ValueError("expected polygons of three points or more, x and y in turn")
-            if not (np.abs(points) <= 10 * max(height, width)).all():
-                raise ValueError("points far outside of the image")
-        if not segmentation:
-            raise ValueError("expected polygons or run lengths but got an empty list")
-        return masks.merge(masks.frPyObjects(segmentation, height, width))
-    size, counts = segmentation["size"], segmentation["counts"]
-    if list(size) != [height, width]:
-        raise ValueError(f"{size} high and wide, but the image is {[height, width]}")
-    runs = _decode_runs(counts) if isinstance(counts, str) else np.asarray(counts)
-    if runs.ndim != 1 or runs.dtype.kind != "i" or runs.min(initial=0) < 0:
-        raise ValueError("broken run lengths")
-    if runs.sum() != height * width:
-        raise ValueError(f"runs of {runs.sum()} pixels in all, but the image has {height * width}")
-    if isinstance(counts, str):
-        return {"size": size, "counts": counts}
-    return masks.frPyObjects({"size": size, "counts": counts}, height, width)
-
-
-def _decode_runs(counts: str) -> Any:
-    """The lengths in COCO's compressed form: groups of 5 bits, the fourth on as differences."""
-    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes & 32 == 0)
-    if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or ends[-1:] != codes.size - 1:
-        raise ValueError("broken run lengths")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:
-        raise ValueError("broken run lengths")
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, 32 << (5 * place[ends]), 0)
-    for first in (1, 2):
-        runs[first::2] = runs[first::2].cumsum()
-    return runs
-
-
 def _pair_lists(preds: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Instance maps with their lists, and the names of lists without one."""
-    maps = _by_image(list_entries(labels, (".png",), what="instance maps", recursive=True), labels)
-    lists = _by_image(list_entries(preds, (".txt",), what="lists", recursive=True), preds)
+    maps = by_image(list_entries(labels, (".png",), what="instance maps", recursive=True), labels)
+    lists = by_image(list_entries(preds, (".txt",), what="lists", recursive=True), preds)
     _check_complete(preds, sorted(set(maps) - set(lists)), list(maps))
     return [(path, lists[name]) for name, path in maps.items()], sorted(set(lists) - set(maps))
-
-
-def _by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
-    """Files by the name of their image, wherever they lie."""
-    found: dict[str, Path] = {}
-    for entry in entries:
-        ending = PREDICTION_LIST if entry.path.suffix == ".txt" else INSTANCE_MAP
-        if not entry.path.name.endswith(ending):
-            continue
-        name = entry.path.name.removesuffix(ending)
-        for suffix in ("_leftImg8bit", "_gtFine", "_gtCoarse"):
-            name = name.removesuffix(suffix)
-        other = found.setdefault(name, entry.path)
-        if other != entry.path:
-            raise PairingError(f"{other} and {entry.path} are of one image; keep one of them.")
-    if not found:
-        raise PairingError(
-            f"{folder}: no instances of Cityscapes here; expected *{PREDICTION_LIST} and masks in "
-            f"PREDS, *_gtFine{INSTANCE_MAP} in LABELS."
-        )
-    return found
-
-
-def _read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """Class and score by mask, as the script wants them."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path}: not a text file; expected lines 'mask.png 26 0.9'."
-        ) from error
-    entries: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        parts = line.rsplit(maxsplit=2)
-        try:
-            name, identity, score = parts[0], int(float(parts[1])), float(parts[2])
-        except (IndexError, ValueError, OverflowError):
-            name, identity, score = "", 0, math.nan
-        if not math.isfinite(score):
-            raise FileFormatError(
-                f"{path}: line {number} is {line!r}; expected mask, class id and score, as in "
-                "'mask.png 26 0.9'."
-            )
-        # Not resolved: a folder may be put together of links.
-        mask, above = (os.path.abspath(place) for place in (path.parent / name, root))  # noqa: PTH100
-        if Path(name).is_absolute() or not Path(mask).is_relative_to(above):
-            raise FileFormatError(
-                f"{path}: line {number}: {name} lies outside of {root}; expected a path from the "
-                "list's folder."
-            )
-        if mask in entries:
-            raise FileFormatError(
-                f"{path}: line {number}: {name} a second time; the evaluator knows one class and "
-                "score per mask."
-            )
-        entries[mask] = {"labelID": identity, "conf": score}
-    return entries
 
 
 def _check_mask(mask: Path, truth: Path, shape: tuple[int, ...]) -> None:
@@ -618,11 +445,7 @@ def _check_panoptic_pictures(paths: Sequence[Path], segments: Sequence[Any]) -> 
     sizes = []
     for path in paths:
         with open_picture(path, "panoptic map") as picture:
-            if picture.mode not in ("RGB", "RGBA"):
-                raise FileFormatError(
-                    f"{path}: mode {picture.mode}; expected a panoptic PNG in RGB "
-                    "(id = R + 256 · G + 256² · B)."
-                )
+            check_panoptic_mode(path, picture.mode)
             picture.load()
             sizes.append(picture.size)
     (width, height), other = sizes
@@ -631,7 +454,7 @@ def _check_panoptic_pictures(paths: Sequence[Path], segments: Sequence[Any]) -> 
             f"{paths[1]}: {other[0]}×{other[1]}, but {paths[0]} is {width}×{height}; sizes must be "
             "equal."
         )
-    if not all(_is_number(segment["area"]) for segment in segments):
+    if not all(is_number(segment["area"]) for segment in segments):
         raise FileFormatError(f"{paths[0]}: a segment has an area that is not a number.")
     if sum(segment["area"] for segment in segments) > width * height:
         raise FileFormatError(

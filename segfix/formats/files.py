@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid
 import zlib
@@ -54,6 +55,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise FileFormatError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+
+def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
+    """The absolute path of a file that another file names, and that must not lead elsewhere.
+
+    Args:
+        folder: What the name is relative to.
+        name: As it stands in the file.
+        root: Folder that it must not leave.
+        where: The file, for the message.
+
+    Raises:
+        FileFormatError: The name is absolute, or leads out of the folder.
+    """
+    # Not resolved: a folder may be put together of links.
+    path, above = (os.path.abspath(place) for place in (folder / name, root))  # noqa: PTH100
+    if Path(name).is_absolute() or not Path(path).is_relative_to(above) or path == above:
+        raise FileFormatError(
+            f"{where}: {name} lies outside of {root}; expected a path from {folder}."
+        )
+    return Path(path)
 
 
 @contextmanager

@@ -135,7 +135,8 @@ def read_label_map(
     Args:
         path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours) or
             lossless WebP file; or .npy or .npz: (H, W) ids, (C, H, W) or (H, W, C) scores of any
-            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) bool masks.
+            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) masks: bool,
+            or integers if the array is called "masks".
         soft: Whether integers are scores, too, not ids, colours or masks.
         key: The array of an .npz file that is meant; None: the largest.
         masks: Whether masks are wanted, too.
@@ -224,13 +225,16 @@ def _read_array(path: Path, soft: bool, key: str | None) -> LabelMap:
     if array.dtype.kind not in "biuf":
         raise FileFormatError(f"{path}: of type {array.dtype}; expected numbers.")
     shape = array.shape
+    masks = array.dtype == bool or (rest.get("key") == "masks" and array.dtype.kind in "iu")
     rest["axes"] = _spare_axes(shape)
+    if masks and rest["axes"] == (0,):
+        rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
     if array.ndim not in (2, 3) or not array.size:
         raise FileFormatError(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
-    kind = kind_of_array(array, soft=soft)
+    kind = "masks" if masks and array.ndim == 3 else kind_of_array(array, soft=soft)
     # Of scores, the shorter axis; who knows the photograph's size can tell better.
     shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]
     first = kind == "masks" or (kind == "scores" and shorter)

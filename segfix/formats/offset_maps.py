@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,11 @@ class OffsetMap:
         Returns:
             (2, H, W) int8, pixels, rows first, not multiplied by any scale.
         """
-        return direction_to_offsets(
-            self.boundary_mask(min_confidence), self.direction_map(), self.num_directions
-        )
+        codes = replace(self, codes=np.arange(256, dtype=np.uint8)[None])
+        dy, dx = direction_to_offsets(
+            codes.boundary_mask(min_confidence), codes.direction_map(), self.num_directions
+        )[:, 0]
+        return np.stack([dy[self.codes], dx[self.codes]])
 
 
 def colour_wheel(num_directions: int, num_levels: int) -> bytes:

@@ -1,31 +1,21 @@
-"""Refinement: each boundary pixel of a label map takes the label its offset leads to."""
+"""Refinement: each boundary pixel of a prediction takes the label its offset leads to."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError
 from segfix.formats import (
-    LABEL_SUFFIXES,
-    Entry,
     LabelMap,
     OffsetMap,
-    read_label_map,
-    read_offset_map,
-    write_label_map,
 )
 from segfix.formats.label_maps import kind_of_array
-from segfix.formats.records import content_digest
-from segfix.formats.tiff import GEO_REFERENCE
-from segfix.geometry import apply_offsets, fit_offsets, follow_offsets
-from segfix.inference.batch import check_output, output_path
-from segfix.inference.sizes import Fit, match_sizes
+from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
+from segfix.geometry.evidence import MAX_DISTANCE
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -43,23 +33,6 @@ class RefineSettings:
     scale: float | None = None
     iterate: int = 0
     min_confidence: float = 0.0
-
-
-@dataclass(frozen=True)
-class FileSettings:
-    """How a prediction's file is read, and what of it is written.
-
-    Attributes:
-        soft: Whether integers are scores, too, not ids.
-        key: The array of an .npz file that is meant; None: the largest.
-        fit: What is resized where prediction and offset map differ in size; None: it is an error.
-        argmax: Whether scores become a label map.
-    """
-
-    soft: bool = False
-    key: str | None = None
-    fit: Fit | None = None
-    argmax: bool = False
 
 
 def refine(
@@ -121,82 +94,85 @@ def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSe
     return label_map.with_planes(refined)
 
 
-def refine_file(
-    labels: Entry,
-    offsets: Entry | None,
-    out: Path,
-    settings: RefineSettings,
-    reading: FileSettings = FileSettings(),
+def refine_masks(
+    masks: NDArray[_Scalar],
+    offset_map: OffsetMap,
     *,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Refine one label map or soft prediction file.
+    scale: float | None = None,
+    iterate: int = 0,
+    min_confidence: float = 0.0,
+) -> NDArray[_Scalar]:
+    """Refine the masks of an image's instances, which may overlap.
+
+    refined[n, p] = masks[n, clip(p + round(scale · offset[p]))]: each mask is looked up on its own
+    through the same offsets, as if it were the only one, so that pixels may belong to several.
 
     Args:
-        labels: The label map.
-        offsets: Its offset map; None where there is none.
-        out: Folder of the result, which keeps name and kind of the label map.
-        settings: How to refine.
-        reading: How to read and to write.
-        overwrite: Whether to replace an existing result.
+        masks: (N, H, W) bool, or integers of which 0 is the background (0 and 1, 0 and 255).
+        offset_map: Of the same photograph, H × W pixels.
+        scale: Steps per offset; the paper's rule for instances is 1. None: the step fits each
+            mask, see `segfix.geometry.fit_offsets`: on stand-ins for instances
+            (`tests/bench/instances.py`) that gains more.
+        iterate: Instead of one scaled step, follow the offsets for up to this many steps.
+        min_confidence: Pixels less confident than this stay as they are.
 
     Returns:
-        The paths, the number of pixels and of those whose label changed.
+        A new array like `masks`, equal to `segfix.refine` of each mask. Of a mask a few pixels
+        small or thin, nothing may be left.
 
     Raises:
-        Skipped: The result is there already.
-        SegfixError: A file is missing or broken, or the sizes differ.
+        ValueError: The sizes differ, or `masks` has not three axes.
+
+    Example:
+        >>> boundary, left = np.array([[False, True, True, False]]), np.zeros((1, 4), np.uint8)
+        >>> offset_map = OffsetMap.encode(boundary, left)
+        >>> masks = np.array([[[0, 1, 1, 1]], [[255, 255, 0, 0]]], np.uint8)
+        >>> refine_masks(masks, offset_map, scale=1)[:, 0]
+        array([[  0,   0,   1,   1],
+               [255, 255, 255,   0]], dtype=uint8)
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
-    if labels.problem:
-        raise SegfixError(labels.problem)
-    if offsets is None:
-        raise SegfixError(
-            f"{labels.path}: no offset map of that name; run predict-offsets on its image."
+    if masks.ndim != 3 or masks.shape[1:] != offset_map.codes.shape:
+        raise ValueError(
+            f"Expected masks of shape {('N', *offset_map.codes.shape)} but got {masks.shape}."
         )
-    path = result_path(labels, out, argmax=reading.argmax)
-    record = {
-        "kind": "refined label map",
-        "settings": {**asdict(settings), **asdict(reading)},
-        "labels": content_digest(labels.path),
-        "offsets": content_digest(offsets.path),
-    }
-    check_output(path, record, record, overwrite)
-    found = read_label_map(labels.path, soft=reading.soft, key=reading.key, masks=True)
-    offset_map = read_offset_map(offsets.path)
-    if reading.argmax and found.kind != "scores":
-        raise SegfixError(f"{labels.path}: {found.kind}, not scores; leave --argmax out.")
-    height, width = offset_map.codes.shape
-    try:
-        label_map, offset_map = match_sizes(found, offset_map, reading.fit)
-    except ValueError as error:
-        raise SegfixError(
-            f"{labels.path}: {found.size}, but its offset map {offsets.path} is "
-            f"{width}×{height}; --fit image enlarges or reduces the prediction to that, "
-            "--fit labels the offset map."
-        ) from error
-    if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
-        raise SegfixError(
-            f"{labels.path}: its geo-reference wouldn't fit another size; use --fit labels."
-        )
-    refined = refine_planes(label_map, offset_map, settings)
-    if label_map.kind == "scores":
-        ids = refined.ids()
-        changed = ids != label_map.ids()
-        if reading.argmax:
-            refined = LabelMap(ids, rest={"turned": refined.rest.get("turned", 1)})
+    settings = RefineSettings(scale, iterate, min_confidence)
+    refined = masks.copy()
+    for mask, result in zip(masks, refined, strict=True):
+        refine_into(result, mask, offset_map, settings)
+    return refined
+
+
+def refine_into(
+    result: NDArray[_Scalar],
+    mask: NDArray[_Scalar],
+    offset_map: OffsetMap,
+    settings: RefineSettings,
+) -> None:
+    """Refine one mask, (H, W) or (H, W, C), within a copy of it."""
+    # Farther from the mask than an offset leads, there is background at both of its ends.
+    unit = int(np.abs(unit_offsets(offset_map.num_directions)).max())
+    if settings.iterate:
+        reach = settings.iterate * unit
+    elif settings.scale is None:
+        reach = MAX_DISTANCE
     else:
-        changed = refined.array != label_map.array
-    write_label_map(path, refined, record=json.dumps(record, sort_keys=True))
-    return {
-        "input": str(labels.path),
-        "output": str(path),
-        "pixels": offset_map.codes.size,
-        "changed": int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum()),
-    }
+        reach = math.ceil(abs(settings.scale) * unit)
+    crop = surroundings(mask, max(reach, 1))
+    if crop:
+        codes = replace(offset_map, codes=offset_map.codes[crop])
+        result[crop] = refine(mask[crop], codes, **asdict(settings))
 
 
-def result_path(labels: Entry, out: Path, *, argmax: bool = False) -> Path:
-    """Where the refined file goes: of the same name, but a PNG file where scores become ids."""
-    suffix = labels.path.suffix
-    known = suffix.lower() in LABEL_SUFFIXES and not argmax
-    return output_path(out, labels.stem, suffix if known else ".png")
+def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
+    """The box of a mask and so many pixels around, in the frame; () where it is empty."""
+    marked: Any = mask.any(axis=2) if mask.ndim == 3 else mask
+    found = []
+    for axis in (1, 0):
+        places = np.flatnonzero(marked.any(axis=axis))
+        if not places.size:
+            return ()
+        found.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + margin + 1))
+    return tuple(found)

@@ -9,7 +9,8 @@ from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries, pair_en
 from segfix.inference.batch import Batch, Summary
 from segfix.inference.model import load
 from segfix.inference.predict import predict_file
-from segfix.inference.refine import RefineSettings, refine_file
+from segfix.inference.refine import RefineSettings
+from segfix.inference.refine_files import refine_file
 from segfix.report.show import ShowSettings, pair_maps, show_file
 
 

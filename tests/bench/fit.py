@@ -64,7 +64,8 @@ def main() -> None:
             for stem, shape in shapes.items():
                 found = np.array(Image.open(work / f"{kind}-labels" / f"{stem}.png"))
                 save(work / f"{kind}-labels-enlarged", stem, resize_nearest(found, shape))
-        ways = [f"{k}-{w}" for k in ("ids", "soft") for w in ("enlarged", "image", "labels-enlarged")]
+        fits = ("enlarged", "image", "labels-enlarged")
+        ways = [f"{kind}-{fit}" for kind in ("ids", "soft") for fit in fits]
         against = [f"--against={way}={work / way}" for way in ways[1:]]
         report = json.loads(
             segfix("evaluate", work / ways[0], given.labels, *against, "--json", "-q")

@@ -27,7 +27,8 @@ from segfix.formats import (
 from segfix.inference.batch import Batch
 from segfix.inference.model import available_threads, load
 from segfix.inference.predict import predict_file, target_file
-from segfix.inference.refine import RefineSettings, refine_file
+from segfix.inference.refine import RefineSettings
+from segfix.inference.refine_files import refine_file
 
 SETTINGS = {
     "auto": RefineSettings(),

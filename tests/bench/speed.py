@@ -28,7 +28,8 @@ from segfix.geometry import make_targets
 from segfix.inference.batch import Batch
 from segfix.inference.model import load
 from segfix.inference.predict import predict_file
-from segfix.inference.refine import RefineSettings, refine_file
+from segfix.inference.refine import RefineSettings
+from segfix.inference.refine_files import refine_file
 from segfix.metrics import class_boundary_f
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19

@@ -382,12 +382,12 @@ def test_results_may_be_polygons_or_plain_run_lengths(
 
 
 def test_compressed_runs_of_any_mask_are_whole(tmp_path: Path) -> None:
-    from segfix.evaluation.instances import _decode_runs
+    from segfix.formats.coco import decode_runs
 
     rng = np.random.default_rng(1)
     for share in (0, 0.001, 0.01, 0.5, 0.99, 1):
         array = rng.random((70, 900)) < share
-        decoded = _decode_runs(compressed(array)["counts"]).tolist()
+        decoded = decode_runs(compressed(array)["counts"]).tolist()
         assert decoded == runs(array)["counts"]
 
 

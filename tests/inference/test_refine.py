@@ -13,7 +13,8 @@ from segfix.formats.records import read_record
 from segfix.geometry import make_targets
 from segfix.inference import refine
 from segfix.inference.batch import Batch, Skipped
-from segfix.inference.refine import RefineSettings, refine_file
+from segfix.inference.refine import RefineSettings
+from segfix.inference.refine_files import refine_file
 
 
 def arrows(height: int, width: int, sector: int) -> OffsetMap:
@@ -96,6 +97,7 @@ def test_a_second_run_skips_and_a_changed_input_is_noticed(tmp_path: Path) -> No
         "key": None,
         "fit": None,
         "argmax": False,
+        "drop_empty": False,
     }
 
 

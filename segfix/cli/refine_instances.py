@@ -1,0 +1,180 @@
+"""What `segfix refine` does with instance and panoptic predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from segfix.cli import options
+from segfix.cli.outcome import finish
+
+if TYPE_CHECKING:
+    from segfix.inference.refine import RefineSettings
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+OF_LABEL_MAPS = ("fit", "soft", "argmax", "key")
+"""Options that say nothing to JSON and lists of instances."""
+
+
+def instance_options(command: _Command) -> _Command:
+    """The options for instances."""
+    for option in (
+        click.option(
+            "--annotations",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="COCO JSON whose images name the files of image ids, where PREDS doesn't.",
+        ),
+        click.option(
+            "--empty",
+            type=click.Choice(["keep", "drop"]),
+            default="keep",
+            show_default=True,
+            help="An instance of which nothing would be left: keep it as it was and say so, or "
+            "leave it out.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def holds_instances(preds: Path, *, recursive: bool) -> bool:
+    """Whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
+    from segfix.formats import LABEL_SUFFIXES
+    from segfix.formats.instances import is_instance_input
+
+    if not preds.is_dir() or holds_lists(preds):
+        return is_instance_input(preds) or holds_lists(preds)
+    files = preds.glob("**/*" if recursive else "*")
+    found = {path.suffix.lower() for path in files if not path.name.startswith(".")}
+    return ".json" in found and not found & {*LABEL_SUFFIXES}
+
+
+def holds_lists(preds: Path) -> bool:
+    """Whether PREDS is a list `*_pred.txt` of Cityscapes or a folder of them."""
+    from segfix.formats.cityscapes import PREDICTION_LIST
+    from segfix.formats.instances import is_instance_input
+
+    return is_instance_input(preds) if preds.is_dir() else preds.name.endswith(PREDICTION_LIST)
+
+
+def emptied_note(emptied: Sequence[Any], empty: str) -> str:
+    """What the summary says of instances of which nothing would be left."""
+    if not emptied:
+        return ""
+    what = (
+        "of which nothing was left are left out"
+        if empty == "drop"
+        else "would have vanished and stay as they were (--empty drop leaves them out)"
+    )
+    return f"; {len(emptied)} instances {what}"
+
+
+def refuse_options(preds: Path, names: Sequence[str], what: str) -> None:
+    """Refuse options that would be ignored, since `preds` holds other predictions."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} is not for {what}, which {preds} holds.")
+
+
+def refine_instance_files(
+    preds: Path,
+    offsets: Path,
+    out: Path,
+    settings: RefineSettings,
+    *,
+    empty: str,
+    annotations: Path | None,
+    naming: dict[str, Any],
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    max_failures: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Refine files of instances, print what happened, and exit with 1 if any failed.
+
+    Args:
+        preds: What `holds_instances` knows.
+        offsets: The offset maps.
+        out: Folder of the results.
+        settings: How to refine a mask.
+        empty: Whether to "keep" or to "drop" instances of which nothing is left.
+        annotations: COCO JSON with file names.
+        naming: Of `pair_entries`.
+        recursive: Whether to go into folders within; of Cityscapes, lists always are.
+        overwrite: Whether to replace existing results.
+        workers: Files, or images of the one file, worked on at a time.
+        max_failures: Stop after this many.
+        as_json: Print JSON.
+        quiet: Print failures only.
+
+    Raises:
+        SegfixError: Nothing can be read or paired.
+        MissingExtraError: pycocotools isn't installed.
+    """
+    from segfix.formats import LABEL_SUFFIXES, list_entries
+    from segfix.formats.cityscapes import PREDICTION_LIST
+    from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
+    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
+    from segfix.inference.model import available_threads
+
+    lists = holds_lists(preds)
+    maps = list_entries(
+        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive or lists, leave_out=[out]
+    )
+    files = list_entries(
+        preds,
+        (".txt",) if lists else INSTANCE_SUFFIXES,
+        what="instances",
+        recursive=recursive or lists,
+        leave_out=[out, offsets],
+    )
+    if lists:
+        files = [file for file in files if file.path.name.endswith(PREDICTION_LIST)]
+    options.check_results(
+        (output_path(out, file.stem, file.path.suffix) for file in files),
+        [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])],
+    )
+    workers = workers or available_threads()
+    # Of one file the images are worked on side by side, of many the files.
+    one = len(files) == 1 and not lists
+    run = Run(
+        maps,
+        out,
+        InstanceSettings(settings, drop_empty=empty == "drop"),
+        naming=naming,
+        file_names=read_file_names(annotations) if annotations else {},
+        overwrite=overwrite,
+        workers=workers if one else 1,
+        max_failures=max_failures,
+        quiet=quiet or not one,
+    )
+    batch = Batch(
+        files,
+        (lambda file: refine_list(file, preds if preds.is_dir() else preds.parent, run))
+        if lists
+        else (lambda file: refine_instances(file, run)),
+        "file",
+    )
+    with options.missing_extra("eval"):
+        summary = batch.run(
+            workers=1 if one else workers, max_failures=max_failures, quiet=quiet or one
+        )
+    for row in summary.done:
+        summary.failed += row.pop("failed", [])
+        summary.left += row.pop("left", 0)
+    summary.failed.sort()
+    total, changed = (sum(row[key] for row in summary.done) for key in ("instances", "changed"))
+    emptied = [
+        {"file": row["input"], **item} for row in summary.done for item in row.pop("emptied")
+    ]
+    note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
+    finish(summary, out, as_json=as_json, quiet=quiet, note=note, emptied=emptied)

@@ -1,0 +1,474 @@
+"""Refinement of instances: each mask is looked up on its own through its image's offset map."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.errors import FileFormatError, PairingError, SegfixError
+from segfix.formats import (
+    Entry,
+    LabelMap,
+    OffsetMap,
+    Pair,
+    pair_entries,
+    read_label_map,
+    read_offset_map,
+    write_label_map,
+)
+from segfix.formats.cityscapes import PREDICTION_LIST, read_list
+from segfix.formats.coco import check_panoptic, read_json, read_panoptic_map
+from segfix.formats.files import path_within
+from segfix.formats.instances import (
+    ImageInstances,
+    InstanceFile,
+    decode_mask,
+    is_panoptic,
+    sort_by_image,
+    sort_instances,
+    with_mask,
+    write_json,
+)
+from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
+from segfix.inference.batch import Batch, Skipped, check_output, output_path
+from segfix.inference.refine import RefineSettings, refine, refine_into, surroundings
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class InstanceSettings:
+    """How files of instances are refined.
+
+    Attributes:
+        masks: How a mask is.
+        drop_empty: Whether an instance of whose mask nothing is left is left out, instead of kept
+            as it was.
+    """
+
+    masks: RefineSettings = field(default_factory=RefineSettings)
+    drop_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a run share.
+
+    Attributes:
+        maps: The offset maps.
+        out: Folder of the results.
+        settings: How to refine.
+        naming: Of `pair_entries`.
+        file_names: Of images by their ids, for files that don't tell them.
+        overwrite: Whether to replace existing results.
+        workers: Images of one file worked on at a time.
+        max_failures: Stop after this many failed images of a file.
+        quiet: No progress bar over the images of a file.
+    """
+
+    maps: Sequence[Entry]
+    out: Path
+    settings: InstanceSettings = InstanceSettings()
+    naming: Mapping[str, Any] = field(default_factory=dict)
+    file_names: Mapping[int | str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    workers: int = 1
+    max_failures: int | None = None
+    quiet: bool = True
+
+
+def pair_images(
+    names: Mapping[Any, Sequence[str]],
+    maps: Sequence[Entry],
+    *,
+    naming: Mapping[str, Any] | None = None,
+    chosen: bool = False,
+) -> dict[Any, Pair]:
+    """Find the offset map of each image, by the first of its names that one has.
+
+    Args:
+        names: Of each image, stems, likeliest first.
+        maps: The offset maps.
+        naming: Of `pair_entries`.
+        chosen: Whether the user named the very file that the images are of.
+
+    Returns:
+        The pairs by image; without those that have none.
+    """
+    by_name = Counter(PurePosixPath(entry.stem).name for entry in maps)
+    # Files may name images without the folders that offset maps lie in.
+    bare = [
+        replace(entry, stem=name)
+        for entry in maps
+        if by_name[name := PurePosixPath(entry.stem).name] == 1 and name != entry.stem
+    ]
+    found: dict[Any, Pair] = {}
+    for level in range(max(map(len, names.values()), default=0)):
+        for partners in (maps, bare) if bare else (maps,):
+            waiting = [image for image in names if image not in found and names[image][level:]]
+            entries = [
+                Entry(Path(names[image][level]), names[image][level], chosen=chosen)
+                for image in waiting
+            ]
+            try:
+                pairs = pair_entries(entries, partners, **(naming or {}))
+            except PairingError:
+                continue
+            for image, pair in zip(waiting, pairs, strict=True):
+                if pair.partner or pair.entry.problem:
+                    found[image] = pair
+    return found
+
+
+def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
+    """Refine a JSON file of instances or of panoptic segments.
+
+    Instances of images that have no offset map, or a fault, stay in the file as they are; a later
+    run tries them again.
+
+    Args:
+        file: The file; results are of the same kind.
+        run: The rest.
+
+    Returns:
+        The paths, the number of `instances` and of those `changed`, `emptied`: which would have
+        vanished; `failed`: one text per image that failed, and `left`: how many were not tried.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: The file is broken, or every image failed.
+        ModuleNotFoundError: The extra isn't installed.
+    """
+    if file.problem:
+        raise SegfixError(file.problem)
+    document = read_json(file.path)
+    if is_panoptic(document):
+        return _refine_panoptic(file, document, run)
+    return _refine_json(file, sort_instances(file, document, run.file_names), run)
+
+
+def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
+    """Refine the masks of a list `*_pred.txt` of Cityscapes; the list itself stays as it is.
+
+    Args:
+        file: The list.
+        root: Folder of the predictions, whose layout the results mirror.
+        run: The rest.
+
+    Returns:
+        As `refine_instances`.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: A file is missing or broken, or the sizes differ.
+    """
+    name = file.stem + file.path.suffix
+    stem = name.removesuffix(PREDICTION_LIST)
+    names = [stem, PurePosixPath(stem).name]
+    pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
+    offsets = _partner(str(file.path), pairs.get(name))
+    masks = [Path(mask) for mask in read_list(file.path, root)]
+    results = [run.out / os.path.relpath(mask, root) for mask in masks]
+    _check_apart(results, masks, run.out)
+    path = run.out / name
+    record = _record("refined instance list", file.path, run) | {
+        "masks": [content_digest(mask) for mask in masks],
+        "offsets": {stem: content_digest(offsets.path)},
+    }
+    _check_result(path, record, [] if run.settings.drop_empty else results, run.overwrite)
+    offset_map = read_offset_map(offsets.path)
+    emptied, changed, kept = [], 0, []
+    for mask, result in zip(masks, results, strict=True):
+        label_map = read_label_map(mask)
+        _check_size(str(mask), label_map.array.shape[:2], offset_map, offsets)
+        refined = label_map.array.copy()
+        refine_into(refined, label_map.array, offset_map, run.settings.masks)
+        empty = not refined.any()
+        kept.append(not (empty and run.settings.drop_empty))
+        if empty:
+            emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
+            refined = label_map.array
+        if not kept[-1]:
+            continue
+        changed += not np.array_equal(refined, label_map.array)
+        own = _record("refined mask", mask, run) | {"offsets": record["offsets"]}
+        with suppress(Skipped):
+            check_output(result, own, own, run.overwrite)
+            _write_picture(result, label_map.with_array(refined), own)
+    flags = iter(kept)
+    lines = file.path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.strip() or next(flags))
+    with recorded_path(path, json.dumps(record)) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+    return {
+        "input": str(file.path),
+        "output": str(path),
+        "instances": sum(kept),
+        "changed": changed,
+        "emptied": emptied,
+    }
+
+
+def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]:
+    pairs = _pairs_of(file, content.images, run)
+    instances: list[dict[str, Any] | None] = list(content.instances)
+
+    def work(image: ImageInstances) -> dict[str, Any]:
+        where = f"{file.path}: image {image.image!r}"
+        offsets = _partner(where, pairs.get(image.image))
+        offset_map = read_offset_map(offsets.path)
+        height, width = offset_map.codes.shape
+        emptied, changed = [], dict[int, dict[str, Any] | None]()
+        for place in image.places:
+            item = content.instances[place]
+            try:
+                mask = decode_mask(item, height, width, image.size)
+            except ValueError as error:
+                raise FileFormatError(
+                    f"{where}: the mask of instance {place} is broken, or doesn't fit its offset "
+                    f"map {offsets.path} ({error}); write it again, or predict offsets on images "
+                    "of the masks' size."
+                ) from error
+            refined = mask.copy(order="K")  # column by column, as run lengths are
+            refine_into(refined, mask, offset_map, run.settings.masks)
+            if not refined.any():
+                emptied.append({"image": image.image, "place": place, "id": item.get("id")})
+                if run.settings.drop_empty:
+                    changed[place] = None
+            elif not np.array_equal(refined, mask):
+                changed[place] = with_mask(item, refined)
+        # Only now: of an image with a fault, all instances stay as they are.
+        for place, item_or_none in changed.items():
+            instances[place] = item_or_none
+        kept = sum(item_or_none is not None for item_or_none in changed.values())
+        return {"output": repr(image.image), "emptied": emptied, "changed": kept}
+
+    def write(path: Path, record: str) -> None:
+        kept = [item for item in instances if item is not None]
+        write_json(path, content.with_instances(kept), record=record)
+
+    row = _refine_images(file, content.images, pairs, work, write, run)
+    return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
+    check_panoptic(file.path, document, ("id",))
+    annotations = list(document["annotations"])
+    images = sort_by_image(file.path, document, annotations, run.file_names)
+    if len(images) < len(annotations):
+        raise FileFormatError(f"{file.path}: two annotations of one image_id; keep one per image.")
+    folders = file.path.with_suffix(""), output_path(run.out, file.stem, "")
+    if annotations and not folders[0].is_dir():
+        raise FileFormatError(
+            f"{file.path}: panoptic, but there is no folder {folders[0]} with its PNG files; put "
+            "it there."
+        )
+    sources, results = (
+        [path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations]
+        for folder in folders
+    )
+    _check_apart(results, sources, run.out)
+    pairs = _pairs_of(file, images, run)
+
+    def work(image: ImageInstances) -> dict[str, Any]:
+        (place,) = image.places
+        source, result = sources[place], results[place]
+        label_map = read_panoptic_map(source)
+        pair = pairs.get(image.image)
+        own = _record("refined panoptic map", source, run)
+        try:
+            offsets = _partner(f"{file.path}: image {image.image!r}", pair)
+            offset_map = read_offset_map(offsets.path)
+            _check_size(str(source), label_map.array.shape[:2], offset_map, offsets)
+        except SegfixError:
+            own["offsets"] = {"map": None}
+            _check_result(result, own, [], run.overwrite)
+            _write_picture(result, label_map, own)
+            raise
+        own["offsets"] = {"map": content_digest(offsets.path)}
+        segments = annotations[place]["segments_info"]
+        refined = refine(label_map.array, offset_map, **asdict(run.settings.masks))
+        lost = _keep_segments(label_map, refined, segments, keep=not run.settings.drop_empty)
+        with suppress(Skipped):
+            _check_result(result, own, [], run.overwrite)
+            _write_picture(result, label_map.with_array(refined), own)
+        before, after = _segment_ids(label_map), _segment_ids(label_map.with_array(refined))
+        moved = before != after
+        touched = {*np.unique(before[moved]).tolist(), *np.unique(after[moved]).tolist()}
+        annotations[place] = {
+            **annotations[place],
+            "segments_info": [
+                _measured(segment, after) if segment["id"] in touched else segment
+                for segment in segments
+                if not run.settings.drop_empty or segment["id"] not in lost
+            ],
+        }
+        return {
+            "output": repr(image.image),
+            "emptied": [{"image": image.image, "id": identity} for identity in lost],
+            "changed": sum(segment["id"] in touched - {*lost} for segment in segments),
+        }
+
+    def write(path: Path, record: str) -> None:
+        write_json(path, {**document, "annotations": annotations}, record=record)
+
+    row = _refine_images(file, images, pairs, work, write, run, results)
+    return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
+
+
+def _keep_segments(
+    label_map: LabelMap,
+    refined: NDArray[Any],
+    segments: Sequence[Mapping[str, Any]],
+    *,
+    keep: bool,
+) -> list[Any]:
+    """Which segments have no pixel left; with `keep`, their pixels are put back."""
+    listed = [segment["id"] for segment in segments]
+    before = _segment_ids(label_map)
+    lost: dict[Any, None] = {}
+    while True:
+        there = {*np.unique(_segment_ids(label_map.with_array(refined))).tolist()}
+        # What is put back may take the last pixels of a segment that had moved there.
+        more = [one for one in listed if one not in there and one not in lost]
+        lost.update(dict.fromkeys(more))
+        if not keep or not more:
+            return list(lost)
+        back = np.isin(before, [one for one in more if isinstance(one, int) and one < 256**3])
+        refined[back] = label_map.array[back]
+
+
+def _measured(segment: dict[str, Any], ids: NDArray[np.integer[Any]]) -> dict[str, Any]:
+    """A segment with the area and box of its pixels, where it has them."""
+    mask = ids == segment["id"]
+    measured = dict(segment)
+    if "area" in segment:
+        measured["area"] = int(mask.sum())
+    if "bbox" in segment and (box := surroundings(mask, 0)):
+        rows, cols = box
+        measured["bbox"] = [cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start]
+    return measured
+
+
+def _refine_images(
+    file: Entry,
+    images: Sequence[ImageInstances],
+    pairs: Mapping[Any, Pair],
+    work: Callable[[ImageInstances], dict[str, Any]],
+    write: Callable[[Path, str], None],
+    run: Run,
+    parts: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Work on every image of a file and write it, unless it is there already."""
+    path = output_path(run.out, file.stem, file.path.suffix)
+    offsets = {
+        repr(image.image): content_digest(pair.partner.path)
+        if (pair := pairs.get(image.image)) and pair.partner
+        else None
+        for image in images
+    }
+    record = _record("refined instances", file.path, run) | {"offsets": offsets}
+    _check_result(path, record, parts, run.overwrite)
+    summary = Batch(images, work, "image").run(
+        workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
+    )
+    if summary.failed and not summary.done:
+        all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
+        raise SegfixError(summary.failed[0] + all_of)
+    done = {row["output"] for row in summary.done}
+    record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
+    write(path, json.dumps(record))
+    return {
+        "input": str(file.path),
+        "output": str(path),
+        "changed": sum(row["changed"] for row in summary.done),
+        "emptied": [item for row in summary.done for item in row["emptied"]],
+        "failed": summary.failed,
+        "left": summary.left,
+    }
+
+
+def _pairs_of(file: Entry, images: Sequence[ImageInstances], run: Run) -> dict[Any, Pair]:
+    names = {image.image: image.names for image in images}
+    return pair_images(names, run.maps, naming=run.naming, chosen=file.chosen)
+
+
+def _partner(where: str, pair: Pair | None) -> Entry:
+    """The offset map of an image; where there is none, an error that begins with `where`."""
+    if pair is not None and pair.partner is not None:
+        return pair.partner
+    if pair is not None and pair.entry.problem:
+        raise SegfixError(f"{where}: {pair.entry.problem}")
+    raise SegfixError(
+        f"{where}: no offset map of that name; run predict-offsets on its image, or give "
+        "--annotations with the file names of image ids."
+    )
+
+
+def _check_size(where: str, shape: Sequence[int], offset_map: OffsetMap, offsets: Entry) -> None:
+    height, width = offset_map.codes.shape
+    if tuple(shape) != (height, width):
+        raise SegfixError(
+            f"{where}: {shape[1]}×{shape[0]}, but its offset map {offsets.path} is "
+            f"{width}×{height}; predict offsets on images of the masks' size."
+        )
+
+
+def _check_apart(results: Sequence[Path], sources: Sequence[Path], out: Path) -> None:
+    if {path.resolve() for path in results} & {path.resolve() for path in sources}:
+        raise SegfixError(f"{out}: results would replace what is read; choose another with -o.")
+
+
+def _record(kind: str, source: Path, run: Run) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "settings": asdict(run.settings),
+        "instances": content_digest(source),
+    }
+
+
+def _check_result(
+    path: Path, record: dict[str, Any], parts: Sequence[Path], overwrite: bool
+) -> None:
+    """`check_output`, but what an earlier run left unfinished is made again.
+
+    Args:
+        path: The output.
+        record: Of which `offsets` holds digests by image, None where there is no offset map; in
+            the output's own record, where an image isn't refined.
+        parts: Pictures that belong to the output.
+        overwrite: Whether to replace whatever is there.
+    """
+    try:
+        found = json.loads(read_record(path) or "null")
+        refined = found["offsets"]
+        unfinished = (
+            {**found, "offsets": None} == {**record, "offsets": None}
+            and None in refined.values()
+            and all(digest in (None, record["offsets"][image]) for image, digest in refined.items())
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        unfinished = False
+    try:
+        check_output(path, record, record, overwrite or unfinished)
+    except Skipped:
+        if all(part.exists() and is_whole(part) for part in parts):
+            raise
+
+
+def _write_picture(path: Path, label_map: LabelMap, record: dict[str, Any]) -> None:
+    write_label_map(path, label_map, record=json.dumps(record, sort_keys=True))
+
+
+def _segment_ids(label_map: LabelMap) -> NDArray[np.integer[Any]]:
+    """(H, W) ids; an alpha channel doesn't count."""
+    return label_map.with_array(label_map.array[..., :3]).ids()
