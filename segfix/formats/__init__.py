@@ -4,11 +4,13 @@ from segfix.formats.folders import Entry, Pair, list_entries, pair_entries
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map
 from segfix.formats.layouts import LabelledImage, find_labelled_images
-from segfix.formats.offset_maps import OffsetMap, read_offset_map, write_offset_map
+from segfix.formats.offset_files import OFFSET_SUFFIXES, read_offset_map, write_offset_map
+from segfix.formats.offset_maps import OffsetMap
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
+    "OFFSET_SUFFIXES",
     "Entry",
     "LabelMap",
     "LabelledImage",
