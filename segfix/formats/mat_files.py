@@ -55,8 +55,9 @@ def read_mat(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
             anything but numbers and texts.
     """
     with opened(path) as file:
-        content = memoryview(file.read(limit_bytes + 1))
-    check_size(len(content), limit_bytes, str(path))
+        check_size(file.seek(0, 2), limit_bytes, str(path))
+        file.seek(0)
+        content = memoryview(file.read())
     start = bytes(content[:HEADER])
     if start.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise FileFormatError(

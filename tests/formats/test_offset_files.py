@@ -172,7 +172,8 @@ def save(path: Path, vectors: NDArray[Any], name: str = "mat", *, compressed: bo
     if path.suffix == ".mat":
         scipy.io.savemat(path, {name: vectors}, do_compression=compressed)
     else:
-        (np.savez_compressed if compressed else np.savez)(path, **{name: vectors})
+        write: Any = np.savez_compressed if compressed else np.savez
+        write(path, **{name: vectors})
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -254,7 +255,7 @@ def test_what_is_no_offset_is_named(
 @pytest.mark.parametrize("suffix", [".mat", ".npz"])
 def test_arrays_of_other_names_are_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    arrays = {"dx": RIGHT[..., 0], "dy": RIGHT[..., 0]}
+    arrays: dict[str, Any] = {"dx": RIGHT[..., 0], "dy": RIGHT[..., 0]}
     scipy.io.savemat(path, arrays) if suffix == ".mat" else np.savez(path, **arrays)
     check_error(path, "it holds 'dx', 'dy'); name the vectors 'mat'")
 
