@@ -62,7 +62,7 @@ def arrays(
     """The frames of a stream, then the error that ended them, if any."""
     import av
 
-    count, fault = 0, ""
+    count, fault, matrix = 0, "", b""
     with container:
         frames = decode(container, stream)
         while not fault:
@@ -70,7 +70,9 @@ def arrays(
                 frame = next(frames, None)
                 if frame is None:
                     break
-                array = displayed(frame)
+                # Of the first frame only: asked for it, a frame stays in memory for long.
+                matrix = matrix if count else display_matrix(frame)
+                array = displayed(frame.to_ndarray(format="rgb24"), matrix)
             except (av.FFmpegError, ValueError, OSError) as error:
                 fault = reason(error)
             else:
@@ -123,14 +125,18 @@ def ends_early(path: Path) -> bool:
     return number != (1 << 7 * length) - 1 and place > size
 
 
-def displayed(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a frame, turned and mirrored as its display matrix says."""
-    array: NDArray[Any] = frame.to_ndarray(format="rgb24")
+def display_matrix(frame: VideoFrame) -> bytes:
+    """How a frame is to be turned; empty: not at all."""
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
+    return b"" if side_data is None else bytes(side_data)
+
+
+def displayed(array: NDArray[Any], matrix: bytes) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB turned and mirrored as a display matrix says."""
+    if not matrix:
         return array
     # x' = a·x + c·y, y' = b·x + d·y
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))
+    a, b, _, c, d = struct.unpack_from("=5i", matrix)
     if abs(b) > abs(a):
         array, a, d = array.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(array[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
+import os
 import struct
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -171,3 +174,24 @@ def test_missing_files_and_sound_alone_are_named(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(FileFormatError, match="no video in it"):
         read_frames(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_frames_leave_memory_once_they_are_read(tmp_path: Path) -> None:
+    def used() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    path = tmp_path / "clip.avi"
+    write_video(path, [np.zeros((480, 640, 3), np.uint8)] * 120, "mpeg4")
+    gc.collect()
+    gc.disable()
+    try:
+        frames = read_frames(path)
+        for _ in range(20):
+            next(frames)
+        before = used()
+        assert sum(1 for _ in frames) == 100
+        # 100 frames are 46 MB in YUV, 92 MB in RGB.
+        assert used() - before < 16 << 20
+    finally:
+        gc.enable()
