@@ -32,7 +32,7 @@ FLOW_MAGIC = b"PIEH"
 _Value = TypeVar("_Value")
 
 
-def read_offset_map(path: Path) -> OffsetMap:
+def read_offset_map(path: Path | str) -> OffsetMap:
     """Read an offset map of any format, told by the file name ending.
 
     Args:
@@ -45,11 +45,12 @@ def read_offset_map(path: Path) -> OffsetMap:
     Raises:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
+    path = Path(path)
     return of_suffix(READERS, path)(path)
 
 
 def write_offset_map(
-    path: Path, offset_map: OffsetMap, *, record: Mapping[str, Any] | None = None
+    path: Path | str, offset_map: OffsetMap, *, record: Mapping[str, Any] | None = None
 ) -> None:
     """Write an offset map, atomically, in the format that the file name ending tells.
 
@@ -62,6 +63,7 @@ def write_offset_map(
     Raises:
         FileFormatError: The file can't be written, or the ending is another.
     """
+    path = Path(path)
     of_suffix(WRITERS, path)(path, offset_map, record)
 
 
