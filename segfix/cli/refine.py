@@ -112,7 +112,7 @@ def refine(
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
-    from segfix.formats import LABEL_SUFFIXES, OFFSET_SUFFIXES, list_entries, pair_entries
+    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
     from segfix.inference.batch import Batch, output_path
     from segfix.inference.model import available_threads
     from segfix.inference.refine import RefineSettings, refine_file
@@ -120,9 +120,7 @@ def refine(
     entries = list_entries(
         preds, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out, offsets]
     )
-    maps = list_entries(
-        offsets, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
-    )
+    maps = options.list_offsets(offsets, recursive=recursive, leave_out=[out])
     options.check_results(
         (output_path(out, entry.stem) for entry in entries),
         (entry.path for entry in (*entries, *maps)),

@@ -91,7 +91,7 @@ def show(
     options.check_folders(images, out, "IMAGES")
     for name, folder in given.items():
         options.check_folders(folder, out, f"--{name}")
-    from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES, list_entries
+    from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries
     from segfix.inference.batch import Batch, output_path
     from segfix.inference.model import available_threads
     from segfix.report.show import ShowSettings, pair_maps, show_file
@@ -104,12 +104,10 @@ def show(
         leave_out=[out, *given.values()],
     )
     maps = {
-        name: list_entries(
-            folder,
-            OFFSET_SUFFIXES if name == "offsets" else LABEL_SUFFIXES,
-            what="offset maps" if name == "offsets" else "label maps",
-            recursive=recursive,
-            leave_out=[out],
+        name: options.list_offsets(folder, recursive=recursive, leave_out=[out])
+        if name == "offsets"
+        else list_entries(
+            folder, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out]
         )
         for name, folder in given.items()
     }

@@ -131,8 +131,8 @@ def pair_entries(
         one_to_one: Whether two entries may not share a partner.
 
     Returns:
-        One pair per entry, in their order; an entry that several partners fit, by their stems or
-        but for their file name endings, gets none, and a problem that says so.
+        One pair per entry, in their order; an entry that several partners fit gets none, and a
+        problem that says so.
 
     Raises:
         PairingError: Nothing is paired; the message shows two names from each side. Or two
@@ -151,7 +151,6 @@ def pair_entries(
     by_core: dict[str, list[Entry]] = {}
     for entry in by_stem.values():
         by_core.setdefault(_core(entry.stem, suffixes), []).append(entry)
-    doubtful = {entry.stem: entry.problem for entry in partners if entry.problem}
     pairs, owners = [], dict[Path, Entry]()
     for entry in entries:
         fitting = by_core.get(_core(entry.stem, suffixes), [])
@@ -163,9 +162,6 @@ def pair_entries(
             )
             pairs.append(Pair(replace(entry, problem=problem), None))
             continue
-        if partner is not None and partner.stem in doubtful:
-            pairs.append(Pair(replace(entry, problem=doubtful[partner.stem]), None))
-            continue
         if partner is not None and one_to_one:
             owner = owners.setdefault(partner.path, entry)
             if owner is not entry:
@@ -174,7 +170,7 @@ def pair_entries(
                     "of file in the folder."
                 )
         pairs.append(Pair(entry, partner))
-    if not doubtful and not any(pair.partner for pair in pairs):
+    if not any(pair.partner for pair in pairs):
         raise PairingError(
             "no file has a partner: "
             f"{_sample(entries)} on one side, {_sample(partners)} on the other; names must be "

@@ -772,3 +772,12 @@ def test_a_stream_has_no_folder_and_no_json(work: Path, tiny_onnx: Path) -> None
         result = run_stream(b"", "--weights", tiny_onnx, *arguments)
         assert (result.exit_code, result.stdout_bytes) == (2, b"")
         assert f"{arguments[0]} has no use with -" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("refine", "preds"), ("show", "images")])
+def test_two_files_for_one_offset_map_are_refused(offsets: Path, command: tuple[str, str]) -> None:
+    (offsets / "b.flo").write_bytes(b"another program's")
+    result = run(*command, "--offsets", "offsets", "-o", "out")
+    assert result.exit_code == 2
+    assert "offsets/b.png: same stem as b.flo; rename one of them." in result.stderr
+    assert not Path("out").exists()

@@ -221,16 +221,3 @@ def test_no_pair_at_all_is_an_error_that_shows_both_sides(others: list[str]) -> 
     assert "a.png, b.png on one side" in text
     assert ", ".join(f"{stem}.png" for stem in others[:2]) in text
     assert "e.png" not in text
-
-
-def test_a_partner_of_two_endings_is_none(tmp_path: Path) -> None:
-    for name in ("a.flo", "a.png", "b.png"):
-        (tmp_path / name).touch()
-    partners = list_entries(tmp_path, (".flo", ".png"), what="maps")
-    pairs = pair_entries([Entry(Path("a.png"), "a"), Entry(Path("b.png"), "b")], partners)
-    assert pairs[0].partner is None
-    assert (
-        pairs[0].entry.problem == f"{tmp_path / 'a.png'}: same stem as a.flo; rename one of them."
-    )
-    assert pairs[1].partner is not None
-    assert pair_entries([Entry(Path("a.png"), "a")], partners)[0].entry.problem
