@@ -50,9 +50,11 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
             f"{path}: not a readable video ({reason(error)}); replace the file."
         ) from error
     stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
+    if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         container.close()
-        raise FileFormatError(f"{path}: no video in it; expected a file with a video stream.")
+        raise FileFormatError(
+            f"{path}: no video in it that PyAV decodes; convert it, to H.264 in .mp4 say."
+        )
     return arrays(container, stream, path)
 
 

@@ -296,7 +296,10 @@ def test_other_endings_are_named(tmp_path: Path) -> None:
 # Hostile files
 
 
-def content_of(suffix: str) -> bytes:
+def content_of(suffix: str, folder: Path, *, ours: bool) -> bytes:
+    if ours:
+        write_offset_map(folder / f"ours{suffix}", random_map(8, (4, 6)))
+        return (folder / f"ours{suffix}").read_bytes()
     if suffix == ".flo":
         steps = unit_offsets(8)[np.arange(24).reshape(4, 6) % 8, ::-1]
         return b"PIEH" + struct.pack("<ii", 6, 4) + steps.astype("<f4").tobytes()
@@ -309,14 +312,20 @@ def content_of(suffix: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("suffix", [".mat", ".npz", ".flo"])
 @given(data=st.data())
 @settings(max_examples=200)
 def test_any_bytes_give_an_offset_map_or_our_error(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, fuzzed: Fuzzed, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    ours: bool,
+    fuzzed: Fuzzed,
+    data: st.DataObject,
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / f"fuzzed{suffix}"
-    path.write_bytes(data.draw(fuzzed(content_of(suffix))))
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / f"fuzzed{suffix}"
+    path.write_bytes(data.draw(fuzzed(content_of(suffix, folder, ours=ours))))
     try:
         offset_map = read_offset_map(path)
     except FileFormatError as error:

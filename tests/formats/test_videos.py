@@ -174,6 +174,11 @@ def test_missing_files_and_sound_alone_are_named(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(FileFormatError, match="no video in it"):
         read_frames(path)
+    path = tmp_path / "unknown.avi"
+    write_video(path, scene())
+    path.write_bytes(path.read_bytes().replace(b"FFV1", b"@@@@"))
+    with pytest.raises(FileFormatError, match="no video in it that PyAV decodes"):
+        read_frames(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
