@@ -11,10 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segfix.inference import OffsetModel, load, refine, refine_masks
+    from segfix.inference import (
+        OffsetMap,
+        OffsetModel,
+        load,
+        read_offset_map,
+        refine,
+        refine_masks,
+        write_offset_map,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["OffsetModel", "load", "refine", "refine_masks"]
+__all__ = [
+    "OffsetMap",
+    "OffsetModel",
+    "load",
+    "read_offset_map",
+    "refine",
+    "refine_masks",
+    "write_offset_map",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -189,3 +189,19 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for stem in "abc":
             Image.fromarray(array).save(Path(folder, f"{stem}.png"))
     return tmp_path
+
+
+@pytest.fixture
+def clip(work: Path) -> Path:
+    """A video of five frames, each a photograph of `work`; nothing is lost in it."""
+    import av
+
+    image = np.array(Image.open("images/a.png"))
+    with av.open("clip.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 40, 24, "bgr0"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return Path("clip.mkv")

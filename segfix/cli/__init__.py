@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from segfix import __version__
+from segfix.cli.convert import convert
 from segfix.cli.demo import demo
 from segfix.cli.doctor import doctor
 from segfix.cli.evaluate import evaluate
@@ -87,6 +88,7 @@ for command in (
     show,
     report,
     targets,
+    convert,
     train,
     export,
     segment,

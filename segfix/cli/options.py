@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from segfix.errors import MissingExtraError
+from segfix.errors import MissingExtraError, PairingError
+
+if TYPE_CHECKING:
+    from segfix.formats import Entry
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -200,6 +203,19 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     folder = source if source.is_dir() else source.parent
     if out.resolve() == folder.resolve():
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
+
+
+def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
+    """List offset maps; two files that could both be one photograph's are refused."""
+    from segfix.formats import OFFSET_SUFFIXES, list_entries
+
+    entries = list_entries(
+        source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out
+    )
+    for entry in entries:
+        if entry.problem:
+            raise PairingError(entry.problem)
+    return entries
 
 
 def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+
+if TYPE_CHECKING:
+    from segfix.inference.model import OffsetModel
 
 
 @click.command("predict-offsets")
@@ -33,23 +39,63 @@ def predict_offsets(
     IMAGES is a photograph or a folder of them. Each gets an offset map of the same stem: a palette
     PNG that 'segfix refine' applies to any model's label map of that photograph, and that can be
     looked at (hue is direction, brightness is confidence).
-    """
-    options.check_folders(images, out, "IMAGES")
-    from segfix.formats import IMAGE_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
-    from segfix.inference.model import load
-    from segfix.inference.predict import predict_file
 
-    entries = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+    Or IMAGES is a video: its frames get the offset maps 000001.png, 000002.png, … Or it is -: a
+    photograph is read from standard input and its offset map written to standard output.
+    """
+    if str(images) == "-":
+        predict_standard_input(weights, device, as_json=as_json, quiet=quiet)
+        return
+    options.check_folders(images, out, "IMAGES")
+    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries
+    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.predict import predict_file, predict_frame, video_frames
+
+    jobs: Iterable[Any]
+    work: Callable[..., dict[str, Any]]
+    if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
+        with options.missing_extra("video"):
+            jobs, work, unit = video_frames(images), predict_frame, "frame"
+    else:
+        jobs = entries = list_entries(
+            images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+        )
+        work, unit = predict_file, "image"
+        options.check_results(
+            (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+        )
+    model = load_model(weights, device, quiet=quiet)
+    summary = Batch[Any](jobs, lambda job: work(model, job, out, overwrite=overwrite), unit).run(
+        workers=workers or 2, max_failures=max_failures, quiet=quiet
     )
-    options.check_results(
-        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
-    )
+    finish(summary, out, as_json=as_json, quiet=quiet, device=model.device, weights=model.source)
+
+
+def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
+    """The network, announced on stderr."""
+    from segfix.inference.model import load
+
     model = load(weights, device=device)
     if not quiet:
         click.echo(f"weights {model.metadata['name']} on {model.device}", err=True)
-    summary = Batch(
-        entries, lambda entry: predict_file(model, entry, out, overwrite=overwrite), "image"
-    ).run(workers=workers or 2, max_failures=max_failures, quiet=quiet)
-    finish(summary, out, as_json=as_json, quiet=quiet, device=model.device, weights=model.source)
+    return model
+
+
+def predict_standard_input(weights: str | None, device: str, *, as_json: bool, quiet: bool) -> None:
+    """One photograph from standard input, its offset map to standard output."""
+    source = click.get_current_context().get_parameter_source("out")
+    if as_json or source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError(
+            f"{'--json' if as_json else '-o'} has no use with -: the offset map goes to standard "
+            "output."
+        )
+    if sys.stdout.isatty():
+        raise click.UsageError(
+            "- writes a PNG file to standard output; redirect it: "
+            "segfix predict-offsets - < photo.jpg > offsets.png"
+        )
+    from segfix.inference.predict import predict_stream
+
+    model = load_model(weights, device, quiet=quiet)
+    sys.stdout.buffer.write(predict_stream(model, sys.stdin.buffer.read()))
+    sys.stdout.buffer.flush()

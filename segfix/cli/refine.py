@@ -52,7 +52,7 @@ class Steps(click.IntRange):
     flag_value=Path("offsets"),
     default=Path("offsets"),
     show_default=True,
-    help="Offset maps of 'segfix predict-offsets'.",
+    help="Offset maps: of 'segfix predict-offsets', or any that 'segfix convert' reads.",
 )
 @options.out_folder("refined")
 @click.option(
@@ -181,9 +181,7 @@ def refine(
         leave_out=[out, offsets],
         one_per_stem=argmax,
     )
-    maps = list_entries(
-        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
-    )
+    maps = options.list_offsets(offsets, recursive=recursive, leave_out=[out])
     options.check_results(
         (result_path(entry, out, argmax=argmax) for entry in entries),
         (entry.path for entry in (*entries, *maps)),

@@ -119,7 +119,7 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
-    from segfix.formats import LABEL_SUFFIXES, list_entries
+    from segfix.formats import list_entries
     from segfix.formats.cityscapes import PREDICTION_LIST
     from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
     from segfix.inference.batch import Batch, output_path
@@ -127,9 +127,7 @@ def refine_instance_files(
     from segfix.inference.model import available_threads
 
     lists = holds_lists(preds)
-    maps = list_entries(
-        offsets, LABEL_SUFFIXES, what="offset maps", recursive=recursive or lists, leave_out=[out]
-    )
+    maps = options.list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
     files = list_entries(
         preds,
         (".txt",) if lists else INSTANCE_SUFFIXES,

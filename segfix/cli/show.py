@@ -105,12 +105,10 @@ def show(
         leave_out=[out, *given.values()],
     )
     maps = {
-        name: list_entries(
-            folder,
-            LABEL_SUFFIXES,
-            what="offset maps" if name == "offsets" else "label maps",
-            recursive=recursive,
-            leave_out=[out],
+        name: options.list_offsets(folder, recursive=recursive, leave_out=[out])
+        if name == "offsets"
+        else list_entries(
+            folder, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out]
         )
         for name, folder in given.items()
     }

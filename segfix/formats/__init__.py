@@ -1,14 +1,18 @@
-"""Files to arrays and back: photographs, label maps, offset maps, folders."""
+"""Files to arrays and back: photographs, videos, label maps, offset maps, folders."""
 
 from segfix.formats.folders import Entry, Pair, list_entries, pair_entries
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map
 from segfix.formats.layouts import LabelledImage, find_labelled_images
-from segfix.formats.offset_maps import OffsetMap, read_offset_map, write_offset_map
+from segfix.formats.offset_files import OFFSET_SUFFIXES, read_offset_map, write_offset_map
+from segfix.formats.offset_maps import OffsetMap
+from segfix.formats.videos import VIDEO_SUFFIXES, read_frames
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
+    "OFFSET_SUFFIXES",
+    "VIDEO_SUFFIXES",
     "Entry",
     "LabelMap",
     "LabelledImage",
@@ -17,6 +21,7 @@ __all__ = [
     "find_labelled_images",
     "list_entries",
     "pair_entries",
+    "read_frames",
     "read_image",
     "read_label_map",
     "read_offset_map",

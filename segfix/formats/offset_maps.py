@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, directi
 FORMAT_VERSION = 1
 NUM_LEVELS = 8
 """Steps of confidence kept in the file (L)."""
+CONVERTED_KEY = "converted_from"
+"""In the record of a converted file: digest of the file it was made from."""
 
 
 @dataclass(frozen=True)
@@ -158,16 +161,24 @@ def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:
     return {"kind": "offset map", "version": FORMAT_VERSION, "size": [width, height], **metadata}
 
 
-def write_offset_map(path: Path, offset_map: OffsetMap) -> None:
-    """Write an offset map as palette PNG with its metadata, atomically."""
+def write_offset_png(
+    path: Path, offset_map: OffsetMap, record: Mapping[str, Any] | None = None
+) -> None:
+    """Write an offset map as palette PNG, atomically.
+
+    Args:
+        path: The file to make or replace.
+        offset_map: Codes and metadata.
+        record: Entries to keep beside the metadata.
+    """
     picture = Image.fromarray(offset_map.codes)
     picture.putpalette(colour_wheel(offset_map.num_directions, offset_map.num_levels))
-    record = json.dumps(metadata_record(offset_map), sort_keys=True)
-    save_png(path, picture, record=record, transparency=None)
+    text = json.dumps({**metadata_record(offset_map), **(record or {})}, sort_keys=True)
+    save_png(path, picture, record=text, transparency=None)
 
 
-def read_offset_map(path: Path) -> OffsetMap:
-    """Read an offset map that `write_offset_map` made.
+def read_offset_png(path: Path) -> OffsetMap:
+    """Read an offset map that `write_offset_png` made.
 
     Raises:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
@@ -175,8 +186,27 @@ def read_offset_map(path: Path) -> OffsetMap:
     with open_picture(path, "offset map") as picture:
         codes = np.array(picture)
         text, palette = picture.info.get(RECORD_KEY), picture.getpalette() or []
+    offset_map = parse_metadata(path, codes, text or "", what="a picture")
+    # Programs that shrink PNG files may have renumbered the codes.
+    if not is_colour_wheel(bytes(palette), offset_map):
+        raise damaged(path)
+    return offset_map
+
+
+def parse_metadata(path: Path, codes: NDArray[Any], text: str, *, what: str) -> OffsetMap:
+    """The offset map that a file's codes and record make.
+
+    Args:
+        path: The file, for messages.
+        codes: As the file holds them, whatever they are.
+        text: JSON of `metadata_record`, as the file holds it.
+        what: What the file is for certain ("a picture").
+
+    Raises:
+        FileFormatError: They are no offset map of a version we know.
+    """
     try:
-        record = json.loads(text or "")
+        record = json.loads(text)
         if record["kind"] != "offset map":
             raise ValueError(record["kind"])
         version, _ = record.pop("version"), record.pop("kind")
@@ -186,6 +216,7 @@ def read_offset_map(path: Path) -> OffsetMap:
                 "make it again with 'segfix predict-offsets'."
             )
         width, height = record.pop("size")
+        record.pop(CONVERTED_KEY, None)
         offset_map = OffsetMap(codes, **record)
         most = 1 + offset_map.num_directions * offset_map.num_levels
         valid = (
@@ -197,16 +228,19 @@ def read_offset_map(path: Path) -> OffsetMap:
             and 0 <= offset_map.lowest_confidence <= 1
             and 1 < most <= 256
             and int(codes.max(initial=0)) < most
-            # Programs that shrink PNG files may have renumbered the codes.
-            and is_colour_wheel(bytes(palette), offset_map)
         )
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise FileFormatError(
-            f"{path}: a picture, but not an offset map; make offset maps with "
+            f"{path}: {what}, but not an offset map; make offset maps with "
             "'segfix predict-offsets'."
         ) from error
     if not valid:
-        raise FileFormatError(
-            f"{path}: damaged offset map (its pixels don't fit its metadata); make it again."
-        )
+        raise damaged(path)
     return offset_map
+
+
+def damaged(path: Path) -> FileFormatError:
+    """The error for a file whose parts contradict each other."""
+    return FileFormatError(
+        f"{path}: damaged offset map (its pixels don't fit its metadata); make it again."
+    )

@@ -26,7 +26,7 @@ class Summary:
         done: One row per file written: its output path, and what the work reports of it.
         skipped: Outputs that were there already, made from the same input with the same settings.
         failed: One text per failure, which names the file.
-        left: How many files were not tried, since too many had failed.
+        left: How many files were not tried, since too many had failed; 0 where nobody knows.
     """
 
     done: list[dict[str, Any]] = field(default_factory=list)
@@ -44,7 +44,8 @@ class Batch(Generic[_Job]):
     """Jobs and what to do with each.
 
     Attributes:
-        jobs: One per output file; an iterator is asked for the next one when there is room.
+        jobs: One per output file; an iterator is asked for the next one when there is room. If it
+            raises `SegfixError`, that is a failure and the last there was.
         work: Does a job; returns what it reports, raises `Skipped` or `SegfixError`.
         unit: What a job is, for the progress bar.
     """
@@ -63,7 +64,7 @@ class Batch(Generic[_Job]):
             max_failures: Stop after this many failures.
             quiet: No progress bar.
         """
-        summary = Summary()
+        summary, tried = Summary(), 0
         waiting = iter(self.jobs)
         running: set[Future[dict[str, Any]]] = set()
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
@@ -72,9 +73,14 @@ class Batch(Generic[_Job]):
             while True:
                 full = max_failures is not None and len(summary.failed) >= max_failures
                 while not full and len(running) < workers + 1:
-                    job = next(waiting, None)
+                    try:
+                        job = next(waiting, None)
+                    except SegfixError as error:
+                        summary.failed.append(str(error))
+                        job = None
                     if job is None:
                         break
+                    tried += 1
                     running.add(pool.submit(self.work, job))
                 if not running:
                     break
@@ -82,7 +88,7 @@ class Batch(Generic[_Job]):
                 for future in finished:
                     collect(future, summary)
                     bar.update()
-        summary.left = sum(1 for _ in waiting)
+        summary.left = total - tried if total is not None else 0
         for rows in (summary.skipped, summary.failed):
             rows.sort()
         summary.done.sort(key=lambda row: str(row["output"]))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
 from segfix.formats import (
     Entry,
     OffsetMap,
+    read_frames,
     read_image,
     read_label_map,
     write_offset_map,
@@ -48,12 +54,70 @@ def predict_file(
         # For predictions that were made of the photograph as it is stored.
         source["orientation"] = orientation
     check_output(path, {"source": source}, ("source",), overwrite)
-    pixels = read_image(image.path)
+    return write_row(
+        image.path, path, predict_map(model, read_image(image.path), str(image.path), source)
+    )
+
+
+def predict_map(
+    model: OffsetModel, image: NDArray[np.uint8], name: str, source: dict[str, Any]
+) -> OffsetMap:
+    """Predict an offset map that says what it was made from; `name` is for messages."""
     try:
-        offset_map = replace(model.offsets(pixels), source=source)
+        return replace(model.offsets(image), source=source)
     except SegfixError as error:
-        raise SegfixError(f"{image.path}: {error}") from error
-    return write_row(image.path, path, offset_map)
+        raise SegfixError(f"{name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        video: The file.
+        digest: Of its bytes.
+        number: From 1.
+        image: (H, W, 3) uint8 RGB.
+    """
+
+    video: Path
+    digest: str
+    number: int
+    image: NDArray[np.uint8]
+
+
+def video_frames(video: Path) -> Iterator[Frame]:
+    """The frames of a video, to predict one after the other; see `read_frames`."""
+    images, digest = read_frames(video), content_digest(video)
+    return (Frame(video, digest, number, image) for number, image in enumerate(images, 1))
+
+
+def predict_frame(
+    model: OffsetModel, frame: Frame, out: Path, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Predict the offset map of one frame, named after its number; see `predict_file`."""
+    # As ffmpeg numbers frames that it writes to %06d.png.
+    path = output_path(out, f"{frame.number:06d}")
+    source = {**model.source, "video": frame.digest, "frame": frame.number}
+    check_output(path, {"source": source}, ("source",), overwrite)
+    name = f"{frame.video}, frame {frame.number}"
+    return write_row(frame.video, path, predict_map(model, frame.image, name, source))
+
+
+def predict_stream(model: OffsetModel, image: bytes) -> bytes:
+    """Predict the offset map of one photograph: the bytes of a file from those of a file.
+
+    Raises:
+        SegfixError: The photograph is broken.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "-")
+        path.write_bytes(image)
+        try:
+            row = predict_file(model, Entry(path, "offsets"), Path(folder))
+        except SegfixError as error:
+            raise SegfixError(str(error).replace(str(path), "standard input")) from error
+        return Path(row["output"]).read_bytes()
 
 
 def target_file(

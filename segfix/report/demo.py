@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from segfix.errors import SegfixError
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries, pair_entries
+from segfix.formats import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    OFFSET_SUFFIXES,
+    list_entries,
+    pair_entries,
+)
 from segfix.inference.batch import Batch, Summary
 from segfix.inference.model import load
 from segfix.inference.predict import predict_file
@@ -45,7 +51,7 @@ def run_demo(
             "image",
         ).run(quiet=quiet)
     )
-    offsets = list_entries(offsets_out, LABEL_SUFFIXES, what="offset maps")
+    offsets = list_entries(offsets_out, OFFSET_SUFFIXES, what="offset maps")
     whole(
         Batch(
             pair_entries(preds, offsets),

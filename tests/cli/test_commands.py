@@ -639,3 +639,145 @@ def test_a_checkpoint_without_torch_is_told_the_extra(
     result = run("segment", "images", "--weights", "model.safetensors")
     assert result.exit_code == 1
     assert "pip install 'segfix-refine[train]'" in result.stderr
+
+
+def test_convert_goes_round_and_every_format_refines_alike(offsets: Path) -> None:
+    assert run("refine", "preds", "-o", "expected").exit_code == 0
+    source = "offsets"
+    for file_format in ("mat", "npz", "png"):
+        result = run("convert", source, "-o", file_format, "--format", file_format)
+        assert (result.exit_code, result.stdout) == (0, f"{file_format}: 3 written\n")
+        again = run_json("convert", source, "-o", file_format, "--format", file_format)
+        assert (again["done"], len(again["skipped"])) == ([], 3)
+        for options in (("-o", f"by-{file_format}"), ("-o", f"2-{file_format}", "--scale", 2)):
+            assert run("refine", "preds", "--offsets", file_format, *options).exit_code == 0
+        source = file_format
+    for stem in "abc":
+        before, after = offsets / f"{stem}.png", Path("png") / f"{stem}.png"
+        assert np.array_equal(read_offset_map(after).codes, read_offset_map(before).codes)
+        assert read_offset_map(after).source == read_offset_map(before).source
+        for folder in ("by-mat", "by-npz", "by-png"):
+            assert np.array_equal(
+                pixels(Path(folder) / f"{stem}.png"), pixels(Path(f"expected/{stem}.png"))
+            )
+    assert run("show", "images", "--offsets", "mat").exit_code == 0
+    assert run("convert", "npz", "-o", "flo", "--format", "flo").exit_code == 0
+    assert run("refine", "preds", "--offsets", "flo", "--scale", 2, "-o", "2-flo").exit_code == 0
+    assert np.array_equal(pixels(Path("2-flo/a.png")), pixels(Path("2-mat/a.png")))
+
+
+def test_convert_redoes_what_changed_only_when_told(offsets: Path) -> None:
+    run("convert", "offsets", "-o", "mat", "--format", "mat")
+    shutil.copy(offsets / "a.png", "a.png")
+    write_offset_map(offsets / "a.png", OffsetMap(np.zeros((24, 40), np.uint8)))
+    result = run("convert", "offsets", "-o", "mat", "--format", "mat")
+    assert result.exit_code == 1
+    assert "failed: mat/a.mat: exists and is not what this run would make" in result.stderr
+    assert run("convert", "offsets", "-o", "mat", "--format", "mat", "--overwrite").exit_code == 0
+    assert not read_offset_map(Path("mat/a.mat")).codes.any()
+
+
+def test_convert_names_what_is_broken_and_never_writes_where_it_reads(offsets: Path) -> None:
+    (offsets / "b.png").rename(offsets / "b.mat")
+    shutil.copy("labels/c.png", offsets / "c.png")
+    result = run("convert", "offsets", "-o", "npz", "--format", "npz")
+    assert result.exit_code == 1
+    assert "failed: offsets/b.mat: not a .mat file" in result.stderr
+    assert "failed: offsets/c.png: a picture, but not an offset map" in result.stderr
+    assert sorted(path.name for path in Path("npz").iterdir()) == [".a.npz.segfix", "a.npz"]
+    for arguments in (("-o", "offsets"), ("-o", "npz", "--format", "tiff")):
+        assert run("convert", "offsets", *arguments).exit_code == 2
+
+
+def test_each_frame_of_a_video_gets_an_offset_map(clip: Path, tiny_onnx: Path) -> None:
+    result = run("predict-offsets", clip, "--weights", tiny_onnx)
+    assert (result.exit_code, result.stdout) == (0, "offsets: 5 written\n")
+    names = [f"{number:06d}.png" for number in range(1, 6)]
+    assert sorted(path.name for path in Path("offsets").iterdir()) == names
+    run("predict-offsets", "images", "--weights", tiny_onnx, "-o", "still")
+    still = read_offset_map(Path("still/a.png"))
+    for number, name in enumerate(names, 1):
+        offset_map = read_offset_map(Path("offsets", name))
+        assert np.array_equal(offset_map.codes, still.codes)
+        assert offset_map.source["frame"] == number
+        shutil.copy("preds/a.png", f"preds/{name}")
+    for stem in "abc":
+        Path(f"preds/{stem}.png").unlink()
+    assert run("refine", "preds").exit_code == 0
+    assert np.array_equal(pixels(Path("refined/000005.png")), pixels(Path("labels/a.png")))
+
+
+def test_frames_that_are_done_are_skipped(clip: Path, tiny_onnx: Path) -> None:
+    run("predict-offsets", clip, "--weights", tiny_onnx)
+    Path("offsets/000003.png").unlink()
+    again = run_json("predict-offsets", clip, "--weights", tiny_onnx)
+    assert [row["output"] for row in again["done"]] == ["offsets/000003.png"]
+    assert len(again["skipped"]) == 4
+    clip.write_bytes(clip.read_bytes() + bytes(9))
+    result = run("predict-offsets", clip, "--weights", tiny_onnx, "--max-failures", 2)
+    assert result.exit_code == 1
+    assert "offsets/000001.png: exists and is not what this run would make" in result.stderr
+    assert (
+        len(run_json("predict-offsets", clip, "--weights", tiny_onnx, "--overwrite")["done"]) == 5
+    )
+
+
+def test_a_broken_video_keeps_the_frames_before(clip: Path, tiny_onnx: Path) -> None:
+    content = clip.read_bytes()
+    Path("cut.mkv").write_bytes(content[: len(content) * 3 // 4])
+    result = run("predict-offsets", "cut.mkv", "--weights", tiny_onnx, "-q")
+    assert result.exit_code == 1
+    count = len(list(Path("offsets").iterdir()))
+    assert 0 < count < 5
+    assert result.stderr.startswith(f"failed: cut.mkv: broken after frame {count} (cut off)")
+    assert result.stderr.count("\n") == 1
+    Path("text.mp4").write_text("no video")
+    result = run("predict-offsets", "text.mp4", "--weights", tiny_onnx, "-o", "none")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("segfix: text.mp4: not a readable video (")
+    assert not Path("none").exists()
+
+
+def test_a_video_without_the_extra_is_advised(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    result = run("predict-offsets", clip)
+    assert result.exit_code == 1
+    assert "pip install 'segfix-refine[video]'" in result.stderr
+
+
+def run_stream(content: bytes, *arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["predict-offsets", "-", *map(str, arguments)], input=content)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_a_photograph_streams_through(offsets: Path, tiny_onnx: Path) -> None:
+    result = run_stream(Path("images/a.png").read_bytes(), "--weights", tiny_onnx)
+    assert (result.exit_code, result.stderr) == (0, "weights tiny on cpu\n")
+    assert result.stdout_bytes == (offsets / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n"])
+def test_a_broken_stream_gives_one_line_and_no_output(
+    work: Path, tiny_onnx: Path, content: bytes
+) -> None:
+    result = run_stream(content, "--weights", tiny_onnx, "-q")
+    assert (result.exit_code, result.stdout_bytes) == (1, b"")
+    assert result.stderr.startswith("segfix: standard input: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_stream_has_no_folder_and_no_json(work: Path, tiny_onnx: Path) -> None:
+    for arguments in (("-o", "out"), ("--json",)):
+        result = run_stream(b"", "--weights", tiny_onnx, *arguments)
+        assert (result.exit_code, result.stdout_bytes) == (2, b"")
+        assert f"{arguments[0]} has no use with -" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("refine", "preds"), ("show", "images")])
+def test_two_files_for_one_offset_map_are_refused(offsets: Path, command: tuple[str, str]) -> None:
+    (offsets / "b.flo").write_bytes(b"another program's")
+    result = run(*command, "--offsets", "offsets", "-o", "out")
+    assert result.exit_code == 2
+    assert "offsets/b.flo: same stem as b.png; rename one of them." in result.stderr
+    assert not Path("out").exists()

@@ -70,3 +70,17 @@ def test_signs_that_a_code_page_lacks_are_escaped(work: Path) -> None:
     result = run("evaluate", "preds", "labels", "--errors", "-q", PYTHONIOENCODING="cp1252")
     assert (result.returncode, result.stderr) == (0, "")
     assert r"\u2264 1 px" in result.stdout
+
+
+def test_a_photograph_streams_through_as_a_user_types_it(work: Path, tiny_onnx: Path) -> None:
+    assert run("predict-offsets", "images", "--weights", tiny_onnx, "-q").returncode == 0
+    command = [str(COMMAND), "predict-offsets", "-", "--weights", str(tiny_onnx)]
+    with Path("images/a.png").open("rb") as photograph, Path("a.png").open("wb") as offsets:
+        done = subprocess.run(
+            command, stdin=photograph, stdout=offsets, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"weights tiny on cpu\n")
+    assert Path("a.png").read_bytes() == Path("offsets/a.png").read_bytes()
+    broken = subprocess.run(command, input=b"text", capture_output=True, check=False)
+    assert (broken.returncode, broken.stdout) == (1, b"")
+    assert broken.stderr.splitlines()[-1].startswith(b"segfix: standard input: not a readable")

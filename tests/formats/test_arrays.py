@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from segfix.errors import FileFormatError
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
 from segfix.formats.records import is_whole, read_record
 
+Fuzzed = Callable[[bytes], st.SearchStrategy[bytes]]
 DTYPES = ("?", "u1", "i1", "<u2", ">i2", "<i4", ">u8", "<f2", ">f4", "<f8", "<c8", "<U3", "S4")
 
 
@@ -243,28 +245,11 @@ def sample(suffix: str) -> bytes:
     return file.getvalue()
 
 
-def fuzzed(content: bytes) -> st.SearchStrategy[bytes]:
-    """Random bytes, or the content cut short, or with some bytes changed."""
-    place = st.integers(0, len(content) - 1)
-
-    def change(changes: list[tuple[int, int]]) -> bytes:
-        changed = bytearray(content)
-        for where, value in changes:
-            changed[where] = value
-        return bytes(changed)
-
-    return (
-        st.binary(max_size=300)
-        | place.map(lambda end: content[:end])
-        | st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=8).map(change)
-    )
-
-
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @given(data=st.data())
 @settings(max_examples=300)
 def test_any_bytes_give_arrays_or_our_error(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, fuzzed: Fuzzed, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzzed{suffix}"
     path.write_bytes(data.draw(fuzzed(sample(suffix))))

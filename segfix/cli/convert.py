@@ -1,0 +1,60 @@
+"""segfix convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from segfix.cli import options
+from segfix.cli.outcome import finish
+
+
+@click.command()
+@click.argument("offsets", type=options.any_path)
+@options.out_folder("converted")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["png", "mat", "npz", "flo"]),
+    default="png",
+    show_default=True,
+    help="png: ours. mat: as the released code reads it, and all of ours besides; npz: the same "
+    "for NumPy. flo: for viewers of optical flow; the confidence is lost.",
+)
+@options.batch
+def convert(
+    offsets: Path,
+    out: Path,
+    file_format: str,
+    recursive: bool,
+    overwrite: bool,
+    workers: int | None,
+    max_failures: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Turn offset maps into another file format and back.
+
+    OFFSETS is an offset map or a folder of them: ours (PNG), the released code's (.mat), .npz or
+    .flo. Every format refines alike; to and from png, mat and npz nothing is lost. Files of others
+    hold no confidence: their offsets count as certain.
+    """
+    options.check_folders(offsets, out, "OFFSETS")
+    from segfix.formats import OFFSET_SUFFIXES, list_entries
+    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.convert import convert_file
+    from segfix.inference.model import available_threads
+
+    suffix = f".{file_format}"
+    entries = list_entries(
+        offsets, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
+    )
+    options.check_results(
+        (output_path(out, entry.stem, suffix) for entry in entries),
+        (entry.path for entry in entries),
+    )
+    summary = Batch(
+        entries, lambda entry: convert_file(entry, out, suffix, overwrite=overwrite), "map"
+    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
+    finish(summary, out, as_json=as_json, quiet=quiet)

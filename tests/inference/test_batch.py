@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from segfix.errors import SegfixError
+from segfix.inference.batch import Batch
+
+
+def work(job: int) -> dict[str, Any]:
+    if job % 5 == 4:
+        raise SegfixError(f"job {job}")
+    return {"output": str(job)}
+
+
+def test_jobs_that_end_in_an_error_end_in_a_failure() -> None:
+    def jobs() -> Iterator[int]:
+        yield from range(3)
+        raise SegfixError("the video is broken")
+
+    summary = Batch(jobs(), work, "frame").run(quiet=True)
+    assert [row["output"] for row in summary.done] == ["0", "1", "2"]
+    assert summary.failed == ["the video is broken"]
+    assert summary.left == 0
+
+
+def test_an_iterator_is_asked_only_when_there_is_room() -> None:
+    lock, waiting, most = threading.Lock(), 0, 0
+
+    def jobs() -> Iterator[int]:
+        nonlocal waiting, most
+        for job in range(0, 100, 5):
+            with lock:
+                waiting += 1
+                most = max(most, waiting)
+            yield job
+
+    def finish(job: int) -> dict[str, Any]:
+        nonlocal waiting
+        with lock:
+            waiting -= 1
+        return work(job)
+
+    assert len(Batch(jobs(), finish, "frame").run(workers=2, quiet=True).done) == 20
+    assert most <= 4
+
+
+def test_after_too_many_failures_the_rest_is_counted_but_of_an_iterator() -> None:
+    summary = Batch(list(range(4, 500, 5)), work, "file").run(max_failures=2, quiet=True)
+    assert len(summary.failed) + summary.left == 100
+    assert summary.left > 90
+    endless = Batch(iter(range(4, 10**9, 5)), work, "frame").run(max_failures=2, quiet=True)
+    assert (len(endless.failed) >= 2, endless.left) == (True, 0)
