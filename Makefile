@@ -12,7 +12,7 @@ install: .venv/dev
 	@touch $@
 
 .venv/dev: .venv/base pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,examples]'
 	@touch $@
 
 check: .venv/dev

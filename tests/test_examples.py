@@ -53,9 +53,8 @@ def refined_probabilities(
     with torch.no_grad():
         logits = model(**processor(images=image, return_tensors="pt")).logits
         logits = torch.nn.functional.interpolate(logits, image.shape[:2], mode="bilinear")
-    probabilities = logits[0].softmax(0).permute(1, 2, 0).numpy()
-    refined: NDArray[np.float32] = segfix.refine(probabilities, network.offsets(image))
-    return refined.transpose(2, 0, 1)
+    probabilities: NDArray[np.float32] = logits[0].softmax(0).numpy()
+    return segfix.refine(probabilities, network.offsets(image))
 
 
 def run_transformers() -> None:
@@ -98,8 +97,8 @@ def refine_result(result: Any, network: segfix.OffsetModel) -> None:
     if result.masks is None:
         return
     offset_map = network.offsets(result.orig_img[..., ::-1])  # BGR to RGB
-    masks = [segfix.refine(mask, offset_map, scale=1) for mask in result.masks.data.cpu().numpy()]
-    result.update(masks=torch.as_tensor(np.stack(masks)))
+    masks = segfix.refine_masks(result.masks.data.cpu().numpy(), offset_map)
+    result.update(masks=torch.as_tensor(masks))
 
 
 def run_ultralytics() -> None:

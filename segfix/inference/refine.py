@@ -108,7 +108,7 @@ def refine_masks(
     through the same offsets, as if it were the only one, so that pixels may belong to several.
 
     Args:
-        masks: (N, H, W) bool, or integers of which 0 is the background (0 and 1, 0 and 255).
+        masks: (N, H, W) bool, or numbers of which 0 is the background (0 and 1, 0 and 255).
         offset_map: Of the same photograph, H × W pixels.
         scale: Steps per offset; the paper's rule for instances is 1. None: the step fits each
             mask, see `segfix.geometry.fit_offsets`: on stand-ins for instances
