@@ -211,7 +211,7 @@ def pair_entries(
                     "the ending of one kind takes that."
                 )
         pairs.append(Pair(entry, partner))
-    if not any(pair.partner for pair in pairs):
+    if not any(pair.partner or pair.entry.problem for pair in pairs):
         raise PairingError(
             "no file has a partner: "
             f"{_sample(entries)} on one side, {_sample(partners)} on the other; names must be "

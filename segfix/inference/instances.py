@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -40,7 +39,7 @@ from segfix.formats.instances import (
 )
 from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
 from segfix.inference.batch import Batch, Skipped, check_output, output_path
-from segfix.inference.refine import RefineSettings, refine, refine_into, surroundings
+from segfix.inference.refine import RefineSettings, keep_ids, refine, refine_into, surroundings
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -104,28 +103,20 @@ def pair_images(
     Returns:
         The pairs by image; without those that have none.
     """
-    by_name = Counter(PurePosixPath(entry.stem).name for entry in maps)
-    # Files may name images without the folders that offset maps lie in.
-    bare = [
-        replace(entry, stem=name)
-        for entry in maps
-        if by_name[name := PurePosixPath(entry.stem).name] == 1 and name != entry.stem
-    ]
     found: dict[Any, Pair] = {}
     for level in range(max(map(len, names.values()), default=0)):
-        for partners in (maps, bare) if bare else (maps,):
-            waiting = [image for image in names if image not in found and names[image][level:]]
-            entries = [
-                Entry(Path(names[image][level]), names[image][level], chosen=chosen)
-                for image in waiting
-            ]
-            try:
-                pairs = pair_entries(entries, partners, **(naming or {}))
-            except PairingError:
-                continue
-            for image, pair in zip(waiting, pairs, strict=True):
-                if pair.partner or pair.entry.problem:
-                    found[image] = pair
+        waiting = [image for image in names if image not in found and names[image][level:]]
+        entries = [
+            Entry(Path(names[image][level]), names[image][level], chosen=chosen)
+            for image in waiting
+        ]
+        try:
+            pairs = pair_entries(entries, maps, **(naming or {}))
+        except PairingError:
+            continue
+        for image, pair in zip(waiting, pairs, strict=True):
+            if pair.partner or pair.entry.problem:
+                found[image] = pair
     return found
 
 
@@ -297,7 +288,9 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
         own["offsets"] = {"map": content_digest(offsets.path)}
         segments = annotations[place]["segments_info"]
         refined = refine(label_map.array, offset_map, **asdict(run.settings.masks))
-        lost = _keep_segments(label_map, refined, segments, keep=not run.settings.drop_empty)
+        listed = [segment["id"] for segment in segments]
+        keep = not run.settings.drop_empty
+        lost = keep_ids(label_map, refined, listed, _segment_ids, keep=keep)
         with suppress(Skipped):
             _check_result(result, own, [], run.overwrite)
             _write_picture(result, label_map.with_array(refined), own)
@@ -323,28 +316,6 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
 
     row = _refine_images(file, images, pairs, work, write, run, results)
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
-
-
-def _keep_segments(
-    label_map: LabelMap,
-    refined: NDArray[Any],
-    segments: Sequence[Mapping[str, Any]],
-    *,
-    keep: bool,
-) -> list[Any]:
-    """Which segments have no pixel left; with `keep`, their pixels are put back."""
-    listed = [segment["id"] for segment in segments]
-    before = _segment_ids(label_map)
-    lost: dict[Any, None] = {}
-    while True:
-        there = {*np.unique(_segment_ids(label_map.with_array(refined))).tolist()}
-        # What is put back may take the last pixels of a segment that had moved there.
-        more = [one for one in listed if one not in there and one not in lost]
-        lost.update(dict.fromkeys(more))
-        if not keep or not more:
-            return list(lost)
-        back = np.isin(before, [one for one in more if isinstance(one, int) and one < 256**3])
-        refined[back] = label_map.array[back]
 
 
 def _measured(segment: dict[str, Any], ids: NDArray[np.integer[Any]]) -> dict[str, Any]:

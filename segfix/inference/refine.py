@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -176,3 +177,36 @@ def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
             return ()
         found.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + margin + 1))
     return tuple(found)
+
+
+def keep_ids(
+    label_map: LabelMap,
+    refined: NDArray[Any],
+    listed: Iterable[int],
+    ids_of: Callable[[LabelMap], NDArray[np.integer[Any]]] = LabelMap.ids,
+    *,
+    keep: bool = True,
+) -> list[int]:
+    """Find ids of which nothing is left, and give them back their pixels.
+
+    Args:
+        label_map: Before refinement.
+        refined: Its planes afterwards; changed in place.
+        listed: The ids to look for.
+        ids_of: Of a label map.
+        keep: Whether to put the pixels back.
+
+    Returns:
+        The ids of which nothing was left, or would not have been without others put back.
+    """
+    listed, before = list(listed), ids_of(label_map)
+    lost: dict[int, None] = {}
+    while True:
+        there = {*np.unique(ids_of(label_map.with_planes(refined))).tolist()}
+        # What is put back may take the last pixels of one that had moved there.
+        more = [one for one in listed if one not in there and one not in lost]
+        lost.update(dict.fromkeys(more))
+        if not keep or not more:
+            return list(lost)
+        back = np.isin(before, more)
+        refined[back] = label_map.planes[back]

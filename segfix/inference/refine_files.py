@@ -23,8 +23,11 @@ from segfix.formats import (
 from segfix.formats.records import content_digest
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.inference.batch import check_output, output_path
-from segfix.inference.refine import RefineSettings, refine_masks, refine_planes
+from segfix.inference.refine import RefineSettings, keep_ids, refine_masks, refine_planes
 from segfix.inference.sizes import Fit, match_sizes
+
+MOST_CLASSES = 255
+"""Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class FileSettings:
         key: The array of an .npz file that is meant; None: the largest.
         fit: What is resized where prediction and offset map differ in size; None: it is an error.
         argmax: Whether scores become a label map.
-        drop_empty: Whether masks of which nothing is left are left out, not kept as they were.
+        drop_empty: Whether masks and instance ids of which nothing is left are left out, not kept
+            as they were.
     """
 
     soft: bool = False
@@ -110,6 +114,13 @@ def refine_file(
         row["emptied"] = [{"image": labels.stem, "place": place} for place in places]
     else:
         refined = refine_planes(label_map, offset_map, settings)
+    if label_map.kind == "ids" and label_map.array.max() > MOST_CLASSES:
+        moved = refined.array != label_map.array
+        keep = not reading.drop_empty
+        lost = keep_ids(
+            label_map, refined.array, np.unique(label_map.array[moved]).tolist(), keep=keep
+        )
+        row["emptied"] = [{"image": labels.stem, "id": identity} for identity in lost]
     if label_map.kind == "scores":
         ids = refined.ids()
         changed = ids != label_map.ids()

@@ -224,6 +224,28 @@ def test_key_chooses_the_array(crop: NDArray[np.uint8]) -> None:
         assert np.array_equal(arrays["two"], refine(crop[::-1], offsets_of_a()))
 
 
+def test_no_id_of_an_instance_map_gets_lost(crop: NDArray[np.uint8]) -> None:
+    offset_map = offsets_of_a()
+    dy, dx = offset_map.vectors().astype(int)
+    # A pixel that looks elsewhere, and that nobody looks at.
+    rows, cols = np.nonzero((dy != 0) | (dx != 0))
+    seen = {*zip(rows + 2 * dy[rows, cols], cols + 2 * dx[rows, cols], strict=True)}
+    spot = next(place for place in zip(rows, cols, strict=True) if place not in seen)
+    for offset, stem in ((1000, "a"), (0, "b")):
+        ids = crop.astype(np.uint16) + np.uint16(offset)
+        ids[spot] = offset + 200
+        Image.fromarray(ids).save(f"preds/{stem}.png")
+        Path(f"offsets/{stem}.png").write_bytes(Path("offsets/a.png").read_bytes())
+    result = run("refine", "preds", "--scale", "2", "--json", "-q")
+    assert json.loads(result.stdout)["emptied"] == [{"image": "a", "id": 1200}]
+    kept, not_kept = (read_label_map(Path(f"refined/{stem}.png")).array for stem in "ab")
+    assert kept[spot] == 1200
+    assert (kept != not_kept + 1000).sum() == 1, "classes may get lost"
+    result = run("refine", "preds", "--scale", "2", "--empty", "drop", "-o", "dropped")
+    assert "1 instances of which nothing was left are left out" in result.stdout
+    assert np.array_equal(read_label_map(Path("dropped/a.png")).array, not_kept + 1000)
+
+
 # Sizes
 
 

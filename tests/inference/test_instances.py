@@ -15,8 +15,8 @@ import segfix
 from segfix.formats import Entry, LabelMap, OffsetMap
 from segfix.geometry import apply_offsets, follow_offsets
 from segfix.inference import refine_masks
-from segfix.inference.instances import _keep_segments, pair_images
-from segfix.inference.refine import surroundings
+from segfix.inference.instances import _segment_ids, pair_images
+from segfix.inference.refine import keep_ids, surroundings
 
 
 @st.composite
@@ -133,9 +133,9 @@ def test_segments_that_push_each_other_out_all_come_back() -> None:
     before[0, :, 0] = [1, 2, 3, 3]
     refined = np.zeros_like(before)
     refined[0, :, 0] = [2, 3, 3, 3]
-    segments = [{"id": one} for one in (1, 2, 3, "text", 10**30)]
+    listed: list[Any] = [1, 2, 3, "text", 10**30]
     for keep, ids, lost in ((False, [2, 3, 3, 3], [1]), (True, [1, 2, 3, 3], [1, 2])):
-        found = _keep_segments(LabelMap(before), refined, segments, keep=keep)
+        found = keep_ids(LabelMap(before), refined, listed, _segment_ids, keep=keep)
         assert refined[0, :, 0].tolist() == ids
         assert [one for one in found if one not in ("text", 10**30)] == lost
         assert len(found) == len(lost) + 2
