@@ -115,11 +115,8 @@ def refine_file(
     else:
         refined = refine_planes(label_map, offset_map, settings)
     if label_map.kind == "ids" and label_map.array.max() > MOST_CLASSES:
-        moved = refined.array != label_map.array
-        keep = not reading.drop_empty
-        lost = keep_ids(
-            label_map, refined.array, np.unique(label_map.array[moved]).tolist(), keep=keep
-        )
+        moved = np.unique(label_map.array[refined.array != label_map.array]).tolist()
+        lost = keep_ids(label_map, refined.array, moved, keep=not reading.drop_empty)
         row["emptied"] = [{"image": labels.stem, "id": identity} for identity in lost]
     if label_map.kind == "scores":
         ids = refined.ids()
