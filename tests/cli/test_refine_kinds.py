@@ -390,3 +390,20 @@ def test_a_suffix_says_which_of_several_ground_truths_is_meant(crop: NDArray[np.
     assert "--suffix with the ending of one kind takes that" in result.stderr
     result = run("evaluate", "preds", "gt", "--suffix", "_gtFine_labelTrainIds", "--json")
     assert json.loads(result.stdout)["sets"]["PREDS"]["mean"]["iou"] == 1
+
+
+@pytest.mark.parametrize("kind", ["tif-geo", "npy-int64", "npy-chw", "npy-hwc16", "npz-soft"])
+def test_every_kind_with_ids_or_scores_can_be_scored_and_drawn(
+    crop: NDArray[np.uint8], kind: str
+) -> None:
+    write_kind(kind, crop)
+    Path("labels").mkdir()
+    Image.fromarray(crop).save("labels/a.png")
+    Path("images").mkdir()
+    Image.open(CROPS / "images" / f"{STEM}.png").save("images/a.png")
+    result = run("evaluate", "preds", "labels", "--json")
+    assert json.loads(result.stdout)["sets"]["PREDS"]["mean"]["iou"] == 1
+    given = ["--preds", "preds", "--labels", "labels"]
+    result = run("show", "images", *given, "--panel", "errors", "--json")
+    assert json.loads(result.stdout)["done"][0]["wrong"] == 0
+    assert run("show", "images", *given, "--panel", "preds", "-o", "drawn").exit_code == 0
