@@ -118,6 +118,12 @@ def evaluate(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
     check_names([FIRST, *(name for name, _ in against)])
+    if preds.is_file():
+        # Of one file, the results are in a folder, under its name.
+        against = tuple(
+            (name, path / preds.name if (path / preds.name).is_file() else path)
+            for name, path in against
+        )
     folders = {FIRST: preds, **dict(against)}
     workers = workers or available_threads()
     if is_instance_input(preds):
@@ -133,8 +139,9 @@ def evaluate(
             quiet=quiet,
         )
         return
+    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet)
     comparison = evaluate_folders(
-        pair_sets(folders, labels, naming=naming, recursive=recursive),
+        sets,
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
@@ -142,6 +149,13 @@ def evaluate(
         quiet=quiet,
     )
     result = comparison.result()
+    void_given = click.get_current_context().get_parameter_source("ignore_index")
+    held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
+    if result["void"] and len(held) == 1 and void_given == ParameterSource.DEFAULT:
+        raise click.UsageError(
+            f"{labels} holds {held[0]} and void ({ignore_index}) alone. For masks of 0 and 255 say "
+            f"--void -1, or --void {ignore_index} if that is what you mean."
+        )
     if as_json:
         click.echo(json.dumps(result, indent=2))
     elif as_csv:
@@ -181,8 +195,12 @@ def pair_sets(
     *,
     naming: dict[str, Any],
     recursive: bool,
+    quiet: bool = True,
 ) -> dict[str, Any]:
-    """Pairs of every set's label maps with the ground truth, by name."""
+    """Pairs of every set's label maps with the ground truth, by name.
+
+    Unless quiet, says on stderr which predictions are passed over.
+    """
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
     from segfix.formats.folders import meant_entries
 
@@ -190,15 +208,19 @@ def pair_sets(
         list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive),
         naming["suffixes"],
     )
-    return {
-        name: pair_entries(
-            truth,
-            list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive),
-            **naming,
-            one_to_one=True,
-        )
-        for name, folder in sets.items()
-    }
+    pairs = {}
+    for name, folder in sets.items():
+        preds = list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive)
+        pairs[name] = pair_entries(truth, preds, **naming, one_to_one=True)
+        used = {pair.partner.path for pair in pairs[name] if pair.partner}
+        spare = [entry.path for entry in preds if entry.path not in used]
+        if spare and not quiet:
+            click.echo(
+                f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
+                f"one that another file is scored for ({spare[0]})",
+                err=True,
+            )
+    return pairs
 
 
 def score_table(result: dict[str, Any]) -> str:

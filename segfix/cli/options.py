@@ -191,8 +191,8 @@ def missing_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{error.name} isn't installed; this command needs: "
-            f"pip install 'segfix-refine[{extra}]'"
+            f"{error.name} isn't installed; this needs the extra {extra!r}: "
+            f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"
         ) from error
 
 
@@ -207,6 +207,10 @@ def check_folders(source: Path, out: Path, name: str) -> None:
 
 def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
     """List offset maps; two files that could both be one photograph's are refused."""
+    if not source.exists():
+        raise PairingError(
+            f"{source}: no such file or folder; make it: segfix predict-offsets IMAGES -o {source}"
+        )
     from segfix.formats import OFFSET_SUFFIXES, list_entries
 
     entries = list_entries(

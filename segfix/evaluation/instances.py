@@ -163,6 +163,11 @@ def coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
     unknown = Counter(
         item["category_id"] for item in results if item["category_id"] not in categories
     )
+    if results and unknown.total() == len(results):
+        raise FileFormatError(
+            f"{preds}: no result is of a category that {labels} lists ({_sample(unknown)}); use "
+            "its category ids."
+        )
     if unknown:
         notes.append(
             f"{unknown.total()} of {len(results)} results are of unknown categories "

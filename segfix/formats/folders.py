@@ -106,8 +106,13 @@ def list_entries(
         stem = path.relative_to(source).with_suffix("").as_posix()
         found.setdefault(stem, []).append(path)
     if not found:
-        below = any(child.is_dir() for child in source.iterdir())
-        hint = " (folders within are read with --recursive)" if below and not recursive else ""
+        children = [child for child in source.iterdir() if not child.name.startswith(".")]
+        hints = []
+        if not recursive and any(child.is_dir() for child in children):
+            hints.append("folders within are read with --recursive")
+        others = Counter(child.suffix.lower() for child in children if child.is_file())
+        hints += [f"it holds {count} {suffix}" for suffix, count in others.most_common(1)]
+        hint = f" ({'; '.join(hints)})" if hints else ""
         raise PairingError(f"{source}: no {what} here ({', '.join(suffixes)}){hint}.")
     entries = []
     for stem, paths in found.items():
@@ -201,6 +206,10 @@ def pair_entries(
                 "the ending of one kind takes that."
             )
             pairs.append(Pair(replace(entry, problem=problem), None))
+            continue
+        if not fitting and mapped:
+            problem = f"{entry.path}: belongs to {mapped[0]!r} by --map, which isn't there."
+            pairs.append(Pair(replace(entry, problem=entry.problem or problem), None))
             continue
         partner = fitting[0] if fitting else None
         if partner is not None and one_to_one:

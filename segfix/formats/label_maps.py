@@ -21,6 +21,9 @@ from segfix.formats.webp import decode_webp, encode_webp
 
 Kind = Literal["ids", "colours", "scores", "masks"]
 
+LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
+"""Formats in which ids blur, or colours are reduced."""
+
 DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
 PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -92,7 +95,9 @@ class LabelMap:
             ValueError: Masks, which may overlap.
         """
         if self.kind == "masks":
-            raise ValueError("Expected a label map but got masks, which may overlap.")
+            raise ValueError(
+                "Expected a label map but got masks, which may overlap: refine_masks takes them."
+            )
         if self.kind == "scores":
             return likeliest(self.planes)
         if self.array.ndim == 2:
@@ -128,18 +133,24 @@ def likeliest(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
 
 
 def read_label_map(
-    path: Path, *, soft: bool = False, key: str | None = None, masks: bool = False
+    path: Path,
+    *,
+    soft: bool = False,
+    key: str | None = None,
+    masks: bool = False,
+    shape: tuple[int, int] | None = None,
 ) -> LabelMap:
     """Read a label map, ids as they are stored: palettes are not expanded, nothing is rescaled.
 
     Args:
         path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours) or
             lossless WebP file; or .npy or .npz: (H, W) ids, (C, H, W) or (H, W, C) scores of any
-            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) masks: bool,
-            or integers if the array is called "masks".
+            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) masks: bool, or
+            numbers of which there are two (0 and 1, 0 and 255), if they aren't one-hot classes.
         soft: Whether integers are scores, too, not ids, colours or masks.
         key: The array of an .npz file that is meant; None: the largest.
         masks: Whether masks are wanted, too.
+        shape: Height and width of the photograph: the largest of the arrays with that, if any.
 
     Returns:
         The label map, upright as its file says that it is displayed.
@@ -148,16 +159,21 @@ def read_label_map(
         FileFormatError: The file is missing, broken, lossy, or of a kind that holds no labels.
     """
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        label_map = _read_array(path, soft, key)
+        label_map = _read_array(path, soft, key, shape)
         if label_map.kind == "masks" and not masks:
             raise FileFormatError(f"{path}: masks, which may overlap; expected a label map.")
         return label_map
     with open_picture(path, "label map") as picture:
         expected = PICTURE_FORMATS.get(path.suffix.lower(), "PNG")
         if picture.format != expected:
+            advice = (
+                "its ids have blurred, and converting it doesn't bring them back: write PNG instead"
+                if picture.format in LOSSY
+                else "give a PNG, TIFF or lossless WebP file the ending that it is, and convert "
+                "any other"
+            )
             raise FileFormatError(
-                f"{path}: expected a {expected} label map but got {picture.format}; give a PNG, "
-                "TIFF or lossless WebP file the ending that it is, and convert any other."
+                f"{path}: expected a {expected} label map but got {picture.format}; {advice}."
             )
         decode = DECODERS[expected]
         # What `segfix.formats.offset_maps` writes looks like a palette label map.
@@ -210,13 +226,20 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
         )
 
 
-def _read_array(path: Path, soft: bool, key: str | None) -> LabelMap:
+def _read_array(
+    path: Path, soft: bool, key: str | None, shape_wanted: tuple[int, int] | None
+) -> LabelMap:
     rest: dict[str, Any] = {}
     if path.suffix.lower() == ".npy":
         array = read_npy(path)
     else:
         arrays = read_npz(path)
-        rest["key"] = key or _largest(path, arrays)
+        fitting = {
+            name: array
+            for name, array in arrays.items()
+            if shape_wanted in (array.shape[-2:], array.shape[-3:-1])
+        }
+        rest["key"] = key or _largest(path, fitting or arrays)
         if rest["key"] not in arrays:
             raise FileFormatError(f"{path}: no array {key!r}; it holds {', '.join(arrays)}.")
         array = arrays[rest["key"]]
@@ -225,16 +248,15 @@ def _read_array(path: Path, soft: bool, key: str | None) -> LabelMap:
     if array.dtype.kind not in "biuf":
         raise FileFormatError(f"{path}: of type {array.dtype}; expected numbers.")
     shape = array.shape
-    masks = array.dtype == bool or (rest.get("key") == "masks" and array.dtype.kind in "iu")
     rest["axes"] = _spare_axes(shape)
-    if masks and rest["axes"] == (0,):
+    if rest["axes"] == (0,) and (array.dtype == bool or rest.get("key") == "masks"):
         rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
     if array.ndim not in (2, 3) or not array.size:
         raise FileFormatError(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
-    kind = "masks" if masks and array.ndim == 3 else kind_of_array(array, soft=soft)
+    kind = kind_of_array(array, soft=soft)
     # Of scores, the shorter axis; who knows the photograph's size can tell better.
     shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]
     first = kind == "masks" or (kind == "scores" and shorter)
@@ -276,6 +298,16 @@ def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
         with np.errstate(invalid="ignore"):
             whole = (array % 1 == 0) & (abs(array) <= min(2**31, float(np.finfo(array.dtype).max)))
         return "ids" if whole.all() else "scores"
+    if array.dtype == np.uint8 and array.shape[2] in (2, 3, 4):
+        return "colours"
+    return "masks" if _are_masks(array) else "scores"
+
+
+def _are_masks(array: NDArray[Any]) -> bool:
+    """Whether (N, H, W) is marked or not, and not by one of N classes everywhere (one-hot)."""
     if array.dtype == bool:
-        return "masks"
-    return "colours" if array.dtype == np.uint8 and array.shape[2] in (2, 3, 4) else "scores"
+        return True
+    highest = array.max()
+    if not highest > 0 or not all(((plane == 0) | (plane == highest)).all() for plane in array):
+        return False
+    return not any(((array != 0).sum(axis) == 1).all() for axis in (0, 2))

@@ -99,7 +99,7 @@ class OffsetModel:
             >>> offset_map.vectors().shape
             (2, 40, 50)
         """
-        direction, boundary, certainty = self.predict(image)
+        direction, boundary, certainty = self.predict(np.asarray(image))
         calibration = self.metadata.get("calibration", CALIBRATION)
         # The lowest product there is: a boundary at the threshold, all sectors alike.
         lowest = BOUNDARY_THRESHOLD / self.num_directions

@@ -47,7 +47,8 @@ def refine(
     """Refine a label map or a soft prediction.
 
     Args:
-        label_map: (H, W) ids of any type or, if floats with fractions, scores of the foreground;
+        label_map: An array (or what NumPy makes one of, such as a tensor on the CPU): (H, W) ids
+            of any type or, if floats with fractions, scores of the foreground;
             (H, W, 3 or 4) uint8 colours; (C, H, W) or (H, W, C) scores of classes: probabilities
             or logits, of which every channel is looked up alike.
         offset_map: Of the same photograph, of the same size.
@@ -75,8 +76,15 @@ def refine(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
-    size = offset_map.codes.shape
+    # Torch's tensors, too.
+    label_map, size = np.asarray(label_map), offset_map.codes.shape
     first = label_map.ndim == 3 and label_map.shape[:2] != size and label_map.shape[1:] == size
+    if label_map.ndim not in (2, 3) or (not first and label_map.shape[:2] != size):
+        height, width = size
+        raise ValueError(
+            f"Expected label_map of ({height}, {width}), (C, {height}, {width}) or "
+            f"({height}, {width}, C), as the offset map is, but got {label_map.shape}."
+        )
     whole = LabelMap(label_map, kind_of_array(label_map), channels_first=first)
     settings = RefineSettings(scale, iterate, min_confidence)
     return refine_planes(whole, offset_map, settings).array
@@ -135,6 +143,7 @@ def refine_masks(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
+    masks = np.asarray(masks)
     if masks.ndim != 3 or masks.shape[1:] != offset_map.codes.shape:
         raise ValueError(
             f"Expected masks of shape {('N', *offset_map.codes.shape)} but got {masks.shape}."

@@ -80,7 +80,8 @@ def refine_file(
         raise SegfixError(labels.problem)
     if offsets is None:
         raise SegfixError(
-            f"{labels.path}: no offset map of that name; run predict-offsets on its image."
+            f"{labels.path}: no offset map of that name; run predict-offsets on its image, or say "
+            "with --map or --suffix which one it is."
         )
     path = result_path(labels, out, argmax=reading.argmax)
     record = {
@@ -90,16 +91,19 @@ def refine_file(
         "offsets": content_digest(offsets.path),
     }
     check_output(path, record, record, overwrite)
-    found = read_label_map(labels.path, soft=reading.soft, key=reading.key, masks=True)
     offset_map = read_offset_map(offsets.path)
+    height, width = offset_map.codes.shape
+    found = read_label_map(
+        labels.path, soft=reading.soft, key=reading.key, masks=True, shape=(height, width)
+    )
     if reading.argmax and found.kind != "scores":
         raise SegfixError(f"{labels.path}: {found.kind}, not scores; leave --argmax out.")
-    height, width = offset_map.codes.shape
     try:
         label_map, offset_map = match_sizes(found, offset_map, reading.fit)
     except ValueError as error:
+        array_name = f"array {found.rest['key']!r} is " if "key" in found.rest else ""
         raise SegfixError(
-            f"{labels.path}: {found.size}, but its offset map {offsets.path} is "
+            f"{labels.path}: {array_name}{found.size}, but its offset map {offsets.path} is "
             f"{width}×{height}; --fit image enlarges or reduces the prediction to that, "
             "--fit labels the offset map."
         ) from error

@@ -473,7 +473,10 @@ def test_masks_of_0_and_255_get_advice_on_void(work: Path) -> None:
             Image.fromarray(np.where(ids == 2, 255, 0).astype(np.uint8)).save(
                 f"{folder}/{stem}.png"
             )
-    assert "--void -1" in run("evaluate", "preds", "labels").stderr
+    refused = run("evaluate", "preds", "labels")
+    assert refused.exit_code == 2
+    assert "labels holds 0 and void (255) alone. For masks" in refused.stderr
+    assert run("evaluate", "preds", "labels", "--void", "255").exit_code == 0
     scored = run("evaluate", "preds", "labels", "--void", "-1")
     assert "--void -1" not in scored.stderr
     assert "90.45" in scored.stdout

@@ -853,7 +853,10 @@ def test_an_empty_mask_of_an_archive_stays_or_is_left_out_of_all_arrays(empty: s
 @pytest.mark.parametrize(
     ("masks", "text"),
     [
-        (np.zeros((2, 40, 61), bool), "61×40, but its offset map offsets/a.png is 60×40"),
+        (
+            np.zeros((2, 40, 61), bool),
+            "array 'masks' is 61×40, but its offset map offsets/a.png is 60×40",
+        ),
         (np.zeros((2, 2, *SIZE), bool), "of shape (2, 2, 40, 60)"),
         (np.array([[None]]), "'masks': an array of Python objects, which isn't read"),
     ],

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfix import refine
+from segfix import refine, refine_masks
 from segfix.cli import main
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
 from segfix.formats.images import turn_back
@@ -247,6 +247,42 @@ def test_no_id_of_an_instance_map_gets_lost(crop: NDArray[np.uint8]) -> None:
     assert np.array_equal(read_label_map(Path("dropped/a.png")).array, not_kept + 1000)
 
 
+def test_masks_in_numbers_are_masks_and_one_hot_classes_are_scores(
+    crop: NDArray[np.uint8],
+) -> None:
+    masks = np.stack([crop == 3, crop >= 3, crop == 5])
+    np.save("preds/bool.npy", masks)
+    np.save("preds/uint8.npy", masks.astype(np.uint8) * 255)
+    np.save("preds/float.npy", masks.astype(np.float32))
+    np.save("preds/one-hot.npy", np.moveaxis(np.eye(NUM_CLASSES)[crop], 2, 0).astype(np.uint8))
+    for name in ("bool", "uint8", "float", "one-hot"):
+        Path(f"offsets/{name}.png").write_bytes(Path("offsets/a.png").read_bytes())
+    assert run("refine", "preds").exit_code == 0
+    found = {path.stem: np.load(path) for path in Path("refined").glob("*.npy")}
+    assert np.array_equal(found["bool"], refine_masks(masks, offsets_of_a()))
+    assert np.array_equal(found["uint8"], found["bool"] * np.uint8(255))
+    assert np.array_equal(found["float"], found["bool"])
+    assert np.array_equal(found["one-hot"].argmax(0), refine(crop, offsets_of_a()))
+
+
+def test_of_several_arrays_the_one_of_the_photographs_size_is_meant(
+    crop: NDArray[np.uint8],
+) -> None:
+    features = np.random.default_rng(0).random((64, 90, 120))
+    np.savez("preds/a.npz", features=features, labels=crop)
+    assert run("refine", "preds").exit_code == 0
+    with np.load("refined/a.npz") as arrays:
+        assert np.array_equal(arrays["features"], features)
+        assert np.array_equal(arrays["labels"], refine(crop, offsets_of_a()))
+
+
+def test_a_jpeg_gets_advice_that_helps(crop: NDArray[np.uint8]) -> None:
+    Image.fromarray(crop).save("preds/a.jpg")
+    assert "(it holds 1 .jpg)" in run("refine", "preds").stderr
+    result = run("refine", "preds/a.jpg")
+    assert "its ids have blurred, and converting it doesn't bring them back" in result.stderr
+
+
 # Sizes
 
 
@@ -378,6 +414,21 @@ def test_a_map_that_is_none_is_named_with_its_line(crop: NDArray[np.uint8], text
     Path("names.txt").write_bytes(b"\xff\xfe\xfa")
     assert "names.txt: not a text file" in run("refine", "preds", "--map", "names.txt").stderr
     assert "none.txt: no such file" in run("refine", "preds", "--map", "none.txt").stderr
+    Path("names.txt").write_text("b frame9\n")
+    Image.fromarray(crop).save("preds/b.png")
+    result = run("refine", "preds", "--map", "names.txt")
+    assert "preds/b.png: belongs to 'frame9' by --map, which isn't there" in result.stderr
+
+
+def test_evaluate_says_which_predictions_it_passes_over(crop: NDArray[np.uint8]) -> None:
+    Path("gt").mkdir()
+    Image.fromarray(crop).save("gt/a.png")
+    for name in ("a", "b", "c"):
+        Image.fromarray(crop).save(f"preds/{name}.png")
+    np.save("preds/a.npy", crop)
+    result = run("evaluate", "preds", "gt")
+    assert result.exit_code == 0
+    assert "note: PREDS: 3 of 4 files are of no ground truth, or of one" in result.stderr
 
 
 def test_a_suffix_says_which_of_several_ground_truths_is_meant(crop: NDArray[np.uint8]) -> None:

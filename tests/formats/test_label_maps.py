@@ -200,7 +200,7 @@ def test_a_jpeg_is_refused_whatever_its_name(tmp_path: Path) -> None:
     path = tmp_path / "labels.png"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, format="JPEG")
     with pytest.raises(
-        FileFormatError, match=r"labels\.png: expected a PNG label map but got JPEG; give"
+        FileFormatError, match=r"labels\.png: expected a PNG label map but got JPEG; its ids have"
     ):
         read_label_map(path)
 

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.formats import Entry, OffsetMap, read_label_map, write_offset_map
 from segfix.formats.records import read_record
 from segfix.geometry import make_targets
-from segfix.inference import refine
+from segfix.inference import refine, refine_masks
 from segfix.inference.batch import Batch, Skipped
 from segfix.inference.refine import RefineSettings
 from segfix.inference.refine_files import refine_file
@@ -138,3 +140,18 @@ def test_a_batch_goes_on_after_failures_and_stops_at_the_limit() -> None:
     assert len(limited.failed) in (2, 3), "one more may be under way"
     done = len(limited.done) + len(limited.failed) + len(limited.skipped)
     assert limited.left == 100 - done > 90
+
+
+def test_tensors_are_taken_as_arrays_and_wrong_shapes_are_named() -> None:
+    offset_map = arrows(4, 6, 4)
+    scores: Any = torch.rand(3, 4, 6)
+    found = refine(scores, offset_map, scale=1)
+    assert np.array_equal(found, refine(scores.numpy(), offset_map, scale=1))
+    masks: Any = torch.rand(2, 4, 6) > 0.5
+    found = refine_masks(masks, offset_map, scale=1)
+    assert np.array_equal(found, refine_masks(masks.numpy(), offset_map, scale=1))
+    for shape in ((2, 3, 4, 6), (3, 2, 3), (4, 5), (6, 4)):
+        with pytest.raises(ValueError, match=r"Expected label_map of \(4, 6\), \(C, 4, 6\) or"):
+            refine(np.zeros(shape), offset_map)
+    with pytest.raises(ValueError, match="refine_masks takes them"):
+        refine(np.ones((2, 4, 6), bool), offset_map)
