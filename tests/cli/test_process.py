@@ -44,10 +44,8 @@ def test_errors_are_one_line_without_a_traceback(work: Path) -> None:
     result = run("refine", "preds")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert (
-        result.stderr
-        == "segfix: offsets: no such file or folder; make it: segfix predict-offsets IMAGES -o offsets\n"
-    )
+    start = "segfix: offsets: no such file or folder; make it: segfix predict-offsets"
+    assert result.stderr == f"{start} IMAGES -o offsets\n"
 
 
 def test_a_failure_gives_exit_status_one_and_a_line_on_stderr(work: Path, tiny_onnx: Path) -> None:
