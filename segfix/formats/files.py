@@ -93,7 +93,9 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         FileFormatError: The file is missing, not a picture, truncated or too large.
     """
     try:
-        with Image.open(path) as picture:
+        # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
+        # even where a TIFF file says that it is displayed a quarter turn from there.
+        with path.open("rb") as file, Image.open(file) as picture:
             yield picture
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file.") from error

@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
 from segfix.formats import LabelMap, read_label_map, write_label_map
+from segfix.formats.images import turn_upright
 from segfix.formats.label_maps import likeliest
 from segfix.formats.records import is_whole, read_record, record_path
 
@@ -265,6 +266,19 @@ def test_a_turned_label_map_is_read_upright_and_written_as_it_was(
         with Image.open(result) as again:
             assert again.getexif().get(274, 1) == orientation
             assert np.array_equal(np.array(again), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_turned_tiff_of_one_band_without_compression_is_read_upright(
+    tmp_path: Path, orientation: int, dtype: Any
+) -> None:
+    stored = IDS.astype(dtype)
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    label_map = read_label_map(tmp_path / "a.tif")
+    assert np.array_equal(label_map.array, turn_upright(stored, orientation))
+    write_label_map(tmp_path / "b.tif", label_map)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), stored)
 
 
 # Arrays
