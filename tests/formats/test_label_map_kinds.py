@@ -139,6 +139,48 @@ def test_lossy_or_premultiplied_tiffs_are_refused(tmp_path: Path) -> None:
         read_label_map(tmp_path / "b.tif")
 
 
+def low_bit_tiff(samples: NDArray[np.uint8]) -> bytes:
+    """A TIFF file with 4-bit grey, made by hand."""
+    height, width = samples.shape
+    data = (samples[:, ::2] * 16 + samples[:, 1::2]).tobytes()
+    data += b"\0" * (len(data) % 2)
+    entries = {256: width, 257: height, 258: 4, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    fields = [(tag, 1, value) for tag, value in (*entries.items(), (279, height * width // 2))]
+    directory = struct.pack("<H", len(fields))
+    directory += b"".join(struct.pack("<HHII", tag, 4, *rest) for tag, *rest in fields)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + b"\0\0\0\0"
+
+
+SEVERAL = np.stack([IDS, 2 * IDS, 3 * IDS, 255 - IDS], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "text"),
+    [
+        ((SEVERAL[..., :3] * np.uint16(300)), {}, "16 bits per sample"),
+        (SEVERAL, {"extrasamples": ["unspecified"]}, "4 bands"),
+        (SEVERAL[..., :2], {"photometric": "minisblack", "planarconfig": "contig"}, "2 bands"),
+        (SEVERAL, {"photometric": "separated"}, "colours as CMYK"),
+        (IDS.astype(np.uint32) + np.uint32(2**31), {}, "ids of 2147483648 or more"),
+        ((IDS - 3).astype(np.int8), {}, "negative numbers of 8 bits"),
+    ],
+)
+def test_a_tiff_of_which_bands_or_bits_would_be_lost_is_refused(
+    tmp_path: Path, array: NDArray[Any], options: dict[str, Any], text: str
+) -> None:
+    write_tiff(tmp_path / "a.tif", array, **options)
+    with pytest.raises(FileFormatError, match=rf"a\.tif: {text}"):
+        read_label_map(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_grey_that_pillow_spreads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(low_bit_tiff(np.arange(16, dtype=np.uint8).reshape(4, 4)))
+    with Image.open(tmp_path / "a.tif") as picture:
+        assert np.array(picture)[0, 1] == 17
+    with pytest.raises(FileFormatError, match=r"a\.tif: grey of 4 bits"):
+        read_label_map(tmp_path / "a.tif")
+
+
 # WebP
 
 
