@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from segfix.errors import FileFormatError
+from segfix.formats.files import DECODE_ERRORS
 from segfix.formats.records import recorded_path
 
 ORIENTATION, PREDICTOR, SUBFILE_TYPE, ALPHA = 274, 317, 254, 338
@@ -121,9 +122,16 @@ def encode_tiff(
     if palette is not None:
         picture.putpalette(palette)
     with recorded_path(path, record) as temporary:
-        picture.save(
-            temporary,
-            format="TIFF",
-            tiffinfo=info,
-            compression=rest.get("compression", "tiff_adobe_deflate"),
-        )
+        try:
+            picture.save(
+                temporary,
+                format="TIFF",
+                tiffinfo=info,
+                compression=rest.get("compression", "tiff_adobe_deflate"),
+            )
+        except OSError:
+            raise
+        except DECODE_ERRORS as error:
+            raise FileFormatError(
+                f"{path}: its tags can't be written ({error}); replace the label map."
+            ) from error

@@ -181,6 +181,21 @@ def test_a_tiff_of_grey_that_pillow_spreads_is_refused(tmp_path: Path) -> None:
         read_label_map(tmp_path / "a.tif")
 
 
+def test_a_tiff_whose_tags_are_damaged_fails_alone(tmp_path: Path) -> None:
+    ids = Image.fromarray(IDS.astype(np.uint8))
+    # The predictor, 317, of a type that it can't have.
+    ids.save(tmp_path / "a.tif", compression="tiff_adobe_deflate", tiffinfo={317: 1})
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = content.index(struct.pack("<HH", 317, 3))
+    (tmp_path / "a.tif").write_bytes(
+        content[:entry] + struct.pack("<HHI", 317, 11, 1) + content[entry + 8 :]
+    )
+    label_map = read_label_map(tmp_path / "a.tif")
+    with pytest.raises(FileFormatError, match=r"b\.tif: its tags can't be written"):
+        write_label_map(tmp_path / "b.tif", label_map)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
 # WebP
 
 
