@@ -368,6 +368,21 @@ def test_images_are_matched_by_file_name_annotations_or_id(
     assert np.array_equal(masks_of(out_of(path))[1], refined_by(FOUND[7][0], f"offsets/{stem}.png"))
 
 
+def test_an_image_of_known_name_never_takes_the_offset_map_of_its_number() -> None:
+    images = [{"id": 1, "file_name": "0000.jpg"}, {"id": 2, "file_name": "0001.jpg"}]
+    items = [
+        {"id": place, "image_id": place, "segmentation": compressed(FOUND[7][0])}
+        for place in (1, 2)
+    ]
+    path = write_json(Path("preds/x.json"), {"images": images, "annotations": items})
+    shutil.move("offsets/a.png", "offsets/0001.png")
+    done = run(path)
+    assert done.exit_code == 1
+    assert "image 1: no offset map of that name" in done.stderr
+    before, after = (json.loads(file.read_text())["annotations"] for file in (path, out_of(path)))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
+
+
 def refined_by(mask: Mask, offsets: str) -> Mask:
     return segfix.refine(mask, read_offset_map(Path(offsets)))
 

@@ -132,14 +132,18 @@ def test_area_and_box_are_measured_in_their_own_kind(key: str, value: Any, expec
         ),
         (
             [{"segmentation": [], "image_id": image} for image in (5, "b", 5)],
-            [(5, ["named", "5", "000000000005"], None, [0, 2]), ("b", ["b"], None, [1])],
+            [(5, ["named"], None, [0, 2]), ("b", ["b"], None, [1])],
+        ),
+        (
+            [{"segmentation": [], "image_id": image} for image in ("5", 7)],
+            [("5", ["named"], None, [0]), (7, ["7", "000000000007"], None, [1])],
         ),
         (
             {
                 "images": [{"id": 1, "file_name": "val/c.d.jpg", "height": 6, "width": 7}],
                 "annotations": [{"segmentation": [], "image_id": 1}],
             },
-            [(1, ["val/c.d", "c.d", "1", "000000000001"], (6, 7), [0])],
+            [(1, ["val/c.d", "c.d", "x"], (6, 7), [0])],
         ),
     ],
 )
