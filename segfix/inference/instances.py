@@ -95,6 +95,9 @@ def pair_images(
 ) -> dict[Any, Pair]:
     """Find the offset map of each image, by the first of its names that one has.
 
+    Two images of different first names never share one: the likelier of the two has it, and of
+    equally likely ones none.
+
     Args:
         names: Of each image, stems, likeliest first.
         maps: The offset maps.
@@ -112,6 +115,7 @@ def pair_images(
         if by_name[name := PurePosixPath(entry.stem).name] == 1 and name != entry.stem
     ]
     found: dict[Any, Pair] = {}
+    owners: dict[Path, str] = {}
     for level in range(max(map(len, names.values()), default=0)):
         for partners in (maps, bare) if bare else (maps,):
             waiting = [image for image in names if image not in found and names[image][level:]]
@@ -123,9 +127,25 @@ def pair_images(
                 pairs = pair_entries(entries, partners, **(naming or {}))
             except PairingError:
                 continue
+            wanted: dict[Path, set[str]] = {}
             for image, pair in zip(waiting, pairs, strict=True):
-                if pair.partner or pair.entry.problem:
+                if pair.partner:
+                    wanted.setdefault(pair.partner.path, set()).add(names[image][0])
+            for image, pair in zip(waiting, pairs, strict=True):
+                path = pair.partner.path if pair.partner else None
+                if path is None:
+                    if pair.entry.problem:
+                        found[image] = pair
+                elif owners.get(path, names[image][0]) != names[image][0]:
+                    continue
+                elif path not in owners and len(wanted[path]) > 1:
+                    problem = f"{path} fits other images, too; keep them apart by their folders."
+                    found[image] = Pair(replace(pair.entry, problem=problem), None)
+                else:
                     found[image] = pair
+            owners |= {
+                pair.partner.path: names[image][0] for image, pair in found.items() if pair.partner
+            }
     return found
 
 
