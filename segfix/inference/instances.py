@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -204,7 +205,7 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "masks": [content_digest(mask) for mask in masks],
         "offsets": {stem: content_digest(offsets.path)},
     }
-    _check_result(path, record, [] if run.settings.drop_empty else results, run.overwrite)
+    _check_result(path, record, _listed(path, results, run), run.overwrite)
     offset_map = read_offset_map(offsets.path)
     emptied, changed, kept = [], 0, []
     for mask, result in zip(masks, results, strict=True):
@@ -236,6 +237,15 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "changed": changed,
         "emptied": emptied,
     }
+
+
+def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
+    """Which of the results the list that an earlier run wrote names."""
+    if not run.settings.drop_empty:
+        return results
+    with suppress(SegfixError, OSError):
+        return [Path(mask) for mask in read_list(path, run.out)]
+    return []
 
 
 def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]:
@@ -341,7 +351,8 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
     def write(path: Path, record: str) -> None:
         write_json(path, {**document, "annotations": annotations}, record=record)
 
-    row = _refine_images(file, images, pairs, work, write, run, results)
+    pictures = {image.image: sources[image.places[0]] for image in images}
+    row = _refine_images(file, images, pairs, work, write, run, results, pictures)
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
 
 
@@ -387,11 +398,26 @@ def _refine_images(
     write: Callable[[Path, str], None],
     run: Run,
     parts: Sequence[Path] = (),
+    pictures: Mapping[Any, Path] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Work on every image of a file and write it, unless it is there already."""
+    """Work on every image of a file and write it, unless it is there already.
+
+    Args:
+        file: The file.
+        images: Those in it.
+        pairs: Their offset maps.
+        work: Does an image.
+        write: Writes the result with its record.
+        run: The rest.
+        parts: Pictures that belong to the result.
+        pictures: By image, those that belong to the file.
+    """
     path = output_path(run.out, file.stem, file.path.suffix)
+    digests = {
+        image: content_digest(picture) for image, picture in pictures.items() if picture.is_file()
+    }
     offsets = {
-        repr(image.image): content_digest(pair.partner.path)
+        repr(image.image): content_digest(pair.partner.path) + digests.get(image.image, "")
         if (pair := pairs.get(image.image)) and pair.partner
         else None
         for image in images

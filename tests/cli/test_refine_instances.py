@@ -786,6 +786,19 @@ def test_panoptic_images_without_offset_map_are_copied_until_there_is_one() -> N
     assert np.array_equal(np.asarray(Image.open("refined/x/b.png")), expected)
 
 
+def test_a_panoptic_picture_that_has_changed_is_noticed() -> None:
+    path = write_panoptic(Path("preds"))
+    assert run(path).exit_code == 0
+    assert "1 already there" in run(path).stdout
+    shutil.copy("preds/x/a.png", "preds/x/b.png")
+    done = run(path)
+    assert done.exit_code == 1
+    assert "exists and is not what this run would make" in done.stderr
+    assert run(path, "--overwrite").exit_code == 0
+    expected = refined(np.asarray(Image.open("preds/x/a.png")))
+    assert np.array_equal(np.asarray(Image.open("refined/x/b.png")), expected)
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -995,6 +1008,9 @@ def test_a_cityscapes_mask_that_would_vanish_stays_or_is_left_out(empty: str) ->
     assert text == (before if empty == "keep" else b"".join([lines[0], *lines[2:]]))
     assert Path("refined/town/masks/a_1.png").exists() == (empty == "keep")
     assert "2 already there" in run("preds", "--empty", empty).stdout
+    Path("refined/town/masks/a_0.png").unlink()
+    assert "1 written, 1 already there" in run("preds", "--empty", empty).stdout
+    assert Path("refined/town/masks/a_0.png").exists()
 
 
 def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
