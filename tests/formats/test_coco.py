@@ -73,6 +73,12 @@ def test_run_lengths_that_do_not_fill_the_image_are_refused(counts: Any, text: s
         run_lengths({"size": [6, 7], "counts": counts}, 6, 7)
 
 
+def test_a_polygon_to_and_fro_does_not_fill_the_memory() -> None:
+    zigzag = [number for row in range(20_000) for number in (-300.0 if row % 2 else 30.0, row % 20)]
+    with pytest.raises(ValueError, match="an outline of 6600"):
+        run_lengths([zigzag], 20, 30)
+
+
 def test_polygons_are_filled_and_merged() -> None:
     item = {"segmentation": [[1, 1, 4, 1, 4, 3, 1, 3], [5, 0, 7, 0, 7, 6, 5, 6]]}
     expected = np.zeros((6, 7), int)
