@@ -828,6 +828,16 @@ def test_panoptic_file_names_may_not_leave_the_folder(name: str) -> None:
     assert not Path("refined").exists()
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_panoptic_file_names_that_can_be_none_are_told(name: str) -> None:
+    path = write_panoptic(Path("preds"))
+    document = json.loads(path.read_text())
+    document["annotations"][1]["file_name"] = name
+    done = run(write_json(path, document))
+    assert done.exit_code == 1
+    assert "is no file name" in done.stderr
+
+
 # --- Arrays ---
 
 
@@ -1023,12 +1033,15 @@ def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
     (town / "e_pred.txt").write_text("../../offsets/a.png 26 1\n")
     (town / "f_pred.txt").write_text("masks/small.png 26 1\n")
     (town / "g_pred.txt").write_text("masks/a_0.png 26 1\n")
+    shutil.copy("offsets/a.png", "offsets/h.png")
+    (town / "h_pred.txt").write_text("masks/a\0.png 26 1\n")
     Image.new("L", (20, 30), 1).save(town / "masks" / "small.png")
     done = run("preds")
     assert done.exit_code == 1
     told = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(told) == 5
+    assert len(told) == 6
     for text in (
+        r"h_pred.txt: line 1: 'masks/a\x00.png' is no file name",
         "c_pred.txt: line 1 is 'masks/a_0.png cat 1'",
         "none.png: can't be read",
         "e_pred.txt: line 1: ../../offsets/a.png lies outside of preds",
@@ -1036,4 +1049,4 @@ def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
         "g_pred.txt: no offset map of that name",
     ):
         assert any(text in line for line in told), (text, told)
-    assert "2 written, 5 failed" in done.stdout
+    assert "2 written, 6 failed" in done.stdout
