@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ LAYOUT_TAGS = {
 GEO_REFERENCE = {33550, 33922, 34264}
 """Tags that say where each pixel lies: true of one size alone."""
 
+MOST_PAGES = 64
+"""That are looked at: each overview has half the rows of the one before."""
+
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 
 
@@ -38,12 +42,12 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         FileFormatError: Several pages, lossy compression, or colours multiplied by alpha.
     """
     assert isinstance(picture, TiffImagePlugin.TiffImageFile)
-    for page in range(1, picture.n_frames):
-        picture.seek(page)
-        if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1:
-            raise FileFormatError(
-                f"{path}: {picture.n_frames} pages; expected one label map per file."
-            )
+    # Not counted first: that takes minutes of a file with nothing but pages.
+    with suppress(EOFError):
+        for page in range(1, MOST_PAGES + 1):
+            picture.seek(page)
+            if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1 or page == MOST_PAGES:
+                raise FileFormatError(f"{path}: several pages; expected one label map per file.")
     picture.seek(0)
     compression = str(picture.info.get("compression", "raw"))
     if compression in LOSSY:

@@ -13,7 +13,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from segfix.errors import FileFormatError
 from segfix.formats import LabelMap, read_label_map, write_label_map
@@ -125,8 +125,26 @@ def test_the_other_pages_of_a_tiff_are_refused_unless_they_are_overviews(tmp_pat
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), ids)
     with tifffile.TiffWriter(path, append=True) as file:
         file.write(ids, metadata=None)
-    with pytest.raises(FileFormatError, match=r"a\.tif: 3 pages"):
+    with pytest.raises(FileFormatError, match=r"a\.tif: several pages"):
         read_label_map(path)
+
+
+def test_of_very_many_pages_few_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in range(300):
+            file.write(IDS.astype(np.uint8), subfiletype=int(page > 0), metadata=None)
+    seek, pages = TiffImagePlugin.TiffImageFile.seek, []
+
+    def watched(picture: TiffImagePlugin.TiffImageFile, page: int) -> None:
+        pages.append(page)
+        seek(picture, page)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "seek", watched)
+    with pytest.raises(FileFormatError, match=r"a\.tif: several pages"):
+        read_label_map(tmp_path / "a.tif")
+    assert max(pages) < 100
 
 
 def test_lossy_or_premultiplied_tiffs_are_refused(tmp_path: Path) -> None:
