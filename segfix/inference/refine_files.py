@@ -88,6 +88,10 @@ def refine_file(
     check_output(path, record, record, overwrite)
     found = read_label_map(labels.path, soft=reading.soft, key=reading.key, masks=True)
     offset_map = read_offset_map(offsets.path)
+    # Probabilities that are all 0 or 1 hold no fraction either.
+    certain = found.kind == "ids" and found.array.dtype.kind == "f"
+    if reading.argmax and certain and np.isin(found.array, (0, 1)).all():
+        found = replace(found, kind="scores")
     if reading.argmax and found.kind != "scores":
         raise SegfixError(f"{labels.path}: {found.kind}, not scores; leave --argmax out.")
     height, width = offset_map.codes.shape
