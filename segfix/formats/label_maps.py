@@ -230,7 +230,9 @@ def _read_array(path: Path, soft: bool, key: str | None) -> LabelMap:
     if masks and rest["axes"] == (0,):
         rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
-    if array.ndim not in (2, 3) or not array.size:
+    # Of no instance at all: nothing was found.
+    none = masks and array.ndim == 3 and not len(array) and all(array.shape[1:])
+    if array.ndim not in (2, 3) or not (array.size or none):
         raise FileFormatError(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
@@ -248,6 +250,8 @@ def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
         raise FileFormatError(f"{path}: no array of two dimensions or more among {list(arrays)}.")
     most = max(array.size for array in maps.values())
     first, *others = [name for name, array in maps.items() if array.size == most]
+    if others and most == 0 and "masks" in maps:
+        return "masks"
     if others:
         raise FileFormatError(
             f"{path}: {first} and {others[0]} are equally large; --key says which is meant."

@@ -786,6 +786,10 @@ def test_panoptic_images_without_offset_map_are_copied_until_there_is_one() -> N
     assert np.array_equal(np.asarray(Image.open("refined/x/b.png")), expected)
 
 
+def long_name() -> str:
+    return Path("preds/x.json").read_text().replace("b.png", f"{'b' * 300}.png")
+
+
 def test_a_panoptic_picture_that_has_changed_is_noticed() -> None:
     path = write_panoptic(Path("preds"))
     assert run(path).exit_code == 0
@@ -804,6 +808,7 @@ def test_a_panoptic_picture_that_has_changed_is_noticed() -> None:
     [
         (lambda: Path("preds/x/b.png").unlink(), "preds/x/b.png: no such file"),
         (lambda: Path("preds/x/b.png").write_bytes(b"x"), "not a readable panoptic map"),
+        (lambda: Path("preds/x.json").write_text(long_name()), "File name too long"),
         (lambda: Image.new("P", (60, 40)).save("preds/x/b.png"), "mode P; expected a panoptic"),
         (lambda: Image.new("RGB", (30, 40)).save("preds/x/b.png"), "30×40, but its offset map"),
     ],
@@ -886,6 +891,17 @@ def test_an_empty_mask_of_an_archive_stays_or_is_left_out_of_all_arrays(empty: s
     assert after["scores"].tolist() == [0.1, 0.2, 0.3][: 3 if empty == "keep" else 1]
     assert np.array_equal(after["masks"][1:], masks[1:] if empty == "keep" else masks[:0])
     assert after["info"].tolist() == list(range(5))
+
+
+@pytest.mark.parametrize("empty", ["keep", "drop"])
+def test_archives_of_no_mask_come_back(empty: str) -> None:
+    Path("preds").mkdir()
+    np.savez("preds/a.npz", boxes=np.zeros((0, 4)), masks=np.zeros((0, *SIZE), bool))
+    np.save("preds/b.npy", np.zeros((0, *SIZE), bool))
+    assert run("preds", "--empty", empty).exit_code == 0
+    after = arrays_of(Path("refined/a.npz"))
+    assert (after["boxes"].shape, after["masks"].shape) == ((0, 4), (0, *SIZE))
+    assert np.load("refined/b.npy").shape == (0, *SIZE)
 
 
 @pytest.mark.parametrize(
