@@ -413,9 +413,11 @@ def _refine_images(
         pictures: By image, those that belong to the file.
     """
     path = output_path(run.out, file.stem, file.path.suffix)
-    digests = {
-        image: content_digest(picture) for image, picture in pictures.items() if picture.is_file()
-    }
+    digests = dict[Any, str]()
+    for image, picture in pictures.items():
+        # Of one that can't be read, work tells.
+        with suppress(SegfixError):
+            digests[image] = content_digest(picture)
     offsets = {
         repr(image.image): content_digest(pair.partner.path) + digests.get(image.image, "")
         if (pair := pairs.get(image.image)) and pair.partner
