@@ -89,6 +89,8 @@ def predict_standard_input(weights: str | None, device: str, *, as_json: bool, q
             f"{'--json' if as_json else '-o'} has no use with -: the offset map goes to standard "
             "output."
         )
+    if sys.stdin is None or sys.stdout is None:
+        raise click.UsageError("- reads standard input and writes standard output; one is closed.")
     if sys.stdout.isatty():
         raise click.UsageError(
             "- writes a PNG file to standard output; redirect it: "

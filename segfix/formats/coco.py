@@ -14,6 +14,9 @@ from segfix.errors import FileFormatError, PairingError
 from segfix.formats.files import open_picture
 from segfix.formats.label_maps import LabelMap, read_label_map
 
+LONGEST_OUTLINE = 1_000_000
+"""Of a polygon, pixels; more only where the image is large."""
+
 
 def read_json(path: Path, *, peek: bool = False) -> Any:
     """The document; with `peek` only [] or {}, by its first character."""
@@ -123,6 +126,11 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
                 raise ValueError("expected polygons of three points or more, x and y in turn")
             if not (np.abs(points) <= 10 * max(height, width)).all():
                 raise ValueError("points far outside of the image")
+            steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
+            length = np.abs(steps).max(axis=1).sum()
+            # pycocotools takes some 60 bytes per pixel of the outline.
+            if length > max(LONGEST_OUTLINE, 4 * height * width):
+                raise ValueError(f"an outline of {length:.0f} pixels")
         if not segmentation:
             raise ValueError("expected polygons or run lengths but got an empty list")
         return masks.merge(masks.frPyObjects(segmentation, height, width))

@@ -67,8 +67,14 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         where: The file, for the message.
 
     Raises:
-        FileFormatError: The name is absolute, or leads out of the folder.
+        FileFormatError: The name is absolute, leads out of the folder, or can't be one.
     """
+    try:
+        if "\0" in name:
+            raise ValueError("a zero byte")
+        os.fsencode(name)
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {name[:200]!r} is no file name ({error}).") from error
     # Not resolved: a folder may be put together of links.
     path, above = (os.path.abspath(place) for place in (folder / name, root))  # noqa: PTH100
     if Path(name).is_absolute() or not Path(path).is_relative_to(above) or path == above:
@@ -93,7 +99,9 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         FileFormatError: The file is missing, not a picture, truncated or too large.
     """
     try:
-        with Image.open(path) as picture:
+        # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
+        # even where a TIFF file says that it is displayed a quarter turn from there.
+        with path.open("rb") as file, Image.open(file) as picture:
             yield picture
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file.") from error

@@ -193,13 +193,16 @@ def pair_entries(
     for entry in entries:
         core = _core(entry.stem, suffixes)
         name = PurePosixPath(core).name
-        mapped = (name_map or {}).get(entry.stem, ())
-        fitting = [by_stem[stem] for stem in mapped if stem in by_stem]
-        if not fitting and entry.stem in by_stem:
+        mapped = (name_map or {}).get(entry.stem)
+        if mapped is not None:
+            # Said to belong elsewhere, it has no other partner, of whatever name.
+            fitting = [by_stem[stem] for stem in mapped if stem in by_stem]
+        elif entry.stem in by_stem:
             fitting = [by_stem[entry.stem]]
-        fitting = fitting or by_core.get(core, [])
-        if not fitting and names[name] == 1:
-            fitting = by_name.get(name, [])
+        else:
+            fitting = by_core.get(core, [])
+            if not fitting and names[name] == 1:
+                fitting = by_name.get(name, [])
         if len(fitting) > 1:
             problem = (
                 f"{entry.path}: {fitting[0].path} and {fitting[1].path} both fit; --suffix with "
@@ -283,8 +286,9 @@ def read_name_map(path: Path) -> dict[str, list[str]]:
                 "a comma or blanks."
             )
         first, second = map(_mapped_stem, names)
-        found.setdefault(first, []).append(second)
-        found.setdefault(second, []).append(first)
+        for name, other in ((first, second), (second, first)):
+            if other not in found.setdefault(name, []):
+                found[name].append(other)
     return found
 
 

@@ -161,21 +161,27 @@ def sort_by_image(
     """
     images = document.get("images", []) if isinstance(document, dict) else []
     check_items(path, "images", images, ("id",))
-    table = {image["id"]: image for image in images}
+    # Some programs write ids as texts in one file and as numbers in the other.
+    table = {str(image["id"]): image for image in images}
+    known = {str(identity): name for identity, name in (file_names or {}).items()}
     places: dict[int | str, list[int]] = {}
     for place, item in enumerate(items):
         places.setdefault(item["image_id"], []).append(place)
     found = []
     for identity, members in places.items():
-        image = table.get(identity, {})
+        image = table.get(str(identity), {})
         names = [
             *_stems(items[members[0]].get("file_name")),
             *_stems(image.get("file_name")),
-            *_stems((file_names or {}).get(identity)),
-            str(identity),
-            # Ids may be names read as numbers: 7 of COCO's 000000000007, or of 0007.
-            *(f"{identity:0{digits}}" for digits in DIGITS if isinstance(identity, int)),
+            *_stems(known.get(str(identity))),
         ]
+        if not names:
+            # Only now: the offset map of that number may be another image's.
+            names = [
+                str(identity),
+                # Ids may be names read as numbers: 7 of COCO's 000000000007, or of 0007.
+                *(f"{identity:0{digits}}" for digits in DIGITS if isinstance(identity, int)),
+            ]
         found.append(
             ImageInstances(identity, list(dict.fromkeys(names)), _stated_size(image), members)
         )

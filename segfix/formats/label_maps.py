@@ -252,7 +252,9 @@ def _read_array(
     if rest["axes"] == (0,) and (array.dtype == bool or rest.get("key") == "masks"):
         rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
-    if array.ndim not in (2, 3) or not array.size:
+    # Of no instance at all: nothing was found.
+    none = array.ndim == 3 and not len(array) and all(array.shape[1:])
+    if array.ndim not in (2, 3) or not (array.size or none):
         raise FileFormatError(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
@@ -270,6 +272,8 @@ def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
         raise FileFormatError(f"{path}: no array of two dimensions or more among {list(arrays)}.")
     most = max(array.size for array in maps.values())
     first, *others = [name for name, array in maps.items() if array.size == most]
+    if others and most == 0 and "masks" in maps:
+        return "masks"
     if others:
         raise FileFormatError(
             f"{path}: {first} and {others[0]} are equally large; --key says which is meant."
@@ -305,7 +309,7 @@ def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
 
 def _are_masks(array: NDArray[Any]) -> bool:
     """Whether (N, H, W) is marked or not, and not by one of N classes everywhere (one-hot)."""
-    if array.dtype == bool:
+    if array.dtype == bool or not len(array):
         return True
     highest = array.max()
     if not highest > 0 or not all(((plane == 0) | (plane == highest)).all() for plane in array):

@@ -224,6 +224,7 @@ def parse_metadata(path: Path, codes: NDArray[Any], text: str, *, what: str) -> 
             and codes.dtype == np.uint8
             and type(offset_map.num_directions) is type(offset_map.num_levels) is int
             and offset_map.num_directions in NUM_DIRECTIONS
+            and type(offset_map.source) is dict
             and offset_map.boundary_width > 0
             and 0 <= offset_map.lowest_confidence <= 1
             and 1 < most <= 256

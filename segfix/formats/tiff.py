@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from segfix.errors import FileFormatError
+from segfix.formats.files import DECODE_ERRORS
 from segfix.formats.records import recorded_path
 
 ORIENTATION, PREDICTOR, SUBFILE_TYPE, ALPHA = 274, 317, 254, 338
+BITS, BANDS, SAMPLE_FORMAT = 258, 277, 339
 LAYOUT_TAGS = {
     *(SUBFILE_TYPE, 255, 256, 257, 258, 259, 266, 273, 277, 278, 279, 280, 281, 284),
     *(320, 322, 323, 324, 325, 330, ALPHA, 339, 340, 341),
@@ -23,6 +26,9 @@ LAYOUT_TAGS = {
 
 GEO_REFERENCE = {33550, 33922, 34264}
 """Tags that say where each pixel lies: true of one size alone."""
+
+MOST_PAGES = 64
+"""That are looked at: each overview has half the rows of the one before."""
 
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 
@@ -36,12 +42,12 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         FileFormatError: Several pages, lossy compression, or colours multiplied by alpha.
     """
     assert isinstance(picture, TiffImagePlugin.TiffImageFile)
-    for page in range(1, picture.n_frames):
-        picture.seek(page)
-        if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1:
-            raise FileFormatError(
-                f"{path}: {picture.n_frames} pages; expected one label map per file."
-            )
+    # Not counted first: that takes minutes of a file with nothing but pages.
+    with suppress(EOFError):
+        for page in range(1, MOST_PAGES + 1):
+            picture.seek(page)
+            if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1 or page == MOST_PAGES:
+                raise FileFormatError(f"{path}: several pages; expected one label map per file.")
     picture.seek(0)
     compression = str(picture.info.get("compression", "raw"))
     if compression in LOSSY:
@@ -61,10 +67,42 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         tags.pop(PREDICTOR, None)
     palette = picture.getpalette()
     array = np.array(picture)
+    check_samples(path, picture, array)
     return array.astype(array.dtype.newbyteorder("="), copy=False), {
         "palette": bytes(palette) if palette is not None else None,
         "rest": {"tags": tags, "compression": compression, "orientation": orientation},
     }
+
+
+def check_samples(path: Path, picture: TiffImagePlugin.TiffImageFile, array: NDArray[Any]) -> None:
+    """Refuse a picture of which Pillow drops bands or bits, or counts ids otherwise than the file.
+
+    Args:
+        path: The file, for messages.
+        picture: The same, opened.
+        array: What Pillow makes of it.
+    """
+    bands = int(picture.tag_v2.get(BANDS, 1))
+    bits = max(picture.tag_v2.get(BITS, (1,)))
+    signed = picture.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == 2
+    fault = None
+    if picture.mode in ("CMYK", "YCbCr", "LAB"):
+        fault = f"colours as {picture.mode}, not RGB"
+    elif bands != (array.shape[2] if array.ndim == 3 else 1):
+        fault = f"{bands} bands, of which some would be lost"
+    elif bits > 8 * array.itemsize:
+        fault = f"{bits} bits per sample, of which some would be lost"
+    elif picture.mode == "L" and bits < 8:
+        fault = f"grey of {bits} bits, which isn't read"
+    elif bits == 8 and signed and array.max(initial=0) > 127:
+        fault = "negative numbers of 8 bits, which aren't read"
+    elif bits == 32 and not signed and array.dtype.kind == "i" and array.min(initial=0) < 0:
+        fault = "ids of 2147483648 or more, which aren't read"
+    if fault:
+        raise FileFormatError(
+            f"{path}: {fault}; expected one band of ids of 1, 8, 16 or (signed) 32 bits, or RGB or "
+            "RGBA of 8 bits."
+        )
 
 
 def encode_tiff(
@@ -88,9 +126,16 @@ def encode_tiff(
     if palette is not None:
         picture.putpalette(palette)
     with recorded_path(path, record) as temporary:
-        picture.save(
-            temporary,
-            format="TIFF",
-            tiffinfo=info,
-            compression=rest.get("compression", "tiff_adobe_deflate"),
-        )
+        try:
+            picture.save(
+                temporary,
+                format="TIFF",
+                tiffinfo=info,
+                compression=rest.get("compression", "tiff_adobe_deflate"),
+            )
+        except OSError:
+            raise
+        except DECODE_ERRORS as error:
+            raise FileFormatError(
+                f"{path}: its tags can't be written ({error}); replace the label map."
+            ) from error

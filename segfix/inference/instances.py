@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,6 +95,9 @@ def pair_images(
 ) -> dict[Any, Pair]:
     """Find the offset map of each image, by the first of its names that one has.
 
+    Two images of different first names never share one: the likelier of the two has it, and of
+    equally likely ones none.
+
     Args:
         names: Of each image, stems, likeliest first.
         maps: The offset maps.
@@ -104,6 +108,7 @@ def pair_images(
         The pairs by image; without those that have none.
     """
     found: dict[Any, Pair] = {}
+    owners: dict[Path, str] = {}
     for level in range(max(map(len, names.values()), default=0)):
         waiting = [image for image in names if image not in found and names[image][level:]]
         entries = [
@@ -114,9 +119,25 @@ def pair_images(
             pairs = pair_entries(entries, maps, **(naming or {}))
         except PairingError:
             continue
+        wanted: dict[Path, set[str]] = {}
         for image, pair in zip(waiting, pairs, strict=True):
-            if pair.partner or pair.entry.problem:
+            if pair.partner:
+                wanted.setdefault(pair.partner.path, set()).add(names[image][0])
+        for image, pair in zip(waiting, pairs, strict=True):
+            path = pair.partner.path if pair.partner else None
+            if path is None:
+                if pair.entry.problem:
+                    found[image] = pair
+            elif owners.get(path, names[image][0]) != names[image][0]:
+                continue
+            elif path not in owners and len(wanted[path]) > 1:
+                problem = f"{path} fits other images, too; keep them apart by their folders."
+                found[image] = Pair(replace(pair.entry, problem=problem), None)
+            else:
                 found[image] = pair
+        owners |= {
+            pair.partner.path: names[image][0] for image, pair in found.items() if pair.partner
+        }
     return found
 
 
@@ -175,7 +196,7 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "masks": [content_digest(mask) for mask in masks],
         "offsets": {stem: content_digest(offsets.path)},
     }
-    _check_result(path, record, [] if run.settings.drop_empty else results, run.overwrite)
+    _check_result(path, record, _listed(path, results, run), run.overwrite)
     offset_map = read_offset_map(offsets.path)
     emptied, changed, kept = [], 0, []
     for mask, result in zip(masks, results, strict=True):
@@ -207,6 +228,15 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "changed": changed,
         "emptied": emptied,
     }
+
+
+def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
+    """Which of the results the list that an earlier run wrote names."""
+    if not run.settings.drop_empty:
+        return results
+    with suppress(SegfixError, OSError):
+        return [Path(mask) for mask in read_list(path, run.out)]
+    return []
 
 
 def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]:
@@ -314,7 +344,8 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
     def write(path: Path, record: str) -> None:
         write_json(path, {**document, "annotations": annotations}, record=record)
 
-    row = _refine_images(file, images, pairs, work, write, run, results)
+    pictures = {image.image: sources[image.places[0]] for image in images}
+    row = _refine_images(file, images, pairs, work, write, run, results, pictures)
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
 
 
@@ -338,11 +369,28 @@ def _refine_images(
     write: Callable[[Path, str], None],
     run: Run,
     parts: Sequence[Path] = (),
+    pictures: Mapping[Any, Path] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Work on every image of a file and write it, unless it is there already."""
+    """Work on every image of a file and write it, unless it is there already.
+
+    Args:
+        file: The file.
+        images: Those in it.
+        pairs: Their offset maps.
+        work: Does an image.
+        write: Writes the result with its record.
+        run: The rest.
+        parts: Pictures that belong to the result.
+        pictures: By image, those that belong to the file.
+    """
     path = output_path(run.out, file.stem, file.path.suffix)
+    digests = dict[Any, str]()
+    for image, picture in pictures.items():
+        # Of one that can't be read, work tells.
+        with suppress(SegfixError):
+            digests[image] = content_digest(picture)
     offsets = {
-        repr(image.image): content_digest(pair.partner.path)
+        repr(image.image): content_digest(pair.partner.path) + digests.get(image.image, "")
         if (pair := pairs.get(image.image)) and pair.partner
         else None
         for image in images

@@ -96,6 +96,10 @@ def refine_file(
     found = read_label_map(
         labels.path, soft=reading.soft, key=reading.key, masks=True, shape=(height, width)
     )
+    # Probabilities that are all 0 or 1 hold no fraction either.
+    certain = found.kind == "ids" and found.array.dtype.kind == "f"
+    if reading.argmax and certain and np.isin(found.array, (0, 1)).all():
+        found = replace(found, kind="scores")
     if reading.argmax and found.kind != "scores":
         raise SegfixError(f"{labels.path}: {found.kind}, not scores; leave --argmax out.")
     try:

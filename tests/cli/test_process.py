@@ -85,3 +85,13 @@ def test_a_photograph_streams_through_as_a_user_types_it(work: Path, tiny_onnx: 
     broken = subprocess.run(command, input=b"text", capture_output=True, check=False)
     assert (broken.returncode, broken.stdout) == (1, b"")
     assert broken.stderr.splitlines()[-1].startswith(b"segfix: standard input: not a readable")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", ["<&-", "</dev/null >&-"])
+def test_a_closed_stream_is_told(closed: str, tiny_onnx: Path) -> None:
+    command = f'"{COMMAND}" predict-offsets - --weights "{tiny_onnx}" {closed}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "one is closed" in done.stderr
+    assert "Traceback" not in done.stderr

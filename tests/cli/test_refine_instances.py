@@ -368,6 +368,21 @@ def test_images_are_matched_by_file_name_annotations_or_id(
     assert np.array_equal(masks_of(out_of(path))[1], refined_by(FOUND[7][0], f"offsets/{stem}.png"))
 
 
+def test_an_image_of_known_name_never_takes_the_offset_map_of_its_number() -> None:
+    images = [{"id": 1, "file_name": "0000.jpg"}, {"id": 2, "file_name": "0001.jpg"}]
+    items = [
+        {"id": place, "image_id": place, "segmentation": compressed(FOUND[7][0])}
+        for place in (1, 2)
+    ]
+    path = write_json(Path("preds/x.json"), {"images": images, "annotations": items})
+    shutil.move("offsets/a.png", "offsets/0001.png")
+    done = run(path)
+    assert done.exit_code == 1
+    assert "image 1: no offset map of that name" in done.stderr
+    before, after = (json.loads(file.read_text())["annotations"] for file in (path, out_of(path)))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
+
+
 def refined_by(mask: Mask, offsets: str) -> Mask:
     return segfix.refine(mask, read_offset_map(Path(offsets)))
 
@@ -771,11 +786,29 @@ def test_panoptic_images_without_offset_map_are_copied_until_there_is_one() -> N
     assert np.array_equal(np.asarray(Image.open("refined/x/b.png")), expected)
 
 
+def long_name() -> str:
+    return Path("preds/x.json").read_text().replace("b.png", f"{'b' * 300}.png")
+
+
+def test_a_panoptic_picture_that_has_changed_is_noticed() -> None:
+    path = write_panoptic(Path("preds"))
+    assert run(path).exit_code == 0
+    assert "1 already there" in run(path).stdout
+    shutil.copy("preds/x/a.png", "preds/x/b.png")
+    done = run(path)
+    assert done.exit_code == 1
+    assert "exists and is not what this run would make" in done.stderr
+    assert run(path, "--overwrite").exit_code == 0
+    expected = refined(np.asarray(Image.open("preds/x/a.png")))
+    assert np.array_equal(np.asarray(Image.open("refined/x/b.png")), expected)
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
         (lambda: Path("preds/x/b.png").unlink(), "preds/x/b.png: no such file"),
         (lambda: Path("preds/x/b.png").write_bytes(b"x"), "not a readable panoptic map"),
+        (lambda: Path("preds/x.json").write_text(long_name()), "File name too long"),
         (lambda: Image.new("P", (60, 40)).save("preds/x/b.png"), "mode P; expected a panoptic"),
         (lambda: Image.new("RGB", (30, 40)).save("preds/x/b.png"), "30×40, but its offset map"),
     ],
@@ -798,6 +831,16 @@ def test_panoptic_file_names_may_not_leave_the_folder(name: str) -> None:
     assert done.exit_code == 1
     assert "lies outside of preds/x" in done.stderr
     assert not Path("refined").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
+def test_panoptic_file_names_that_can_be_none_are_told(name: str) -> None:
+    path = write_panoptic(Path("preds"))
+    document = json.loads(path.read_text())
+    document["annotations"][1]["file_name"] = name
+    done = run(write_json(path, document))
+    assert done.exit_code == 1
+    assert "is no file name" in done.stderr
 
 
 # --- Arrays ---
@@ -848,6 +891,17 @@ def test_an_empty_mask_of_an_archive_stays_or_is_left_out_of_all_arrays(empty: s
     assert after["scores"].tolist() == [0.1, 0.2, 0.3][: 3 if empty == "keep" else 1]
     assert np.array_equal(after["masks"][1:], masks[1:] if empty == "keep" else masks[:0])
     assert after["info"].tolist() == list(range(5))
+
+
+@pytest.mark.parametrize("empty", ["keep", "drop"])
+def test_archives_of_no_mask_come_back(empty: str) -> None:
+    Path("preds").mkdir()
+    np.savez("preds/a.npz", boxes=np.zeros((0, 4)), masks=np.zeros((0, *SIZE), bool))
+    np.save("preds/b.npy", np.zeros((0, *SIZE), bool))
+    assert run("preds", "--empty", empty).exit_code == 0
+    after = arrays_of(Path("refined/a.npz"))
+    assert (after["boxes"].shape, after["masks"].shape) == ((0, 4), (0, *SIZE))
+    assert np.load("refined/b.npy").shape == (0, *SIZE)
 
 
 @pytest.mark.parametrize(
@@ -983,6 +1037,9 @@ def test_a_cityscapes_mask_that_would_vanish_stays_or_is_left_out(empty: str) ->
     assert text == (before if empty == "keep" else b"".join([lines[0], *lines[2:]]))
     assert Path("refined/town/masks/a_1.png").exists() == (empty == "keep")
     assert "2 already there" in run("preds", "--empty", empty).stdout
+    Path("refined/town/masks/a_0.png").unlink()
+    assert "1 written, 1 already there" in run("preds", "--empty", empty).stdout
+    assert Path("refined/town/masks/a_0.png").exists()
 
 
 def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
@@ -995,12 +1052,15 @@ def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
     (town / "e_pred.txt").write_text("../../offsets/a.png 26 1\n")
     (town / "f_pred.txt").write_text("masks/small.png 26 1\n")
     (town / "g_pred.txt").write_text("masks/a_0.png 26 1\n")
+    shutil.copy("offsets/a.png", "offsets/h.png")
+    (town / "h_pred.txt").write_text("masks/a\0.png 26 1\n")
     Image.new("L", (20, 30), 1).save(town / "masks" / "small.png")
     done = run("preds")
     assert done.exit_code == 1
     told = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(told) == 5
+    assert len(told) == 6
     for text in (
+        r"h_pred.txt: line 1: 'masks/a\x00.png' is no file name",
         "c_pred.txt: line 1 is 'masks/a_0.png cat 1'",
         "none.png: can't be read",
         "e_pred.txt: line 1: ../../offsets/a.png lies outside of preds",
@@ -1008,4 +1068,4 @@ def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:
         "g_pred.txt: no offset map of that name",
     ):
         assert any(text in line for line in told), (text, told)
-    assert "2 written, 5 failed" in done.stdout
+    assert "2 written, 6 failed" in done.stdout

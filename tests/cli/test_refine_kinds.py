@@ -193,6 +193,11 @@ def test_argmax_writes_label_maps(crop: NDArray[np.uint8]) -> None:
     assert run("refine", "preds", "-o", "soft").exit_code == 0
     assert np.array_equal(np.load("soft/a.npy").argmax(0), refined.array)
     Path("preds/a.npy").unlink()
+    for certain in (crop * 0.0, crop * 0.0 + 1):
+        np.save("preds/a.npy", certain)
+        assert run("refine", "preds", "--argmax", "--overwrite").exit_code == 0
+        assert np.array_equal(np.asarray(Image.open("refined/a.png")), certain)
+    Path("preds/a.npy").unlink()
     write_kind("png", crop)
     result = run("refine", "preds", "--argmax", "-o", "other")
     assert result.exit_code == 1

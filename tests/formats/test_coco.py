@@ -73,6 +73,12 @@ def test_run_lengths_that_do_not_fill_the_image_are_refused(counts: Any, text: s
         run_lengths({"size": [6, 7], "counts": counts}, 6, 7)
 
 
+def test_a_polygon_to_and_fro_does_not_fill_the_memory() -> None:
+    zigzag = [number for row in range(20_000) for number in (-300.0 if row % 2 else 30.0, row % 20)]
+    with pytest.raises(ValueError, match="an outline of 6600"):
+        run_lengths([zigzag], 20, 30)
+
+
 def test_polygons_are_filled_and_merged() -> None:
     item = {"segmentation": [[1, 1, 4, 1, 4, 3, 1, 3], [5, 0, 7, 0, 7, 6, 5, 6]]}
     expected = np.zeros((6, 7), int)
@@ -132,14 +138,18 @@ def test_area_and_box_are_measured_in_their_own_kind(key: str, value: Any, expec
         ),
         (
             [{"segmentation": [], "image_id": image} for image in (5, "b", 5)],
-            [(5, ["named", "5", "000000000005"], None, [0, 2]), ("b", ["b"], None, [1])],
+            [(5, ["named"], None, [0, 2]), ("b", ["b"], None, [1])],
+        ),
+        (
+            [{"segmentation": [], "image_id": image} for image in ("5", 7)],
+            [("5", ["named"], None, [0]), (7, ["7", "000000000007"], None, [1])],
         ),
         (
             {
                 "images": [{"id": 1, "file_name": "val/c.d.jpg", "height": 6, "width": 7}],
                 "annotations": [{"segmentation": [], "image_id": 1}],
             },
-            [(1, ["val/c.d", "c.d", "1", "000000000001"], (6, 7), [0])],
+            [(1, ["val/c.d", "c.d", "x"], (6, 7), [0])],
         ),
     ],
 )

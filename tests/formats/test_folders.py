@@ -7,7 +7,7 @@ import pytest
 
 from segfix.errors import PairingError
 from segfix.formats import Entry, list_entries, pair_entries
-from segfix.formats.folders import KNOWN_SUFFIXES
+from segfix.formats.folders import KNOWN_SUFFIXES, read_name_map
 
 
 def make_files(folder: Path, *names: str) -> Path:
@@ -221,3 +221,24 @@ def test_no_pair_at_all_is_an_error_that_shows_both_sides(others: list[str]) -> 
     assert "a.png, b.png on one side" in text
     assert ", ".join(f"{stem}.png" for stem in others[:2]) in text
     assert "e.png" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "partners"),
+    [
+        ("a b\nb a\n", ["b", "a"]),
+        ("a b\na b\n", ["b", "a"]),
+        ("a missing\n", [None, "b"]),
+        ("other.png more.png\n", ["a", "b"]),
+    ],
+)
+def test_a_map_goes_before_equal_names(
+    tmp_path: Path, text: str, partners: list[str | None]
+) -> None:
+    (tmp_path / "names.txt").write_text(text)
+    name_map = read_name_map(tmp_path / "names.txt")
+    files, others = (
+        [Entry(Path(folder, f"{stem}.png"), stem) for stem in "ab"] for folder in ("one", "two")
+    )
+    found = pair_entries(files, others, name_map=name_map)
+    assert [pair.partner and pair.partner.stem for pair in found] == partners

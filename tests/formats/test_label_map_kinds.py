@@ -13,10 +13,11 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from segfix.errors import FileFormatError
 from segfix.formats import LabelMap, read_label_map, write_label_map
+from segfix.formats.images import turn_upright
 from segfix.formats.label_maps import likeliest
 from segfix.formats.records import is_whole, read_record, record_path
 
@@ -124,8 +125,26 @@ def test_the_other_pages_of_a_tiff_are_refused_unless_they_are_overviews(tmp_pat
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), ids)
     with tifffile.TiffWriter(path, append=True) as file:
         file.write(ids, metadata=None)
-    with pytest.raises(FileFormatError, match=r"a\.tif: 3 pages"):
+    with pytest.raises(FileFormatError, match=r"a\.tif: several pages"):
         read_label_map(path)
+
+
+def test_of_very_many_pages_few_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for page in range(300):
+            file.write(IDS.astype(np.uint8), subfiletype=int(page > 0), metadata=None)
+    seek, pages = TiffImagePlugin.TiffImageFile.seek, []
+
+    def watched(picture: TiffImagePlugin.TiffImageFile, page: int) -> None:
+        pages.append(page)
+        seek(picture, page)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "seek", watched)
+    with pytest.raises(FileFormatError, match=r"a\.tif: several pages"):
+        read_label_map(tmp_path / "a.tif")
+    assert max(pages) < 100
 
 
 def test_lossy_or_premultiplied_tiffs_are_refused(tmp_path: Path) -> None:
@@ -136,6 +155,63 @@ def test_lossy_or_premultiplied_tiffs_are_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "b.tif", colours, extrasamples=["assocalpha"])
     with pytest.raises(FileFormatError, match=r"b\.tif: colours multiplied by their alpha"):
         read_label_map(tmp_path / "b.tif")
+
+
+def low_bit_tiff(samples: NDArray[np.uint8]) -> bytes:
+    """A TIFF file with 4-bit grey, made by hand."""
+    height, width = samples.shape
+    data = (samples[:, ::2] * 16 + samples[:, 1::2]).tobytes()
+    data += b"\0" * (len(data) % 2)
+    entries = {256: width, 257: height, 258: 4, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    fields = [(tag, 1, value) for tag, value in (*entries.items(), (279, height * width // 2))]
+    directory = struct.pack("<H", len(fields))
+    directory += b"".join(struct.pack("<HHII", tag, 4, *rest) for tag, *rest in fields)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + b"\0\0\0\0"
+
+
+SEVERAL = np.stack([IDS, 2 * IDS, 3 * IDS, 255 - IDS], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "text"),
+    [
+        ((SEVERAL[..., :3] * np.uint16(300)), {}, "16 bits per sample"),
+        (SEVERAL, {"extrasamples": ["unspecified"]}, "4 bands"),
+        (SEVERAL[..., :2], {"photometric": "minisblack", "planarconfig": "contig"}, "2 bands"),
+        (SEVERAL, {"photometric": "separated"}, "colours as CMYK"),
+        (IDS.astype(np.uint32) + np.uint32(2**31), {}, "ids of 2147483648 or more"),
+        ((IDS - 3).astype(np.int8), {}, "negative numbers of 8 bits"),
+    ],
+)
+def test_a_tiff_of_which_bands_or_bits_would_be_lost_is_refused(
+    tmp_path: Path, array: NDArray[Any], options: dict[str, Any], text: str
+) -> None:
+    write_tiff(tmp_path / "a.tif", array, **options)
+    with pytest.raises(FileFormatError, match=rf"a\.tif: {text}"):
+        read_label_map(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_grey_that_pillow_spreads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(low_bit_tiff(np.arange(16, dtype=np.uint8).reshape(4, 4)))
+    with Image.open(tmp_path / "a.tif") as picture:
+        assert np.array(picture)[0, 1] == 17
+    with pytest.raises(FileFormatError, match=r"a\.tif: grey of 4 bits"):
+        read_label_map(tmp_path / "a.tif")
+
+
+def test_a_tiff_whose_tags_are_damaged_fails_alone(tmp_path: Path) -> None:
+    ids = Image.fromarray(IDS.astype(np.uint8))
+    # The predictor, 317, of a type that it can't have.
+    ids.save(tmp_path / "a.tif", compression="tiff_adobe_deflate", tiffinfo={317: 1})
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = content.index(struct.pack("<HH", 317, 3))
+    (tmp_path / "a.tif").write_bytes(
+        content[:entry] + struct.pack("<HHI", 317, 11, 1) + content[entry + 8 :]
+    )
+    label_map = read_label_map(tmp_path / "a.tif")
+    with pytest.raises(FileFormatError, match=r"b\.tif: its tags can't be written"):
+        write_label_map(tmp_path / "b.tif", label_map)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 # WebP
@@ -265,6 +341,19 @@ def test_a_turned_label_map_is_read_upright_and_written_as_it_was(
         with Image.open(result) as again:
             assert again.getexif().get(274, 1) == orientation
             assert np.array_equal(np.array(again), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_turned_tiff_of_one_band_without_compression_is_read_upright(
+    tmp_path: Path, orientation: int, dtype: Any
+) -> None:
+    stored = IDS.astype(dtype)
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    label_map = read_label_map(tmp_path / "a.tif")
+    assert np.array_equal(label_map.array, turn_upright(stored, orientation))
+    write_label_map(tmp_path / "b.tif", label_map)
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), stored)
 
 
 # Arrays

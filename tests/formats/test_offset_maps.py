@@ -269,6 +269,8 @@ def test_a_picture_without_a_record_of_ours_is_refused(tmp_path: Path, text: str
         {"num_directions": 6},
         {"num_directions": 8.0},
         {"num_directions": -8},
+        {"source": ["x.jpg"]},
+        {"source": None},
         {"num_levels": 0},
         {"num_levels": -1},
         {"num_levels": 8.0},

@@ -165,6 +165,26 @@ def test_the_first_name_that_an_offset_map_has_counts(
     assert paired == (Path("offsets", f"{partner}.png") if partner else None)
 
 
+@pytest.mark.parametrize(
+    ("names", "stems", "partners"),
+    [
+        ([["x/a", "a"], ["y/a", "a"]], ["a"], [None, None]),
+        ([["x/a", "a"], ["y/a", "a"]], ["x/a"], ["x/a", None]),
+        ([["x/a", "a"], ["y/a", "a"]], ["x/a", "y/a"], ["x/a", "y/a"]),
+        ([["a"], ["b", "a"]], ["a"], ["a", None]),
+        ([["x/a", "a"], ["x/a", "a"], ["b"]], ["a"], ["a", "a", None]),
+    ],
+)
+def test_two_images_never_share_an_offset_map_unless_they_are_one_file(
+    names: list[list[str]], stems: list[str], partners: list[str | None]
+) -> None:
+    found = pair_images(dict(enumerate(names)), entries(*stems))
+    paired = [found[image].partner if image in found else None for image in range(len(names))]
+    assert [partner and partner.path.relative_to("offsets").as_posix() for partner in paired] == [
+        partner and f"{partner}.png" for partner in partners
+    ]
+
+
 def test_an_image_that_two_offset_maps_fit_has_a_problem() -> None:
     pair = pair_images({1: ["a"], 2: ["b"]}, entries("a_pred", "a_mask", "b"))[1]
     assert pair.partner is None
