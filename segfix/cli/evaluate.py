@@ -93,7 +93,8 @@ def evaluate(
 ) -> None:
     """Score predictions against ground truth, and compare sets of them.
 
-    PREDS and LABELS are label maps of class ids (grey or palette) or folders of them; or instances:
+    PREDS and LABELS are label maps of class ids (any kind that 'segfix refine' takes, but no
+    colours; soft predictions count by their likeliest class) or folders of them; or instances:
     COCO results and annotations (JSON), folders of Cityscapes' *_pred.txt and
     *_gtFine_instanceIds.png, COCO panoptic JSON beside its folder of PNG. Scores of other sets come
     with their difference to PREDS and its 95 % confidence interval (bootstrap over images). An
