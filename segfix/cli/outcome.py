@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from segfix.inference.batch import Summary
 
-SHOWN_FAILURES = 20
+SHOWN_FAILURES, LONGEST = 20, 1000
 
 
 def finish(
@@ -56,6 +56,8 @@ def list_failures(
 ) -> None:
     """One line per failure on stderr, the first ones; `listed` says where all of them are."""
     for text in failed[:SHOWN_FAILURES]:
-        click.echo(f"failed: {' '.join(text.splitlines())}", err=True)
+        line = " ".join(text.splitlines())
+        # Messages quote what they found in a file.
+        click.echo(f"failed: {line[:LONGEST]}{'…' if len(line) > LONGEST else ''}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
         click.echo(f"… and {len(failed) - SHOWN_FAILURES} more ({listed}).", err=True)

@@ -50,7 +50,12 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
     if not preds.is_dir() or holds_lists(preds):
         return is_instance_input(preds) or holds_lists(preds)
     files = preds.glob("**/*" if recursive else "*")
-    found = {path.suffix.lower() for path in files if not path.name.startswith(".")}
+    found = {
+        path.suffix.lower()
+        for path in files
+        # A panoptic table's pictures are in a folder of its name.
+        if not path.name.startswith(".") and not path.parent.with_suffix(".json").is_file()
+    }
     return ".json" in found and not found & {*LABEL_SUFFIXES}
 
 

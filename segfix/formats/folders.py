@@ -223,6 +223,10 @@ def pair_entries(
                     "the ending of one kind takes that."
                 )
         pairs.append(Pair(entry, partner))
+    if name_map and not any(entry.stem in name_map for entry in (*entries, *partners)):
+        raise PairingError(
+            f"--map names none of the files: neither {_sample(entries)} nor {_sample(partners)}."
+        )
     if not any(pair.partner or pair.entry.problem for pair in pairs):
         raise PairingError(
             "no file has a partner: "
@@ -285,14 +289,15 @@ def read_name_map(path: Path) -> dict[str, list[str]]:
                 f"{path}: line {number} is {line[:200]!r}; expected two names, separated by a tab, "
                 "a comma or blanks."
             )
-        first, second = map(_mapped_stem, names)
+        first, second = map(stem_of_name, names)
         for name, other in ((first, second), (second, first)):
             if other not in found.setdefault(name, []):
                 found[name].append(other)
     return found
 
 
-def _mapped_stem(name: str) -> str:
+def stem_of_name(name: str) -> str:
+    """A file's path without its ending, whatever system wrote it."""
     path = PurePosixPath(name.replace("\\", "/"))
     # Only what is a file name ending: names may hold dots of their own.
     known = re.fullmatch(r"\.[A-Za-z]{2,4}\d?", path.suffix)

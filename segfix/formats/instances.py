@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.formats.cityscapes import PREDICTION_LIST
 from segfix.formats.coco import check_items, check_table, decode_runs, read_json, run_lengths
-from segfix.formats.folders import Entry
+from segfix.formats.folders import Entry, stem_of_name
 from segfix.formats.records import recorded_path
 
 INSTANCE_SUFFIXES = (".json",)
@@ -302,8 +302,8 @@ def _stems(file_name: Any) -> list[str]:
     """With its folders and without."""
     if not isinstance(file_name, str) or not file_name.strip("./\\"):
         return []
-    stem = PurePosixPath(file_name.replace("\\", "/")).with_suffix("")
-    return [str(stem), stem.name]
+    stem = stem_of_name(file_name)
+    return [stem, PurePosixPath(stem).name]
 
 
 def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:

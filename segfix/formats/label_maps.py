@@ -24,6 +24,9 @@ Kind = Literal["ids", "colours", "scores", "masks"]
 LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
 """Formats in which ids blur, or colours are reduced."""
 
+HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
+"""Of ids kept as floats; and the id of NaN and whatever else isn't one (GDAL's -3.4e38)."""
+
 DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
 PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -101,9 +104,9 @@ class LabelMap:
         if self.kind == "scores":
             return likeliest(self.planes)
         if self.array.ndim == 2:
-            kind = self.array.dtype.kind
-            numbers = {"b": np.uint8, "f": np.int64}
-            return self.array.astype(numbers[kind]) if kind in numbers else self.array
+            if self.array.dtype.kind == "f":
+                return np.where(_is_whole(self.array), self.array, NO_ID).astype(np.int64)
+            return self.array.astype(np.uint8) if self.array.dtype == bool else self.array
         weights = 256 ** np.arange(self.array.shape[2], dtype=np.int64)
         packed: NDArray[np.int64] = self.array.astype(np.int64) @ weights
         return packed
@@ -296,15 +299,25 @@ def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
     if soft:
         return "scores"
     if array.ndim == 2:
-        # Ids are also kept as floats, which hold no fraction then.
         if array.dtype.kind != "f":
             return "ids"
-        with np.errstate(invalid="ignore"):
-            whole = (array % 1 == 0) & (abs(array) <= min(2**31, float(np.finfo(array.dtype).max)))
-        return "ids" if whole.all() else "scores"
+        # Ids are also kept as floats, which hold no fraction then, but for what stands for none.
+        whole = _is_whole(array)
+        none = ~np.isfinite(array) | (abs(array) > _highest_id(array.dtype))
+        return "ids" if whole.any() and (whole | none).all() else "scores"
     if array.dtype == np.uint8 and array.shape[2] in (2, 3, 4):
         return "colours"
     return "masks" if _are_masks(array) else "scores"
+
+
+def _is_whole(array: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        whole: NDArray[np.bool_] = (array % 1 == 0) & (abs(array) <= _highest_id(array.dtype))
+    return whole
+
+
+def _highest_id(dtype: np.dtype[Any]) -> float:
+    return min(HIGHEST_FLOAT_ID, float(np.finfo(dtype).max))
 
 
 def _are_masks(array: NDArray[Any]) -> bool:

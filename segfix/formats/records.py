@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,16 @@ from segfix.formats.files import DECODE_ERRORS, atomic_path
 RECORD_KEY = "segfix"
 """Keyword of the PNG text chunk that holds our record."""
 
+LONGEST_NAME = 255
+"""Of a file, bytes, on the usual file systems."""
+
 
 def record_path(path: Path) -> Path:
     """The hidden file with the record of a result that is no PNG file."""
-    return path.with_name(f".{path.name}.segfix")
+    name = f".{path.name}.segfix"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest()}.segfix"
+    return path.with_name(name)
 
 
 @contextmanager
@@ -44,7 +51,13 @@ def recorded_path(path: Path, record: str | None) -> Iterator[Path]:
         if record is None:
             beside.unlink(missing_ok=True)
         else:
-            content = json.dumps({"record": record, "digest": content_digest(temporary)})
+            content = json.dumps(
+                {
+                    "record": record,
+                    "digest": content_digest(temporary),
+                    "size": temporary.stat().st_size,
+                }
+            )
             with atomic_path(beside) as written:
                 written.write_text(content, encoding="utf-8")
 
@@ -53,7 +66,8 @@ def read_record(path: Path) -> str | None:
     """The record of a file that we wrote, even one cut short.
 
     Returns:
-        The text; None where there is no file or no record.
+        The text; None where there is no file or no record, or it is another file's: of what isn't
+        PNG, somebody has changed it.
     """
     text = None
     if path.suffix.lower() == ".png":
@@ -63,14 +77,16 @@ def read_record(path: Path) -> str | None:
         except DECODE_ERRORS:
             return None
     elif path.exists():
-        text = _beside(path).get("record")
+        beside = _beside(path)
+        if _is_shorter(path, beside) or beside.get("digest") == content_digest(path):
+            text = beside.get("record")
     return text if isinstance(text, str) else None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a PNG file goes to its end chunk, or any other is the one that its record is of."""
+    """Whether a PNG file goes to its end chunk, or any other is as long as its record says."""
     if path.suffix.lower() != ".png":
-        return _beside(path).get("digest") == content_digest(path)
+        return not _is_shorter(path, _beside(path))
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(size - 12, 0))
@@ -88,6 +104,11 @@ def content_digest(path: Path) -> str:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+def _is_shorter(path: Path, beside: dict[str, object]) -> bool:
+    size = beside.get("size")
+    return isinstance(size, int) and path.stat().st_size < size
 
 
 def _beside(path: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def refine_file(
         moved = np.unique(label_map.array[refined.array != label_map.array]).tolist()
         lost = keep_ids(label_map, refined.array, moved, keep=not reading.drop_empty)
         row["emptied"] = [{"image": labels.stem, "id": identity} for identity in lost]
-    if label_map.kind == "scores":
+    if label_map.kind == "scores" or (label_map.kind, label_map.array.dtype.kind) == ("ids", "f"):
         ids = refined.ids()
         changed = ids != label_map.ids()
         if reading.argmax:
@@ -170,7 +171,10 @@ def refine_or_keep(
 def without_masks(label_map: LabelMap, dropped: NDArray[np.bool_]) -> LabelMap:
     """Masks without some of them, and without their rows in the file's lists of as many things."""
     listed = {
-        name: array[~dropped] if array.ndim and len(array) == len(dropped) else array
+        # Of two masks, an image's height and width are no such list.
+        name: array[~dropped]
+        if array.ndim and len(array) == len(dropped) and not re.search("size|shape", name)
+        else array
         for name, array in label_map.rest.get("arrays", {}).items()
     }
     rest = {**label_map.rest, "arrays": listed}

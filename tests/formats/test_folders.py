@@ -229,7 +229,7 @@ def test_no_pair_at_all_is_an_error_that_shows_both_sides(others: list[str]) -> 
         ("a b\nb a\n", ["b", "a"]),
         ("a b\na b\n", ["b", "a"]),
         ("a missing\n", [None, "b"]),
-        ("other.png more.png\n", ["a", "b"]),
+        ("other.png more.png\nb a\n", ["b", "a"]),
     ],
 )
 def test_a_map_goes_before_equal_names(
@@ -240,5 +240,7 @@ def test_a_map_goes_before_equal_names(
     files, others = (
         [Entry(Path(folder, f"{stem}.png"), stem) for stem in "ab"] for folder in ("one", "two")
     )
+    with pytest.raises(PairingError, match="--map names none of the files"):
+        pair_entries(files, others, name_map={"other": ["more"]})
     found = pair_entries(files, others, name_map=name_map)
     assert [pair.partner and pair.partner.stem for pair in found] == partners

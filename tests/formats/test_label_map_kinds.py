@@ -488,6 +488,38 @@ def test_the_record_lies_beside_what_is_no_png(tmp_path: Path, name: str) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_changed_result_is_not_ours_any_more_but_one_cut_short_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_label_map(path, LabelMap(np.zeros((4, 5), np.uint8)), record="{}")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\x01")
+    assert read_record(path) is None
+    path.write_bytes(content[:-2])
+    assert (read_record(path), is_whole(path)) == ("{}", False)
+    path.write_bytes(content)
+    assert (read_record(path), is_whole(path)) == ("{}", True)
+
+
+def test_the_longest_name_has_a_record_too(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 251 + ".npy")
+    write_label_map(path, LabelMap(np.zeros((4, 5), np.uint8)), record="{}")
+    assert read_record(path) == "{}"
+
+
+@pytest.mark.parametrize("none", [np.nan, np.inf, -3.4e38])
+def test_what_is_no_number_among_ids_is_an_id_of_its_own(tmp_path: Path, none: float) -> None:
+    array = IDS.astype(np.float32)
+    array[0] = none
+    np.save(tmp_path / "a.npy", array)
+    label_map = read_label_map(tmp_path / "a.npy")
+    assert label_map.kind == "ids"
+    assert np.array_equal(label_map.ids()[1:], IDS[1:])
+    assert np.unique(label_map.ids()[0]).size == 1
+    assert label_map.ids()[0, 0] not in IDS
+    write_label_map(tmp_path / "b.npy", label_map)
+    assert np.array_equal(np.load(tmp_path / "b.npy"), array, equal_nan=True)
+
+
 # Damage
 
 
