@@ -70,6 +70,7 @@ class_names_option = click.option(
     help="A class in neither map of an image: left out of its mean boundary F-score and "
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
+@options.max_pixels
 @options.naming
 @options.recursive
 @options.workers

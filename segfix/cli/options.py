@@ -165,9 +165,28 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def limit_pixels(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
+    """Tell Pillow, which refuses what has more than twice its limit."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = value // 2
+
+
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(2),
+    default=500_000_000,
+    show_default=True,
+    expose_value=False,
+    callback=limit_pixels,
+    metavar="N",
+    help="Refuse larger pictures: a small file may unpack to any size.",
+)
+
+
 def batch(command: _Command) -> _Command:
     """The options of every command that makes one file of each file."""
-    for option in (quiet, as_json, max_failures, workers, overwrite, recursive):
+    for option in (quiet, as_json, max_failures, max_pixels, workers, overwrite, recursive):
         command = option(command)
     return command
 

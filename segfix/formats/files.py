@@ -108,7 +108,9 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise FileFormatError(f"{path}: not a readable {what}; expected a picture file.") from error
     except Image.DecompressionBombError as error:
-        raise FileFormatError(f"{path}: too large a picture; cut it into tiles.") from error
+        raise FileFormatError(
+            f"{path}: too large a picture; --max-pixels allows more, or cut it into tiles."
+        ) from error
     except DECODE_ERRORS as error:
         raise FileFormatError(
             f"{path}: broken or truncated {what} ({error}); replace the file."

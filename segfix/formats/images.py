@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,48 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         FileFormatError: The file is missing, not a picture, or truncated.
     """
-    with open_picture(path, "image") as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I"):
-            grey = np.clip(np.asarray(upright) >> 8, 0, 255).astype(np.uint8)
+    with open_photograph(path) as photograph:
+        return photograph[:, :]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An open photograph, of which parts become arrays: all of a large one would take too much.
+
+    Attributes:
+        picture: As Pillow holds it, upright.
+    """
+
+    picture: Image.Image
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        return self.picture.height, self.picture.width, 3
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
+        """(rows, columns, 3) uint8 RGB; decodes the file when first asked."""
+        picture = self.picture
+        (top, bottom, _), (left, right, _) = (
+            places.indices(size) for places, size in zip(part, self.shape[:2], strict=True)
+        )
+        if (bottom - top, right - left) != self.shape[:2]:
+            picture = picture.crop((left, top, right, bottom))
+        if picture.mode.startswith("I"):
+            grey = np.clip(np.asarray(picture) >> 8, 0, 255).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
-        if upright.mode == "P":
+        if picture.mode == "P":
             # Straight to RGB, Pillow warns where colours are half transparent.
-            upright = upright.convert("RGBA")
-        return np.array(upright.convert("RGB"))
+            picture = picture.convert("RGBA")
+        return np.array(picture.convert("RGB"))
+
+
+@contextmanager
+def open_photograph(path: Path) -> Iterator[Photograph]:
+    """Open a photograph, upright; read parts of it inside. See `read_image`."""
+    with open_picture(path, "image") as picture:
+        ImageOps.exif_transpose(picture, in_place=True)
+        yield Photograph(picture)
 
 
 def read_orientation(path: Path) -> int:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.formats import OffsetMap
+from segfix.formats.images import Photograph
 from segfix.geometry import NUM_DIRECTIONS
+from segfix.inference.tiles import tile_boxes
 from segfix.inference.weights import file_digest, find_weights
 
 METADATA_KEY = "segfix"
@@ -84,8 +86,8 @@ class OffsetModel:
                 outputs = self.session.run(OUTPUTS, {"image": batch})
         return tuple(output[0] for output in outputs)
 
-    def offsets(self, image: NDArray[np.uint8]) -> OffsetMap:
-        """Predict the offset map of one photograph.
+    def offsets(self, image: NDArray[np.uint8] | Photograph) -> OffsetMap:
+        """Predict the offset map of one photograph, a large one in tiles.
 
         Args:
             image: (H, W, 3) uint8 RGB, any size.
@@ -99,20 +101,37 @@ class OffsetModel:
             >>> offset_map.vectors().shape
             (2, 40, 50)
         """
-        direction, boundary, certainty = self.predict(np.asarray(image))
+        if not isinstance(image, Photograph):
+            image = np.asarray(image)
+            check_image(image)
+        height, width, _ = image.shape
         calibration = self.metadata.get("calibration", CALIBRATION)
         # The lowest product there is: a boundary at the threshold, all sectors alike.
         lowest = BOUNDARY_THRESHOLD / self.num_directions
-        return OffsetMap.encode(
-            boundary > BOUNDARY_THRESHOLD * 255,
-            direction,
-            calibrated(boundary * (certainty / np.float32(255**2)), calibration),
+        codes = np.zeros((height, width), np.uint8)
+        offset_map = OffsetMap(
+            codes,
             num_directions=self.num_directions,
             lowest_confidence=round(float(calibrated(lowest, calibration)), 4),
             boundary_width=self.metadata["boundary_width"],
             confidence=CONFIDENCE,
             source=dict(self.source),
         )
+        for look, keep in tile_boxes(height, width):
+            direction, boundary, certainty = self.predict(image[look])
+            part = OffsetMap.encode(
+                boundary > BOUNDARY_THRESHOLD * 255,
+                direction,
+                calibrated(boundary * (certainty / np.float32(255**2)), calibration),
+                num_directions=self.num_directions,
+                lowest_confidence=offset_map.lowest_confidence,
+            )
+            inner = (
+                slice(one.start - all_.start, one.stop - all_.start)
+                for one, all_ in zip(keep, look, strict=True)
+            )
+            codes[keep] = part.codes[tuple(inner)]
+        return offset_map
 
 
 @contextlib.contextmanager
@@ -123,8 +142,7 @@ def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
         ValueError: The array is no photograph.
         SegfixError: The network failed.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}.")
+    check_image(image)
     try:
         yield
     except Exception as error:
@@ -134,6 +152,12 @@ def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
             f"the network failed on a picture of {image.shape[1]}×{image.shape[0]} ({reason}); "
             "with too little memory, use smaller pictures."
         ) from error
+
+
+def check_image(image: NDArray[Any]) -> None:
+    """Raise `ValueError` unless an array is a photograph."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}.")
 
 
 def calibrated(

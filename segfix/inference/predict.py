@@ -16,11 +16,10 @@ from segfix.formats import (
     Entry,
     OffsetMap,
     read_frames,
-    read_image,
     read_label_map,
     write_offset_map,
 )
-from segfix.formats.images import read_orientation
+from segfix.formats.images import Photograph, open_photograph, read_orientation
 from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
 from segfix.inference.batch import check_output, output_path
@@ -54,13 +53,13 @@ def predict_file(
         # For predictions that were made of the photograph as it is stored.
         source["orientation"] = orientation
     check_output(path, {"source": source}, ("source",), overwrite)
-    return write_row(
-        image.path, path, predict_map(model, read_image(image.path), str(image.path), source)
-    )
+    with open_photograph(image.path) as photograph:
+        offset_map = predict_map(model, photograph, str(image.path), source)
+    return write_row(image.path, path, offset_map)
 
 
 def predict_map(
-    model: OffsetModel, image: NDArray[np.uint8], name: str, source: dict[str, Any]
+    model: OffsetModel, image: NDArray[np.uint8] | Photograph, name: str, source: dict[str, Any]
 ) -> OffsetMap:
     """Predict an offset map that says what it was made from; `name` is for messages."""
     try:

@@ -784,3 +784,11 @@ def test_two_files_for_one_offset_map_are_refused(offsets: Path, command: tuple[
     assert result.exit_code == 2
     assert "offsets/b.flo: same stem as b.png; rename one of them." in result.stderr
     assert not Path("out").exists()
+
+
+def test_pictures_beyond_the_limit_are_refused(work: Path, tiny_onnx: Path) -> None:
+    arguments = ["images", "--weights", tiny_onnx, "--max-pixels", "900"]
+    result = run("predict-offsets", *arguments)
+    assert result.exit_code == 1
+    assert "images/a.png: too large a picture; --max-pixels allows more" in result.stderr
+    assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
