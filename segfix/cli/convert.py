@@ -27,12 +27,7 @@ def convert(
     offsets: Path,
     out: Path,
     file_format: str,
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Turn offset maps into another file format and back.
 
@@ -42,19 +37,18 @@ def convert(
     """
     options.check_folders(offsets, out, "OFFSETS")
     from segfix.formats import OFFSET_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.batch import output_path
     from segfix.inference.convert import convert_file
-    from segfix.inference.model import available_threads
 
     suffix = f".{file_format}"
     entries = list_entries(
-        offsets, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=[out]
+        offsets, OFFSET_SUFFIXES, what="offset maps", recursive=batch.recursive, leave_out=[out]
     )
     options.check_results(
         (output_path(out, entry.stem, suffix) for entry in entries),
         (entry.path for entry in entries),
     )
-    summary = Batch(
-        entries, lambda entry: convert_file(entry, out, suffix, overwrite=overwrite), "map"
-    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
-    finish(summary, out, as_json=as_json, quiet=quiet)
+    summary = batch.run(
+        entries, lambda entry: convert_file(entry, out, suffix, overwrite=batch.overwrite), "map"
+    )
+    finish(summary, out, batch)

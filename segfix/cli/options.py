@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +17,10 @@ from segfix.errors import MissingExtraError, PairingError
 
 if TYPE_CHECKING:
     from segfix.formats import Entry
+    from segfix.inference.batch import Summary
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Job = TypeVar("_Job")
 
 
 class FiniteRange(click.FloatRange):
@@ -184,11 +187,62 @@ max_pixels = click.option(
 )
 
 
-def batch(command: _Command) -> _Command:
-    """The options of every command that makes one file of each file."""
-    for option in (quiet, as_json, max_failures, max_pixels, workers, overwrite, recursive):
-        command = option(command)
-    return command
+@dataclass(frozen=True)
+class BatchOptions:
+    """The options of every command that makes one file of each file.
+
+    Attributes:
+        recursive: Whether to go into folders within.
+        overwrite: Whether to replace results that exist.
+        workers: Files worked on at a time; None: as many as suit the command.
+        max_failures: Stop after this many.
+        as_json: Print JSON.
+        quiet: No progress bar and no summary.
+    """
+
+    recursive: bool
+    overwrite: bool
+    workers: int | None
+    max_failures: int | None
+    as_json: bool
+    quiet: bool
+
+    def run(
+        self,
+        jobs: Iterable[_Job],
+        work: Callable[[_Job], dict[str, Any]],
+        unit: str,
+        *,
+        workers: int | None = None,
+    ) -> Summary:
+        """Do all jobs; see `segfix.inference.batch.Batch`.
+
+        Args:
+            jobs: One per output file.
+            work: Does a job.
+            unit: What a job is, for the progress bar.
+            workers: Where none are asked for; None: one per core.
+        """
+        from segfix.inference.batch import Batch
+        from segfix.inference.model import available_threads
+
+        return Batch(jobs, work, unit).run(
+            workers=self.workers or workers or available_threads(),
+            max_failures=self.max_failures,
+            quiet=self.quiet,
+        )
+
+
+def batch(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that makes one file of each file, as `batch`."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        names = (field.name for field in fields(BatchOptions))
+        return command(batch=BatchOptions(**{name: given.pop(name) for name in names}), **given)
+
+    options = (quiet, as_json, max_failures, max_pixels, workers, overwrite, recursive)
+    return functools.reduce(lambda decorated, option: option(decorated), options, wrapped)
 
 
 def out_folder(default: str) -> Callable[[_Command], _Command]:

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from segfix.cli.options import BatchOptions
     from segfix.inference.batch import Summary
 
 SHOWN_FAILURES, LONGEST = 20, 1000
 
 
 def finish(
-    summary: Summary, out: Path, *, as_json: bool, quiet: bool, note: str = "", **extra: Any
+    summary: Summary, out: Path, batch: BatchOptions, *, note: str = "", **extra: Any
 ) -> None:
     """Report a run and exit with 1 if anything failed.
 
     Args:
         summary: What became of the files.
         out: The output folder.
-        as_json: Print JSON instead of a sentence.
-        quiet: Print failures only.
+        batch: Whether to print JSON instead of a sentence, or failures only.
         note: End of the sentence.
         extra: More entries of the JSON.
     """
-    if as_json:
+    if batch.as_json:
         report = {
             "out": str(out),
             "done": summary.done,
@@ -37,7 +37,7 @@ def finish(
             **extra,
         }
         click.echo(json.dumps(report, indent=2))
-    elif not quiet:
+    elif not batch.quiet:
         parts = [f"{len(summary.done)} written"]
         if summary.skipped:
             parts.append(f"{len(summary.skipped)} already there")
@@ -46,7 +46,7 @@ def finish(
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
         click.echo(f"{out}: {', '.join(parts)}{note if summary.done else ''}")
-    list_failures(summary.failed, as_json=as_json)
+    list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:
         click.get_current_context().exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,7 @@ def predict_offsets(
     out: Path,
     weights: str | None,
     device: str,
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Predict where boundaries are and which way the interior lies.
 
@@ -44,11 +40,11 @@ def predict_offsets(
     photograph is read from standard input and its offset map written to standard output.
     """
     if str(images) == "-":
-        predict_standard_input(weights, device, as_json=as_json, quiet=quiet)
+        predict_standard_input(weights, device, as_json=batch.as_json, quiet=batch.quiet)
         return
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.batch import output_path
     from segfix.inference.predict import predict_file, predict_frame, video_frames
 
     jobs: Iterable[Any]
@@ -58,17 +54,23 @@ def predict_offsets(
             jobs, work, unit = video_frames(images), predict_frame, "frame"
     else:
         jobs = entries = list_entries(
-            images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+            images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
         )
         work, unit = predict_file, "image"
         options.check_results(
             (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
         )
-    model = load_model(weights, device, quiet=quiet)
-    summary = Batch[Any](jobs, lambda job: work(model, job, out, overwrite=overwrite), unit).run(
-        workers=workers or 2, max_failures=max_failures, quiet=quiet
+    model = load_model(weights, device, quiet=batch.quiet)
+    summary = batch.run(
+        jobs, partial(work, model, out=out, overwrite=batch.overwrite), unit, workers=2
     )
-    finish(summary, out, as_json=as_json, quiet=quiet, device=model.device, weights=model.source)
+    finish(
+        summary,
+        out,
+        batch,
+        device=model.device,
+        weights=model.source,
+    )
 
 
 def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:

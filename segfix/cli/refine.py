@@ -116,12 +116,7 @@ def refine(
     empty: str,
     annotations: Path | None,
     naming: dict[str, Any],
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Give each boundary pixel the label found a step towards the interior.
 
@@ -149,12 +144,10 @@ def refine(
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
     from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
-    from segfix.inference.batch import Batch
-    from segfix.inference.model import available_threads
     from segfix.inference.refine import RefineSettings
     from segfix.inference.refine_files import FileSettings, refine_file, result_path
 
-    if holds_instances(preds, recursive=recursive):
+    if holds_instances(preds, recursive=batch.recursive):
         refuse_options(preds, OF_LABEL_MAPS, "JSON and lists of instances")
         refine_instance_files(
             preds,
@@ -164,12 +157,7 @@ def refine(
             empty=empty,
             annotations=annotations,
             naming=naming,
-            recursive=recursive,
-            overwrite=overwrite,
-            workers=workers,
-            max_failures=max_failures,
-            as_json=as_json,
-            quiet=quiet,
+            batch=batch,
         )
         return
     refuse_options(preds, ["annotations"], "label maps and arrays")
@@ -177,11 +165,11 @@ def refine(
         preds,
         LABEL_SUFFIXES,
         what="predictions",
-        recursive=recursive,
+        recursive=batch.recursive,
         leave_out=[out, offsets],
         one_per_stem=argmax,
     )
-    maps = options.list_offsets(offsets, recursive=recursive, leave_out=[out])
+    maps = options.list_offsets(offsets, recursive=batch.recursive, leave_out=[out])
     options.check_results(
         (result_path(entry, out, argmax=argmax) for entry in entries),
         (entry.path for entry in (*entries, *maps)),
@@ -189,13 +177,13 @@ def refine(
     pairs = pair_entries(entries, maps, **naming)
     settings = RefineSettings(scale, iterate, min_confidence)
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
-    summary = Batch(
+    summary = batch.run(
         pairs,
         lambda pair: refine_file(
-            pair.entry, pair.partner, out, settings, reading, overwrite=overwrite
+            pair.entry, pair.partner, out, settings, reading, overwrite=batch.overwrite
         ),
         "map",
-    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
+    )
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
     emptied = [item for row in summary.done for item in row.get("emptied", ())]
@@ -203,8 +191,7 @@ def refine(
     finish(
         summary,
         out,
-        as_json=as_json,
-        quiet=quiet,
+        batch,
         note=note,
         share_changed=share,
         emptied=emptied,

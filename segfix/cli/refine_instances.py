@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,12 +97,7 @@ def refine_instance_files(
     empty: str,
     annotations: Path | None,
     naming: dict[str, Any],
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Refine files of instances, print what happened, and exit with 1 if any failed.
 
@@ -113,12 +109,8 @@ def refine_instance_files(
         empty: Whether to "keep" or to "drop" instances of which nothing is left.
         annotations: COCO JSON with file names.
         naming: Of `pair_entries`.
-        recursive: Whether to go into folders within; of Cityscapes, lists always are.
-        overwrite: Whether to replace existing results.
-        workers: Files, or images of the one file, worked on at a time.
-        max_failures: Stop after this many.
-        as_json: Print JSON.
-        quiet: Print failures only.
+        batch: The options of every such command; of Cityscapes, folders within are always read,
+            and of one file, `workers` is the images worked on at a time.
 
     Raises:
         SegfixError: Nothing can be read or paired.
@@ -127,17 +119,17 @@ def refine_instance_files(
     from segfix.formats import list_entries
     from segfix.formats.cityscapes import PREDICTION_LIST
     from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
-    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.batch import output_path
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
     from segfix.inference.model import available_threads
 
     lists = holds_lists(preds)
-    maps = options.list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+    maps = options.list_offsets(offsets, recursive=batch.recursive or lists, leave_out=[out])
     files = list_entries(
         preds,
         (".txt",) if lists else INSTANCE_SUFFIXES,
         what="instances",
-        recursive=recursive or lists,
+        recursive=batch.recursive or lists,
         leave_out=[out, offsets],
     )
     if lists:
@@ -146,7 +138,6 @@ def refine_instance_files(
         (output_path(out, file.stem, file.path.suffix) for file in files),
         [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])],
     )
-    workers = workers or available_threads()
     # Of one file the images are worked on side by side, of many the files.
     one = len(files) == 1 and not lists
     run = Run(
@@ -155,21 +146,19 @@ def refine_instance_files(
         InstanceSettings(settings, drop_empty=empty == "drop"),
         naming=naming,
         file_names=read_file_names(annotations) if annotations else {},
-        overwrite=overwrite,
-        workers=workers if one else 1,
-        max_failures=max_failures,
-        quiet=quiet or not one,
+        overwrite=batch.overwrite,
+        workers=(batch.workers or available_threads()) if one else 1,
+        max_failures=batch.max_failures,
+        quiet=batch.quiet or not one,
     )
-    batch = Batch(
-        files,
-        (lambda file: refine_list(file, preds if preds.is_dir() else preds.parent, run))
-        if lists
-        else (lambda file: refine_instances(file, run)),
-        "file",
-    )
+    over_files = replace(batch, workers=1, quiet=True) if one else batch
     with options.missing_extra("eval"):
-        summary = batch.run(
-            workers=1 if one else workers, max_failures=max_failures, quiet=quiet or one
+        summary = over_files.run(
+            files,
+            (lambda file: refine_list(file, preds if preds.is_dir() else preds.parent, run))
+            if lists
+            else (lambda file: refine_instances(file, run)),
+            "file",
         )
     for row in summary.done:
         summary.failed += row.pop("failed", [])
@@ -180,4 +169,4 @@ def refine_instance_files(
         {"file": row["input"], **item} for row in summary.done for item in row.pop("emptied")
     ]
     note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
-    finish(summary, out, as_json=as_json, quiet=quiet, note=note, emptied=emptied)
+    finish(summary, out, batch, note=note, emptied=emptied)

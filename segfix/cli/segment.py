@@ -49,12 +49,7 @@ def segment(
     scales: tuple[float, ...],
     flip: bool,
     device: str,
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Predict label maps with a segmentation network of 'segfix train --loss …'.
 
@@ -64,26 +59,33 @@ def segment(
     """
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
+    from segfix.inference.batch import output_path
     from segfix.inference.segment import segment_file
 
     entries = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out]
+        images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
     )
     options.check_results(
         (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
     )
     model = load(weights or find_default(), device)
-    if not quiet:
+    if not batch.quiet:
         click.echo(f"weights {model.path} on {model.device}", err=True)
-    summary = Batch(
+    summary = batch.run(
         entries,
         lambda entry: segment_file(
-            model, entry, out, scales=scales, flip=flip, overwrite=overwrite
+            model, entry, out, scales=scales, flip=flip, overwrite=batch.overwrite
         ),
         "image",
-    ).run(workers=workers or 2, max_failures=max_failures, quiet=quiet)
-    finish(summary, out, as_json=as_json, quiet=quiet, device=model.device, weights=model.source)
+        workers=2,
+    )
+    finish(
+        summary,
+        out,
+        batch,
+        device=model.device,
+        weights=model.source,
+    )
 
 
 def find_default() -> Path:

@@ -57,12 +57,7 @@ def show(
     captions: bool,
     ignore_index: int,
     naming: dict[str, Any],
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Draw label maps, offsets and errors on the photographs, side by side.
 
@@ -93,22 +88,21 @@ def show(
     for name, folder in given.items():
         options.check_folders(folder, out, f"--{name}")
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
-    from segfix.inference.model import available_threads
+    from segfix.inference.batch import output_path
     from segfix.report.show import ShowSettings, pair_maps, show_file
 
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,
         what="images",
-        recursive=recursive,
+        recursive=batch.recursive,
         leave_out=[out, *given.values()],
     )
     maps = {
-        name: options.list_offsets(folder, recursive=recursive, leave_out=[out])
+        name: options.list_offsets(folder, recursive=batch.recursive, leave_out=[out])
         if name == "offsets"
         else list_entries(
-            folder, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out]
+            folder, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]
         )
         for name, folder in given.items()
     }
@@ -117,9 +111,9 @@ def show(
         (entry.path for found in (entries, *maps.values()) for entry in found),
     )
     settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
-    summary = Batch(
+    summary = batch.run(
         pair_maps(entries, maps, **naming),
-        lambda job: show_file(job, out, settings, overwrite=overwrite),
+        lambda job: show_file(job, out, settings, overwrite=batch.overwrite),
         "picture",
-    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
-    finish(summary, out, as_json=as_json, quiet=quiet)
+    )
+    finish(summary, out, batch)

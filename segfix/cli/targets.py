@@ -23,12 +23,7 @@ def targets(
     num_directions: str,
     boundary_width: int,
     ignore_index: int,
-    recursive: bool,
-    overwrite: bool,
-    workers: int | None,
-    max_failures: int | None,
-    as_json: bool,
-    quiet: bool,
+    batch: options.BatchOptions,
 ) -> None:
     """Make offset maps from ground truth: the ceiling of the method.
 
@@ -37,17 +32,16 @@ def targets(
     """
     options.check_folders(labels, out, "LABELS")
     from segfix.formats import LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import Batch, output_path
-    from segfix.inference.model import available_threads
+    from segfix.inference.batch import output_path
     from segfix.inference.predict import target_file
 
     entries = list_entries(
-        labels, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out]
+        labels, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]
     )
     options.check_results(
         (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
     )
-    summary = Batch(
+    summary = batch.run(
         entries,
         lambda entry: target_file(
             entry,
@@ -55,8 +49,8 @@ def targets(
             num_directions=int(num_directions),
             boundary_width=boundary_width,
             ignore_index=ignore_index,
-            overwrite=overwrite,
+            overwrite=batch.overwrite,
         ),
         "map",
-    ).run(workers=workers or available_threads(), max_failures=max_failures, quiet=quiet)
-    finish(summary, out, as_json=as_json, quiet=quiet)
+    )
+    finish(summary, out, batch)
