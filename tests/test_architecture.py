@@ -185,6 +185,20 @@ def test_the_command_line_starts_without_numpy_and_onnxruntime() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_refining_a_file_imports_nothing_that_it_does_without(tmp_path: Path) -> None:
+    crops = PACKAGE.parent / "tests" / "data" / "camvid"
+    name = "0016E5_08079.png"
+    arguments = ["refine", crops / "preds" / name, "--offsets", crops / "offsets" / name, "-q"]
+    done = run_python(
+        "import sys\nfrom segfix.cli import main\n"
+        f"main({[*map(str, arguments), '-o', str(tmp_path)]}, standalone_mode=False)\n"
+        f"slow = {{'scipy', 'asyncio', *{OPTIONAL}}}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert (tmp_path / name).is_file()
+
+
 def test_ruff_bans_the_packages_of_training_outside_training_and_losses() -> None:
     lint: dict[str, Any] = tomllib.loads(PYPROJECT.read_text())["tool"]["ruff"]["lint"]
     banned = lint["flake8-tidy-imports"]["banned-module-level-imports"]

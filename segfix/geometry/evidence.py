@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 MAX_DISTANCE = 8
 """Pixels; labels farther away than this are not looked at."""
@@ -112,9 +111,13 @@ def _near_change(label_map: NDArray[Any], reach: int) -> NDArray[np.bool_]:
     # By blocks of that size and their neighbours: exact filters take longer than they save.
     rows, cols = np.arange(0, height, reach), np.arange(0, width, reach)
     blocks = np.logical_or.reduceat(np.logical_or.reduceat(changes, rows, 0), cols, 1)
-    near = ndimage.maximum_filter(blocks, 3).repeat(reach, 0).repeat(reach, 1)
-    found: NDArray[np.bool_] = near[:height, :width]
-    return found
+    # A filter of SciPy's would do; importing it takes longer than the rest of a small run.
+    for axis in (0, 1):
+        first, last = (np.roll(blocks, step, axis) for step in (1, -1))
+        np.moveaxis(first, axis, 0)[0] = np.moveaxis(last, axis, 0)[-1] = False
+        blocks = blocks | first | last
+    near: NDArray[np.bool_] = blocks.repeat(reach, 0).repeat(reach, 1)
+    return near[:height, :width]
 
 
 def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit: int) -> float:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
+# SciPy is imported where it is used: that takes longer than refining a photograph.
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from segfix.geometry.directions import UNDEFINED, check_num_directions, quantize_directions
 
@@ -73,6 +72,9 @@ def fill_void_bands(
     void = label_map == ignore_index
     if ignore_index is None or not void.any() or void.all():
         return label_map
+    from scipy import ndimage
+    from scipy.spatial import cKDTree
+
     # Trees over the rims alone: their cost goes with the length of the edges, not with the area.
     near = ndimage.maximum_filter(~void, 2 * int(void_band) + 1) & void
     pixels, rim = np.argwhere(near), np.argwhere(_rim(~void))
@@ -90,6 +92,8 @@ def fill_void_bands(
 
 def _rim(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The pixels of an area that touch what is outside it."""
+    from scipy import ndimage
+
     rim: NDArray[np.bool_] = area & ndimage.maximum_filter(~area, 3)
     return rim
 
@@ -140,6 +144,8 @@ def distance_map(
 
 def _distance_by_region(regions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """`distance_map` with SciPy alone: one transform per region, on its bounding box."""
+    from scipy import ndimage
+
     distances = np.zeros(regions.shape, np.float32)
     boxes: list[Any] = ndimage.find_objects(regions.astype(np.int32))
     for region, box in enumerate(boxes, start=1):
