@@ -115,6 +115,14 @@ def test_weights_lists_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.stdout.count("(default)") == 1
 
 
+def test_weights_tells_what_8_bits_cost() -> None:
+    lines = run("weights", "hrnet_w18_small_int8").stdout.splitlines()
+    assert "int8, 1.9 MB" in lines[1]
+    told = [line for line in lines if line.startswith("  int8 on camvid/val: mask F ")]
+    assert len(told) == 1
+    assert "(fp32 77.0)" in told[0]
+
+
 @pytest.mark.parametrize(
     ("flags", "precision"),
     [([], "fp32"), (["--fp16"], "fp16"), (["--int8", "--calibrate", "."], "int8")],
