@@ -32,9 +32,10 @@ from segfix.cli.outcome import precision_lines
 @click.option(
     "--int8",
     is_flag=True,
-    help="Convolutions in 8-bit integers: a quarter of the size, and less than half the time on "
-    "CPUs. Needs --calibrate, for the ranges of the 8-bit values; kept only if on none of these "
-    "data sets mask F-score or direction accuracy falls by more than 1 point.",
+    help="A SegFix network's convolutions in 8-bit integers, for CPUs: under a third of the size "
+    "and half the time. Needs --calibrate, whose photographs tell the ranges of the 8-bit values; "
+    "kept only if on none of these data sets mask F-score or direction accuracy falls by more "
+    "than 1 point.",
 )
 @click.option(
     "--flip",

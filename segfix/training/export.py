@@ -52,6 +52,9 @@ PRIOR = 0.001
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
 """Share of pixels whose sector or class, or probability by more than so many bytes, may differ."""
+Measured = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Of a network on a data set: (5,) `segfix.metrics.offset_counts`, and the (B, 2)
+`segfix.metrics.direction_reliability` of the product of both probabilities."""
 MAX_LOSS = 0.01
 """So much mask F-score or direction accuracy may int8 lose, on any of the data sets."""
 
@@ -211,13 +214,8 @@ def export_onnx(
 
 def measure(
     path: Path, held_out: Sequence[Sequence[LabelledImage]], sets: Sequence[str], *, quiet: bool
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """What the confidence and the scores of an exported network are told from, per data set.
-
-    Returns:
-        (5,) `segfix.metrics.offset_counts`, and (B, 2) `segfix.metrics.direction_reliability` of
-        the product of both probabilities.
-    """
+) -> list[Measured]:
+    """What tells the scores and the confidence of an exported network, per data set."""
     model = OffsetModel(path, "cpu")
     measured = []
     for name, images in zip(sets, held_out, strict=True):
@@ -244,9 +242,7 @@ def measure(
 
 
 def compare_scores(
-    exact: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    sets: Sequence[str],
+    exact: Sequence[Measured], found: Sequence[Measured], sets: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Scores in float and in 8 bits, per data set.
 

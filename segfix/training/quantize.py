@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -69,8 +68,7 @@ def quantize_onnx(path: Path, images: Iterator[LabelledImage]) -> None:
     # onnxruntime leaves what it makes on the way beside the file that it reads.
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "float.onnx"
-        shutil.copyfile(path, source)
-        model = onnx.load(str(source))
+        model = onnx.load(str(path))
         # Or it would advise on stderr to prepare the network, which torch has done.
         add_pre_process_metadata(model)
         onnx.save(model, str(source))
@@ -102,6 +100,7 @@ def reached(nodes: Iterable[onnx.NodeProto], entry: str, exit_: str) -> set[str]
     values, names = set[str](), set[str]()
     for node in nodes:
         if node.op_type == "Conv" or not values.isdisjoint(getattr(node, entry)):
-            values.update(getattr(node, exit_))
+            # An optional input left out is called "".
+            values.update(filter(None, getattr(node, exit_)))
             names.add(node.name)
     return names
