@@ -61,3 +61,14 @@ def list_failures(
         click.echo(f"failed: {line[:LONGEST]}{'…' if len(line) > LONGEST else ''}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
         click.echo(f"… and {len(failed) - SHOWN_FAILURES} more ({listed}).", err=True)
+
+
+def precision_lines(metadata: dict[str, Any]) -> list[str]:
+    """What a network in 8 bits scored on its calibration sets, beside the float one."""
+    return [
+        f"{name}: mask F {100 * after['mask_f']:.1f} (fp32 {100 * before['mask_f']:.1f}), "
+        f"direction accuracy {after['direction_accuracy']:.1%} "
+        f"(fp32 {before['direction_accuracy']:.1%})"
+        for name, scores in metadata.get("precision_scores", {}).items()
+        for before, after in [(scores["fp32"], scores["int8"])]
+    ]

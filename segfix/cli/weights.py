@@ -14,6 +14,7 @@ from segfix.cli import options
 @options.as_json
 def weights(names: tuple[str, ...], as_json: bool) -> None:
     """List the shipped weights, their scores and their terms."""
+    from segfix.cli.outcome import precision_lines
     from segfix.inference.model import load
     from segfix.inference.weights import DEFAULT_WEIGHTS, find_weights, shipped_weights
 
@@ -45,6 +46,8 @@ def weights(names: tuple[str, ...], as_json: bool) -> None:
         scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
         data = ", ".join(row["data"])
         click.echo(f"  last trained {row['step']} steps on {data}; {scores or 'unscored'}")
+        for line in precision_lines(row):
+            click.echo(f"  {row['precision']} on {line}")
         for key in ("license", "terms"):
             if key in row:
                 click.echo(f"  {key}: {row[key]}")

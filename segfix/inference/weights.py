@@ -52,9 +52,11 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if wanted in shipped_weights():
+        # A network in 8 bits was made from the checkpoint of the float one.
+        checkpoint = wanted.removesuffix("_int8")
         raise SegfixError(
-            f"{wanted}: only its ONNX file is installed; take weights/{wanted}.safetensors from "
-            "segfix's repository and give its path."
+            f"{wanted}: only its ONNX file is installed; take weights/{checkpoint}.safetensors "
+            "from segfix's repository and give its path."
         )
     names = ", ".join(shipped) or "none here"
     raise SegfixError(f"{wanted}: no such checkpoint; expected a file or a name ({names}).")

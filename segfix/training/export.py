@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
@@ -31,7 +33,7 @@ from segfix.inference.model import (
     OffsetModel,
     calibrated,
 )
-from segfix.metrics import direction_reliability
+from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.training.datasets import known_targets
 from segfix.training.networks import (
     KEPT_METADATA,
@@ -40,6 +42,7 @@ from segfix.training.networks import (
     normalized,
     padded,
 )
+from segfix.training.quantize import quantize_onnx, spread_evenly
 from segfix.training.segment import ProbabilityNetwork
 from segfix.training.segmenters import SEGMENTER_METADATA, load_segmenter
 
@@ -49,6 +52,11 @@ PRIOR = 0.001
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
 """Share of pixels whose sector or class, or probability by more than so many bytes, may differ."""
+Measured = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Of a network on a data set: (5,) `segfix.metrics.offset_counts`, and the (B, 2)
+`segfix.metrics.direction_reliability` of the product of both probabilities."""
+MAX_LOSS = 0.01
+"""So much mask F-score or direction accuracy may int8 lose, on any of the data sets."""
 
 
 class OffsetNetwork(nn.Module):
@@ -104,7 +112,11 @@ class OffsetNetwork(nn.Module):
     def probabilities(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Of boundary, (N, H, W), and of the sectors, (N, m, H, W), for normalised pixels."""
         boundary, direction = self.network(pixels)
-        return boundary[:, 0].float().sigmoid(), direction.float().softmax(dim=1)
+        # As single steps: of another axis than the last, onnxruntime's own soft-max takes a fourth
+        # of the whole network's time.
+        direction = direction.float()
+        likelihood = (direction - direction.amax(dim=1, keepdim=True)).exp()
+        return boundary[:, 0].float().sigmoid(), likelihood / likelihood.sum(dim=1, keepdim=True)
 
 
 def export_onnx(
@@ -116,6 +128,7 @@ def export_onnx(
     precision: str = "fp32",
     flip: bool = False,
     calibrate_on: Sequence[Path] = (),
+    quiet: bool = True,
 ) -> dict[str, Any]:
     """Write a checkpoint as ONNX, after checking torch against onnxruntime.
 
@@ -124,26 +137,29 @@ def export_onnx(
         out: The ONNX file to make.
         name: Name of the weights; by default the file's stem.
         notes: More metadata, such as licence and terms of the training data.
-        precision: Of weights and arithmetic in the file, "fp32" or "fp16"; what goes in and
-            comes out is the same.
+        precision: Of weights and arithmetic in the file, "fp32", "fp16" or "int8"; what goes in
+            and comes out is the same. "int8" is for SegFix networks and needs `calibrate_on`.
         flip: Whether the network also looks at the mirrored image, at twice the time.
         calibrate_on: Data sets on whose validation photographs the confidence of a SegFix
-            network is calibrated.
+            network is calibrated. For "int8" they also tell the ranges of the 8-bit values, and
+            what these cost.
+        quiet: No progress bar.
 
     Returns:
         The metadata in the file.
 
     Raises:
         FileFormatError: The checkpoint can't be read.
-        SegfixError: The two engines disagree, or data are missing; nothing is written.
+        SegfixError: The two engines disagree, int8 loses more than `MAX_LOSS`, or data are
+            missing; nothing is written.
     """
     network: nn.Module
     wrapped: Callable[..., OffsetNetwork | ProbabilityNetwork]
     if checkpoint_kind(checkpoint) == "segmentation":
-        if calibrate_on:
+        if calibrate_on or precision == "int8":
             raise SegfixError(
                 f"{checkpoint}: a segmentation network; only a SegFix network has a confidence "
-                "to calibrate."
+                "to calibrate, and an int8 form."
             )
         network, described = load_segmenter(checkpoint)
         kind, wrapped, kept = "segmentation network", ProbabilityNetwork, SEGMENTER_METADATA
@@ -151,6 +167,10 @@ def export_onnx(
         network, described = load_checkpoint(checkpoint)
         kind, wrapped, kept = "segfix network", OffsetNetwork, KEPT_METADATA
     held_out = [find_labelled_images(folder, "val") for folder in calibrate_on]
+    if precision == "int8" and not held_out:
+        raise SegfixError(f"{checkpoint}: int8 needs data sets to calibrate on.")
+    sets = [folder_name(folder) for folder in calibrate_on]
+    quiet = quiet or sys.stderr is None
     mean, std = described["mean"], described["std"]
     module = wrapped(network, mean, std, flip=flip).eval()
     metadata = {
@@ -168,7 +188,7 @@ def export_onnx(
             written = wrapped(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
         try:
             write_onnx(written, temporary, metadata)
-            check_parity(module, temporary, precision)
+            check_parity(module, temporary, "fp16" if precision == "fp16" else "fp32")
         except Exception as error:
             if isinstance(error, SegfixError | OSError) or wrapped is OffsetNetwork:
                 raise
@@ -178,42 +198,81 @@ def export_onnx(
                 f"sizes ({type(error).__name__}); 'segfix segment' takes the checkpoint itself."
             ) from error
         if held_out:
-            counts = [reliability(OffsetModel(temporary, "cpu"), images) for images in held_out]
-            metadata["calibration"] = fit_calibration(counts)
-            metadata["calibrated_on"] = [folder_name(folder) for folder in calibrate_on]
+            found = measure(temporary, held_out, sets, quiet=quiet)
+            if precision == "int8":
+                chosen = tqdm(spread_evenly(held_out), "ranges", unit="image", disable=quiet)
+                quantize_onnx(temporary, iter(chosen))
+                exact, found = found, measure(temporary, held_out, sets, quiet=quiet)
+                metadata["precision_scores"] = compare_scores(exact, found, sets)
+            metadata["calibration"] = fit_calibration([table for _, table in found])
+            metadata["calibrated_on"] = sets
             model = onnx.load(str(temporary))
             set_metadata(model, metadata)
             onnx.save(model, str(temporary))
     return metadata
 
 
-def reliability(model: OffsetModel, images: Sequence[LabelledImage]) -> NDArray[np.int64]:
-    """`segfix.metrics.direction_reliability` of the product of both probabilities, over a set."""
-    total = np.zeros((CALIBRATION_BINS, 2), np.int64)
-    for pair in images:
-        image, labels = pair.read()
-        direction, boundary, certainty = model.predict(image)
-        _, true_direction = known_targets(
-            labels,
-            num_directions=model.num_directions,
-            boundary_width=model.metadata["boundary_width"],
-        )
-        found = boundary > BOUNDARY_THRESHOLD * 255
-        total += direction_reliability(
-            boundary * (certainty / 255**2),
-            direction,
-            np.where(found, true_direction, np.uint8(UNDEFINED)),
-            num_directions=model.num_directions,
-            num_bins=CALIBRATION_BINS,
-        )
-    return total
+def measure(
+    path: Path, held_out: Sequence[Sequence[LabelledImage]], sets: Sequence[str], *, quiet: bool
+) -> list[Measured]:
+    """What tells the scores and the confidence of an exported network, per data set."""
+    model = OffsetModel(path, "cpu")
+    measured = []
+    for name, images in zip(sets, held_out, strict=True):
+        counts, table = np.zeros(5, np.int64), np.zeros((CALIBRATION_BINS, 2), np.int64)
+        for pair in tqdm(images, name, unit="image", disable=quiet):
+            image, labels = pair.read()
+            direction, boundary, certainty = model.predict(image)
+            true_boundary, true_direction = known_targets(
+                labels,
+                num_directions=model.num_directions,
+                boundary_width=model.metadata["boundary_width"],
+            )
+            mask = boundary > BOUNDARY_THRESHOLD * 255
+            counts += offset_counts(mask, direction, true_boundary, true_direction)
+            table += direction_reliability(
+                boundary * (certainty / 255**2),
+                direction,
+                np.where(mask, true_direction, np.uint8(UNDEFINED)),
+                num_directions=model.num_directions,
+                num_bins=CALIBRATION_BINS,
+            )
+        measured.append((counts, table))
+    return measured
+
+
+def compare_scores(
+    exact: Sequence[Measured], found: Sequence[Measured], sets: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores in float and in 8 bits, per data set.
+
+    Args:
+        exact: What `measure` returned for the float network.
+        found: And for the one in 8 bits.
+        sets: Names of the data sets.
+
+    Raises:
+        SegfixError: A score falls by more than `MAX_LOSS`.
+    """
+    compared = {}
+    for name, (float_counts, _), (counts, _) in zip(sets, exact, found, strict=True):
+        before, after = offset_scores(float_counts), offset_scores(counts)
+        for key, score in after.items():
+            if before[key] - score > MAX_LOSS:
+                raise SegfixError(
+                    f"int8 loses too much on {name}: {key.replace('_', ' ')} falls from "
+                    f"{before[key]:.1%} to {score:.1%}, by more than {MAX_LOSS:.0%}; the export "
+                    "is not kept."
+                )
+        compared[name] = {"fp32": before, "int8": after}
+    return compared
 
 
 def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
     """Slope and intercept of `segfix.inference.model.calibrated`; each set counts the same.
 
     Args:
-        counts: Per set, (B, 2) of `reliability`.
+        counts: Per set, (B, 2) of `measure`.
 
     Raises:
         SegfixError: There is no direction to measure.

@@ -115,16 +115,65 @@ def test_weights_lists_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.stdout.count("(default)") == 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weights_tells_what_8_bits_cost() -> None:
+    lines = run("weights", "hrnet_w18_small_int8").stdout.splitlines()
+    assert "int8, 1.9 MB" in lines[1]
+    told = [line for line in lines if line.startswith("  int8 on camvid/val: mask F ")]
+    assert len(told) == 1
+    assert "(fp32 77.0)" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [([], "fp32"), (["--fp16"], "fp16"), (["--int8", "--calibrate", "."], "int8")],
+)
 def test_export_takes_the_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], precision: str
 ) -> None:
     taken: list[dict[str, Any]] = []
-    monkeypatch.setattr(export, "export_onnx", lambda *_, **options: taken.append(options))
+
+    def spy(*_: object, **options: Any) -> dict[str, Any]:
+        taken.append(options)
+        return {"precision": precision}
+
+    monkeypatch.setattr(export, "export_onnx", spy)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    flags = ["--fp16"] if precision == "fp16" else []
     assert run("export", str(tmp_path / "model.safetensors"), *flags).exit_code == 0
     assert taken[0]["precision"] == precision
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_export_tells_what_8_bits_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    before = {"mask_f": 0.7712, "direction_accuracy": 0.5612}
+    scores = {"camvid/val": {"fp32": before, "int8": {**before, "mask_f": 0.7644}}}
+    metadata = {"precision": "int8", "precision_scores": scores}
+    monkeypatch.setattr(export, "export_onnx", lambda *_, **__: metadata)
+    checkpoint = tmp_path / "model.safetensors"
+    checkpoint.write_bytes(b"")
+    flags = ["--int8", "--calibrate", str(tmp_path), *(["-q"] if quiet else [])]
+    lines = run("export", str(checkpoint), *flags).stdout.splitlines()
+    assert lines[0] == str(tmp_path / "model.onnx")
+    told = "  camvid/val: mask F 76.4 (fp32 77.1), direction accuracy 56.1% (fp32 56.1%)"
+    assert lines[1:] == ([] if quiet else [told])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--int8"], "--int8 needs --calibrate DATA"),
+        (["--int8", "--fp16", "--calibrate", "."], "--fp16 and --int8 exclude each other"),
+    ],
+)
+def test_8_bits_without_data_or_with_16_are_usage_errors(
+    tmp_path: Path, flags: list[str], said: str
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    result = run("export", str(tmp_path / "model.safetensors"), *flags)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import segfix
 from segfix.errors import SegfixError
-from segfix.inference import weights
+from segfix.formats import read_image
+from segfix.inference import load, weights
 from segfix.inference.weights import (
     DEFAULT_WEIGHTS,
     find_checkpoint,
@@ -17,6 +19,7 @@ from segfix.inference.weights import (
 )
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
+FLOAT = "hrnet_w18_small"
 
 
 def test_the_checksums_are_those_of_the_files() -> None:
@@ -34,6 +37,26 @@ def test_all_shipped_networks_have_a_card_and_are_below_50_mb() -> None:
     for name, path in shipped_weights().items():
         assert f"`{name}`" in card
         assert path.stat().st_size < 50e6
+
+
+def test_the_network_in_8_bits_finds_nearly_what_the_float_one_does() -> None:
+    whole, small = (load(name, device="cpu") for name in (FLOAT, f"{FLOAT}_int8"))
+    assert (whole.metadata["precision"], small.metadata["precision"]) == ("fp32", "int8")
+    for key in ("backbone", "num_directions", "boundary_width", "data", "step", "license", "terms"):
+        assert small.metadata[key] == whole.metadata[key]
+    for path in sorted((WEIGHTS.parent / "tests/data/camvid/images").iterdir()):
+        image = read_image(path)
+        expected, found = whole.offsets(image), small.offsets(image)
+        mask, boundary = found.boundary_mask(), expected.boundary_mask()
+        assert 0.05 < boundary.mean() < 0.5
+        assert np.mean(mask != boundary) < 0.01
+        both = mask & boundary
+        assert np.mean((found.direction_map() != expected.direction_map())[both]) < 0.05
+
+
+def test_the_checkpoint_of_the_network_in_8_bits_is_that_of_the_float_one() -> None:
+    with pytest.raises(SegfixError, match=rf"take weights/{FLOAT}\.safetensors from"):
+        find_checkpoint(f"{FLOAT}_int8")
 
 
 @pytest.fixture

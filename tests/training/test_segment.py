@@ -179,6 +179,8 @@ def test_there_is_no_confidence_to_calibrate(tmp_path: Path, pspnet: Path, data:
     out = tmp_path / "never.onnx"
     with pytest.raises(SegfixError, match="only a SegFix network has a confidence"):
         export_onnx(pspnet, out, calibrate_on=[data])
+    with pytest.raises(SegfixError, match=r"only a SegFix network has .* an int8 form"):
+        export_onnx(pspnet, out, precision="int8", calibrate_on=[data])
     assert not out.exists()
 
 

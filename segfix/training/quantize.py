@@ -1,0 +1,106 @@
+"""An ONNX network in 8-bit integers, their ranges measured on photographs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+from segfix.formats.layouts import LabelledImage
+
+RANGE_PHOTOGRAPHS = 64
+"""So many photographs at most tell the ranges, as many of each data set."""
+RANGE_SIZE = 512
+"""Of a larger photograph, the middle of this height and width, pixels."""
+QUANTIZED = ("Add", "Concat", "Conv", "Relu", "Resize")
+
+
+class CentreCrops(CalibrationDataReader):  # type: ignore[misc]
+    """The input of the network for one photograph after another, until `get_next` gives None."""
+
+    def __init__(self, images: Iterator[LabelledImage]) -> None:
+        self.images = images
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """(1, 3, H, W) uint8 RGB by the name of the input."""
+        pair = next(self.images, None)
+        if pair is None:
+            return None
+        image, _ = pair.read()
+        top, left = (max(0, length - RANGE_SIZE) // 2 for length in image.shape[:2])
+        crop = image[top : top + RANGE_SIZE, left : left + RANGE_SIZE]
+        return {"image": np.ascontiguousarray(crop.transpose(2, 0, 1)[None])}
+
+
+def spread_evenly(held_out: Sequence[Sequence[LabelledImage]]) -> list[LabelledImage]:
+    """The photographs that tell the ranges: as many of each set, from all over it."""
+    count = max(1, RANGE_PHOTOGRAPHS // len(held_out))
+    places = [np.linspace(0, len(images), count, endpoint=False, dtype=int) for images in held_out]
+    return [
+        images[place]
+        for images, chosen in zip(held_out, places, strict=True)
+        for place in np.unique(chosen)
+    ]
+
+
+def quantize_onnx(path: Path, images: Iterator[LabelledImage]) -> None:
+    """Compute all from the first convolution to the last ones in 8 bits, in the file itself.
+
+    The normalisation before, and the upsampling to full size, soft-max and arg-max after, stay in
+    float: between the few values of 8-bit logits, sectors would draw.
+
+    Args:
+        path: ONNX file of float32.
+        images: The photographs whose smallest and largest values are the ranges.
+    """
+    # onnxruntime leaves what it makes on the way beside the file that it reads.
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "float.onnx"
+        model = onnx.load(str(path))
+        # Or it would advise on stderr to prepare the network, which torch has done.
+        add_pre_process_metadata(model)
+        onnx.save(model, str(source))
+        quantize_static(
+            str(source),
+            str(path),
+            CentreCrops(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            nodes_to_quantize=between_convolutions(model.graph),
+            per_channel=True,
+            # Without VNNI, a CPU adds pairs of products in 16 bits; weights of 7 bits fit.
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+
+
+def between_convolutions(graph: onnx.GraphProto) -> list[str]:
+    """Names of the convolutions, and of all that lies on a way from one to another."""
+    behind = reached(graph.node, "input", "output")
+    ahead = reached(reversed(graph.node), "output", "input")
+    return [node.name for node in graph.node if node.name in behind & ahead]
+
+
+def reached(nodes: Iterable[onnx.NodeProto], entry: str, exit_: str) -> set[str]:
+    """Names of the convolutions, and of the nodes to which something leads from one of them."""
+    values, names = set[str](), set[str]()
+    for node in nodes:
+        if node.op_type == "Conv" or not values.isdisjoint(getattr(node, entry)):
+            # An optional input left out is called "".
+            values.update(filter(None, getattr(node, exit_)))
+            names.add(node.name)
+    return names
