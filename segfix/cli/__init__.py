@@ -28,6 +28,9 @@ from segfix.errors import DeviceError, PairingError, SegfixError
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT = 1, 2, 3, 130
 
+FROM_THE_START = ("evaluate", "report", "export", "weights", "doctor")
+"""Commands that keep nothing of a run that was interrupted."""
+
 
 class Commands(click.Group):
     """Commands in the order of use; errors of the library become one line and an exit status."""
@@ -49,10 +52,12 @@ class Commands(click.Group):
                 ctx.exit(EXIT_DEVICE)
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
         except KeyboardInterrupt:
-            click.echo(
-                "\nsegfix: interrupted; the same command does the rest (train: with --resume).",
-                err=True,
-            )
+            advice = "; the same command does the rest"
+            if ctx.invoked_subcommand in FROM_THE_START:
+                advice = ""
+            elif ctx.invoked_subcommand == "train":
+                advice = "; the same command with --resume goes on"
+            click.echo(f"\nsegfix: interrupted{advice}.", err=True)
             ctx.exit(EXIT_INTERRUPT)
         except OSError as error:
             if error.errno == errno.EPIPE:

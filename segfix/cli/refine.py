@@ -188,6 +188,9 @@ def refine(
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
     emptied = [item for row in summary.done for item in row.get("emptied", ())]
     note = f"; {share:.2%} of the pixels changed their label{emptied_note(emptied, empty)}"
+    again = sum(row["refined_before"] for row in summary.done)
+    if again:
+        note += f"; {again} had been refined before"
     finish(
         summary,
         out,

@@ -21,11 +21,14 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
-from segfix.formats.records import content_digest
+from segfix.formats.records import content_digest, read_record
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.inference.batch import check_output, output_path
 from segfix.inference.refine import RefineSettings, keep_ids, refine_masks, refine_planes
 from segfix.inference.sizes import Fit, match_sizes
+
+KIND = "refined label map"
+"""What the record of a result says that it is."""
 
 MOST_CLASSES = 255
 """Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
@@ -71,7 +74,8 @@ def refine_file(
         overwrite: Whether to replace an existing result.
 
     Returns:
-        The paths, the number of pixels and of those whose label changed.
+        The paths, the number of pixels and of those whose label changed, and whether the label
+        map had been refined before.
 
     Raises:
         Skipped: The result is there already.
@@ -86,7 +90,7 @@ def refine_file(
         )
     path = result_path(labels, out, argmax=reading.argmax)
     record = {
-        "kind": "refined label map",
+        "kind": KIND,
         "settings": {**asdict(settings), **asdict(reading)},
         "labels": content_digest(labels.path),
         "offsets": content_digest(offsets.path),
@@ -117,6 +121,7 @@ def refine_file(
             f"{labels.path}: its geo-reference wouldn't fit another size; use --fit labels."
         )
     row: dict[str, Any] = {"input": str(labels.path), "output": str(path)}
+    row["refined_before"] = f'"{KIND}"' in (read_record(labels.path) or "")
     if label_map.kind == "masks":
         refined, empty = refine_or_keep(label_map, offset_map, settings)
         places = np.flatnonzero(empty).tolist()

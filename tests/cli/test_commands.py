@@ -792,3 +792,27 @@ def test_pictures_beyond_the_limit_are_refused(work: Path, tiny_onnx: Path) -> N
     assert result.exit_code == 1
     assert "images/a.png: too large a picture; --max-pixels allows more" in result.stderr
     assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["refine", "preds"], "interrupted; the same command does the rest."),
+        (["evaluate", "preds", "labels"], "interrupted."),
+    ],
+)
+def test_an_interruption_says_how_to_go_on(
+    offsets: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], advice: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segfix.formats.list_entries", stop)
+    result = run(*arguments)
+    assert result.exit_code == 130
+    assert result.stderr.endswith(f"segfix: {advice}\n")
+
+
+def test_refining_again_is_said(offsets: Path) -> None:
+    assert "before" not in run("refine", "preds").stdout
+    assert "; 3 had been refined before" in run("refine", "refined", "-o", "again").stdout
