@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
@@ -151,9 +150,8 @@ def evaluate(
         quiet=quiet,
     )
     result = comparison.result()
-    void_given = click.get_current_context().get_parameter_source("ignore_index")
     held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
-    if result["void"] and len(held) == 1 and void_given == ParameterSource.DEFAULT:
+    if result["void"] and len(held) == 1 and not options.first_given("ignore_index"):
         raise click.UsageError(
             f"{labels} holds {held[0]} and void ({ignore_index}) alone. For masks of 0 and 255 say "
             f"--void -1, or --void {ignore_index} if that is what you mean."
@@ -184,11 +182,8 @@ def check_names(names: Sequence[str]) -> None:
 
 def check_options(preds: Path) -> None:
     """Refuse options that would be ignored, since `preds` holds instances."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        name = option.name or ""
-        if name in OF_LABEL_MAPS and context.get_parameter_source(name) != ParameterSource.DEFAULT:
-            raise click.UsageError(f"{option.opts[0]} is for label maps; {preds} holds instances.")
+    if given := options.first_given(*OF_LABEL_MAPS):
+        raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
 
 
 def pair_sets(

@@ -138,6 +138,17 @@ boundary_width = click.option(
 )
 
 
+def first_given(*names: str) -> str | None:
+    """Of these parameters of the command that runs, the first that the user gave, as typed."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names:
+            source = context.get_parameter_source(option.name)
+            if source is click.core.ParameterSource.COMMANDLINE:
+                return option.opts[0]
+    return None
+
+
 def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that pairs files by name, as `naming`: for `pair_entries`."""
 

@@ -64,13 +64,7 @@ def predict_offsets(
     summary = batch.run(
         jobs, partial(work, model, out=out, overwrite=batch.overwrite), unit, workers=2
     )
-    finish(
-        summary,
-        out,
-        batch,
-        device=model.device,
-        weights=model.source,
-    )
+    finish(summary, out, batch, device=model.device, weights=model.source)
 
 
 def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
@@ -85,8 +79,7 @@ def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
 
 def predict_standard_input(weights: str | None, device: str, *, as_json: bool, quiet: bool) -> None:
     """One photograph from standard input, its offset map to standard output."""
-    source = click.get_current_context().get_parameter_source("out")
-    if as_json or source is click.core.ParameterSource.COMMANDLINE:
+    if as_json or options.first_given("out"):
         raise click.UsageError(
             f"{'--json' if as_json else '-o'} has no use with -: the offset map goes to standard "
             "output."

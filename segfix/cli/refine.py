@@ -134,12 +134,10 @@ def refine(
         raise click.UsageError(
             f"Missing argument PREDS. --offsets took {str(offsets)!r} as its folder; write PREDS "
             "first: segfix refine PREDS --offsets"
-            if click.get_current_context().get_parameter_source("offsets")
-            is click.core.ParameterSource.COMMANDLINE
+            if options.first_given("offsets")
             else "Missing argument PREDS: a label map or a folder of them."
         )
-    source = click.get_current_context().get_parameter_source("scale")
-    if iterate and source is click.core.ParameterSource.COMMANDLINE:
+    if iterate and options.first_given("scale"):
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
@@ -191,11 +189,4 @@ def refine(
     again = sum(row["refined_before"] for row in summary.done)
     if again:
         note += f"; {again} had been refined before"
-    finish(
-        summary,
-        out,
-        batch,
-        note=note,
-        share_changed=share,
-        emptied=emptied,
-    )
+    finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)

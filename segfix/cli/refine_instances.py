@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
@@ -46,26 +45,22 @@ def instance_options(command: _Command) -> _Command:
 def holds_instances(preds: Path, *, recursive: bool) -> bool:
     """Whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
     from segfix.formats import LABEL_SUFFIXES
+    from segfix.formats.cityscapes import holds_lists
     from segfix.formats.instances import is_instance_input
 
     if not preds.is_dir() or holds_lists(preds):
         return is_instance_input(preds) or holds_lists(preds)
-    files = preds.glob("**/*" if recursive else "*")
-    found = {
-        path.suffix.lower()
-        for path in files
+    found = False
+    for path in preds.glob("**/*" if recursive else "*"):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix not in (".json", *LABEL_SUFFIXES):
+            continue
         # A panoptic table's pictures are in a folder of its name.
-        if not path.name.startswith(".") and not path.parent.with_suffix(".json").is_file()
-    }
-    return ".json" in found and not found & {*LABEL_SUFFIXES}
-
-
-def holds_lists(preds: Path) -> bool:
-    """Whether PREDS is a list `*_pred.txt` of Cityscapes or a folder of them."""
-    from segfix.formats.cityscapes import PREDICTION_LIST
-    from segfix.formats.instances import is_instance_input
-
-    return is_instance_input(preds) if preds.is_dir() else preds.name.endswith(PREDICTION_LIST)
+        if not path.parent.with_suffix(".json").is_file():
+            if suffix != ".json":
+                return False
+            found = True
+    return found
 
 
 def emptied_note(emptied: Sequence[Any], empty: str) -> str:
@@ -82,10 +77,8 @@ def emptied_note(emptied: Sequence[Any], empty: str) -> str:
 
 def refuse_options(preds: Path, names: Sequence[str], what: str) -> None:
     """Refuse options that would be ignored, since `preds` holds other predictions."""
-    context = click.get_current_context()
-    for name in names:
-        if context.get_parameter_source(name) != ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name} is not for {what}, which {preds} holds.")
+    if given := options.first_given(*names):
+        raise click.UsageError(f"{given} is not for {what}, which {preds} holds.")
 
 
 def refine_instance_files(
@@ -117,7 +110,7 @@ def refine_instance_files(
         MissingExtraError: pycocotools isn't installed.
     """
     from segfix.formats import list_entries
-    from segfix.formats.cityscapes import PREDICTION_LIST
+    from segfix.formats.cityscapes import PREDICTION_LIST, holds_lists
     from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
     from segfix.inference.batch import output_path
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list

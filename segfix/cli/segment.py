@@ -79,13 +79,7 @@ def segment(
         "image",
         workers=2,
     )
-    finish(
-        summary,
-        out,
-        batch,
-        device=model.device,
-        weights=model.source,
-    )
+    finish(summary, out, batch, device=model.device, weights=model.source)
 
 
 def find_default() -> Path:

@@ -61,7 +61,7 @@ def set_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     return value
 
 
-def check_kind(ctx: click.Context, losses: Sequence[str]) -> bool:
+def check_kind(losses: Sequence[str]) -> bool:
     """Whether the SegFix network is trained; refuses options of the other kind."""
     alone = "segfix" in losses
     if alone and len(set(losses)) > 1:
@@ -69,11 +69,9 @@ def check_kind(ctx: click.Context, losses: Sequence[str]) -> bool:
             "--loss segfix trains the SegFix network, the others a segmentation network; "
             "train them one after the other."
         )
-    for name in OF_SEGMENTATION if alone else OF_SEGFIX:
-        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = next(given.opts[0] for given in ctx.command.params if given.name == name)
-            kind = "the other losses" if alone else "--loss segfix"
-            raise click.UsageError(f"{option} belongs to {kind}.")
+    if given := options.first_given(*(OF_SEGMENTATION if alone else OF_SEGFIX)):
+        kind = "the other losses" if alone else "--loss segfix"
+        raise click.UsageError(f"{given} belongs to {kind}.")
     return alone
 
 
@@ -386,9 +384,7 @@ def parse_value(text: str) -> int | float | bool | str:
 @click.option("--resume", is_flag=True, help="Go on where the training in --out stopped.")
 @click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
 @options.quiet
-@click.pass_context
 def train(
-    ctx: click.Context,
     losses: tuple[str, ...],
     loss_weights: dict[str, float],
     loss_options: dict[str, dict[str, Any]],
@@ -440,7 +436,7 @@ def train(
     model.safetensors (averaged weights, for 'segfix export' and 'segfix segment'), state.pt (to
     resume) and log.csv.
     """  # noqa: D301
-    of_segfix = check_kind(ctx, losses)
+    of_segfix = check_kind(losses)
     if crop_size % 32:
         raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
     if scales[0] > scales[1]:

@@ -15,6 +15,14 @@ PREDICTION_LIST = "_pred.txt"
 INSTANCE_MAP = "_instanceIds.png"
 
 
+def holds_lists(preds: Path) -> bool:
+    """Whether predictions are a list `*_pred.txt`, or a folder with some in it or right below."""
+    if not preds.is_dir():
+        return preds.name.endswith(PREDICTION_LIST)
+    patterns = (f"*{PREDICTION_LIST}", f"*/*{PREDICTION_LIST}")
+    return any(True for pattern in patterns for _ in preds.glob(pattern))
+
+
 def by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
     """Files by the name of their image, wherever they lie."""
     found: dict[str, Path] = {}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
-from segfix.formats.cityscapes import PREDICTION_LIST
+from segfix.formats.cityscapes import holds_lists
 from segfix.formats.coco import check_items, check_table, decode_runs, read_json, run_lengths
 from segfix.formats.folders import Entry, stem_of_name
 from segfix.formats.records import recorded_path
@@ -77,10 +77,7 @@ def is_instance_input(preds: Path) -> bool:
         preds: A JSON file; or a folder, of which the lists `*_pred.txt` of Cityscapes are looked
             for in it and in the folders right below it.
     """
-    if not preds.is_dir():
-        return preds.suffix.lower() == ".json"
-    patterns = (f"*{PREDICTION_LIST}", f"*/*{PREDICTION_LIST}")
-    return any(True for pattern in patterns for _ in preds.glob(pattern))
+    return holds_lists(preds) if preds.is_dir() else preds.suffix.lower() == ".json"
 
 
 def is_panoptic(document: Any) -> bool:

@@ -206,14 +206,12 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
     rest, suffix = label_map.rest, path.suffix.lower()
     stored = label_map.with_planes(turn_back(label_map.planes, rest.get("turned", 1))).array
     array = np.ascontiguousarray(np.expand_dims(stored, rest.get("axes", ())))
-    if suffix in ARRAY_SUFFIXES:
-        if suffix == ".npy":
-            write_npy(path, array, record=record)
-        else:
-            key = rest.get("key", "arr_0")
-            write_npz(path, {**rest.get("arrays", {}), key: array}, record=record)
-        return
-    if suffix == ".webp":
+    if suffix == ".npy":
+        write_npy(path, array, record=record)
+    elif suffix == ".npz":
+        key = rest.get("key", "arr_0")
+        write_npz(path, {**rest.get("arrays", {}), key: array}, record=record)
+    elif suffix == ".webp":
         encode_webp(path, array, rest=rest, record=record)
     elif suffix in (".tif", ".tiff"):
         encode_tiff(path, array, palette=label_map.palette, rest=rest, record=record)

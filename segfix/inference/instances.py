@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,6 @@ from segfix.formats.instances import (
 from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
 from segfix.inference.batch import Batch, Skipped, check_output, output_path
 from segfix.inference.refine import RefineSettings, keep_ids, refine, refine_into, surroundings
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.formats import (
-    LabelMap,
-    OffsetMap,
-)
+from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.label_maps import kind_of_array
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
