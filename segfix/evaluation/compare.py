@@ -90,12 +90,11 @@ def score_image(
         if found.shape != target.shape:
             raise ValueError(f"Expected equal shapes but got {found.shape} and {target.shape}.")
     valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
-    true_ids, *ids = (np.unique(labels[valid], return_counts=True) for labels in (target, *preds))
+    true_ids, *ids = (count_ids(labels[valid]) for labels in (target, *preds))
     known = np.unique(np.concatenate([true_ids[0], *(found for found, _ in ids)])).astype(np.int64)
     known = known[known != ignore_index]  # void predicted is wrong, but no class
     if classes is not None:
         wanted = np.unique(np.asarray(classes, np.int64))
-        wanted = wanted[wanted != ignore_index]
         wanted = wanted[wanted != ignore_index]
         missing = np.setdiff1d(true_ids[0], wanted)
         if missing.size:
@@ -129,6 +128,16 @@ def score_image(
             {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
         ),
     )
+
+
+def count_ids(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The distinct ids, ascending, and how often each occurs."""
+    if ids.dtype in (np.uint8, np.uint16):
+        # Sorting takes ten times as long.
+        counts = np.bincount(ids)
+        there = np.flatnonzero(counts)
+        return there, counts[there]
+    return np.unique(ids, return_counts=True)
 
 
 class Comparison:
