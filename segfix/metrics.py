@@ -136,7 +136,7 @@ def count_matches(
     squares = (steps**2).sum(axis=0)
     met, done = [], -1.0
     for radius in radii:
-        near = np.zeros(len(places), padded.dtype)
+        near: NDArray[Any] = np.zeros(len(places), padded.dtype)
         for down, right in steps[:, (squares > done) & (squares <= radius**2)].T:
             near |= padded.take(places + (down * stride + right))
         done = radius**2
@@ -241,9 +241,10 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
     band = np.zeros(label_map.shape, bool)
     band[:width] = band[-width:] = band[:, :width] = band[:, -width:] = True
     # A window holds another label where it holds a change between two neighbours.
-    for labels, view in ((label_map, band), (label_map.T, band.T)):
+    for labels, inner in ((label_map, band), (label_map.T, band.T)):
         changes = labels[1:] != labels[:-1]
-        view |= _any_in_window(_any_in_window(changes, width, 2 * width).T, width, 2 * width + 1).T
+        near = _any_in_window(_any_in_window(changes, width, 2 * width).T, width, 2 * width + 1)
+        inner |= near.T  # noqa: PLW2901 - a view, written in place
     return band
 
 

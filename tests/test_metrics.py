@@ -369,7 +369,7 @@ def test_counts_of_matches_are_those_of_all_pairs_of_pixels() -> None:
         for m in (lines, others)
     ]
     marked = [(np.flatnonzero(words), words[words > 0]) for words in packed]
-    length, met = count_matches(*marked, (9, 8), (0, 1, 1.5, 3))
+    length, met = count_matches(marked[0], marked[1], (9, 8), (0, 1, 1.5, 3))
     for k in range(64):
         here, there = np.argwhere(lines[k]), np.argwhere(others[k])
         assert length[k] == len(here)
