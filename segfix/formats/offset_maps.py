@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -136,6 +137,7 @@ class OffsetMap:
         return np.stack([dy.take(self.codes), dx.take(self.codes)])
 
 
+@functools.cache
 def colour_wheel(num_directions: int, num_levels: int) -> bytes:
     """Palette of the codes: black interior, hue = direction, brightness = confidence."""
     colours = [(0.0, 0.0, 0.0)]
