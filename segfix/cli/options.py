@@ -92,6 +92,8 @@ class DataFolder(click.ParamType[tuple[Path, float, float]]):
 class Location(click.Path):
     """A path, or a URL, which becomes its place in the stage of this run."""
 
+    remote = True
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """To a path."""
         url = str(value)
@@ -105,8 +107,11 @@ class Location(click.Path):
 
             from segfix.formats.remote import Stage
 
+            if not self.remote:
+                self.fail(f"{url}: only files here are read; copy the files here.", param, ctx)
             if STAGE not in ctx.meta:
-                folder = ctx.with_resource(TemporaryDirectory(prefix="segfix-"))
+                # Of the root, which is closed whatever else is wrong with the command.
+                folder = ctx.find_root().with_resource(TemporaryDirectory(prefix="segfix-"))
                 ctx.meta[STAGE] = Stage(Path(folder).resolve())
             try:
                 return ctx.meta[STAGE].place(url)
@@ -135,7 +140,8 @@ class Share(click.ParamType[tuple[int, int]]):
         return number, total
 
 
-any_path = click.Path(path_type=Path)
+any_path = Location(path_type=Path)
+any_path.remote = False
 location = Location(path_type=Path)
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +26,12 @@ _Job = TypeVar("_Job")
 
 BLOCKS_PER_WORKER, MOST_ROWS = 8, 16
 """Jobs are handed out a few at a time: often enough that no worker waits for another in the end."""
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 
 
 @dataclass(frozen=True)
@@ -185,14 +192,15 @@ def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
         SegfixError: There is no such cluster, or it broke down.
         DeviceError: It has no room for one worker.
     """
-    # Read when Ray is imported: nothing is reported to anybody, no dashboard is started.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Read when Ray is imported: nothing is reported to anybody, and of its own logs what is fatal.
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    check_address(cluster.address or os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(
             cluster.address,
@@ -219,6 +227,24 @@ def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing answers: Ray would try it for minutes.
+
+    Raises:
+        SegfixError: It is one.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise SegfixError(
+            f"Ray: nothing answers at {address} ({error}); start a cluster there (ray start "
+            f"--head --port {port}), or leave the address out to use this machine alone."
+        ) from error
 
 
 @contextmanager
