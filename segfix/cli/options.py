@@ -388,13 +388,27 @@ def staged(given: Mapping[str, Any], *, recursive: bool) -> Iterator[Stage | Non
         return
     try:
         for name, value in given.items():
-            if name != "out" and isinstance(value, Path) and stage.holds(value):
-                stage.list(value, recursive=recursive)
+            # --against is several, each a name and a folder.
+            for path in value if isinstance(value, tuple) else [value]:
+                folder = path[-1] if isinstance(path, tuple) else path
+                if name != "out" and isinstance(folder, Path) and stage.holds(folder):
+                    stage.list(folder, recursive=recursive)
         yield stage
     except SegfixError as error:
         raise type(error)(stage.told(str(error))) from error
     except click.UsageError as error:
         raise click.UsageError(stage.told(error.format_message()), error.ctx) from error
+
+
+def staging(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command without `batch` read URLs: it is given their `stage`."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        with staged(given, recursive=given["recursive"]) as stage:
+            return command(stage=stage, **given)
+
+    return wrapped
 
 
 def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -424,8 +438,8 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
         "--num-gpus",
         type=FiniteRange(0),
         metavar="N",
-        help="GPUs of each of Ray's workers; 0.25 puts four of them on one. [default: 1 with "
-        "--device cuda, else 0]",
+        help="GPUs of each of Ray's workers, where a network runs; 0.25 puts four of them on one. "
+        "[default: 1 with --device cuda, else 0]",
     )
     @functools.wraps(command)
     def wrapped(
@@ -437,6 +451,8 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
         num_gpus: float | None,
         **others: Any,
     ) -> Any:
+        if num_gpus and "device" not in others:
+            raise click.UsageError("--num-gpus is for networks, and none runs here.")
         if engine == "ray":
             from segfix.inference.cluster import Workers
 

@@ -220,7 +220,8 @@ def fetched(stage: Stage, job: _Job) -> Iterator[tuple[_Job, Stage]]:
             if entry.problem or not stage.holds(entry.path):
                 return entry
             path = moved(entry.path, stage, own)
-            own.fetch(path)
+            if not path.exists():
+                own.fetch(path)
             return replace(entry, path=path)
 
         yield replace_entries(job, fetch), own

@@ -169,7 +169,9 @@ def test_every_command_that_makes_a_file_of_a_file_takes_urls(
         (("refine", "memory://data/preds", "--offsets", "memory://data/no"), 2, "data/no: no such"),
         (("refine", "memory://data/r.json"), 2, "memory://data/r.json: JSON and lists of instan"),
         (("predict-offsets", "memory://data/clip.mp4"), 2, "memory://data/clip.mp4: a video is"),
-        (("evaluate", "memory://data/preds", "labels"), 2, "copy the files here"),
+        (("evaluate", "memory://data/r.json", "labels"), 2, "instances are read here only"),
+        (("report", "preds", "memory://data/labels"), 2, "only files here are read; copy the fil"),
+        (("report", "preds", "labels", "--against", "memory://data/r"), 2, "only files here are"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(
@@ -178,11 +180,37 @@ def test_what_cannot_be_read_is_one_line(
     for name in ("r.json", "clip.mp4"):
         fsspec.filesystem("memory").pipe_file(f"/data/{name}", b"[]")
     Path("offsets").mkdir()
-    result = run(*arguments, *(() if arguments[0] == "evaluate" else ("-o", "out")))
+    result = run(*arguments, *([] if arguments[0] == "evaluate" else ["-o", "out"]))
     assert result.exit_code == status
     assert told in " ".join(result.stderr.split())
     assert "segfix-" not in result.output
     assert not Path("out").exists()
+
+
+def test_scores_of_urls_are_those_of_folders(work: Path, memory: str, tiny_onnx: Path) -> None:
+    run("predict-offsets", "images", "--weights", tiny_onnx)
+    run("refine", "preds")
+    (work / "refined" / "b.png").write_bytes(b"no picture")
+    (work / "labels" / "c.png").rename("labels/spare.png")
+    store(work, memory)
+    fsspec.filesystem("memory").rm("/data/labels/c.png")
+
+    def evaluate(root: str, *more: str) -> Result:
+        return run("evaluate", f"{root}preds", f"{root}labels", *more)
+
+    for name in ("", "after="):
+        local = evaluate("", "--against", f"{name}refined")
+        away = evaluate(f"{memory}/", "--against", f"{name}{memory}/refined")
+        assert local.exit_code == away.exit_code == 1
+        assert away.stdout == local.stdout
+        local_notes, notes = (
+            [line for line in result.stderr.splitlines() if "image/s]" not in line]
+            for result in (local, away)
+        )
+        assert [note.replace(f"{memory}/", "") for note in notes] == local_notes
+        assert f"failed: {memory}/refined/b.png: " in away.stderr
+        assert f"failed: {memory}/labels/spare.png: no prediction" in away.stderr
+        assert f"({memory}/preds/c.png)" in away.stderr
 
 
 def test_file_urls_are_paths(work: Path, tiny_onnx: Path) -> None:
@@ -203,30 +231,6 @@ def test_without_the_extra_the_remedy_is_told(work: Path, monkeypatch: pytest.Mo
     assert result.stderr.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[dict[str, str]]:
-    """The environment of a process that finds an S3 server with an empty bucket."""
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "HOME": "/nonexistent",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-        yield environment
-    running.stop()
-
-
 def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)],
@@ -238,7 +242,7 @@ def process(*arguments: object, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_s3_as_a_user_types_it(work: Path, tiny_onnx: Path, server: dict[str, str]) -> None:
+def test_s3_as_a_user_types_it(work: Path, tiny_onnx: Path, s3_server: str) -> None:
     store(work, "s3://bucket/data")
     predict = ("predict-offsets", "s3://bucket/data/images", "--weights", tiny_onnx)
     first = process(*predict, "-o", "s3://bucket/data/offsets", "--shard", "1/2")
@@ -255,7 +259,7 @@ def test_s3_as_a_user_types_it(work: Path, tiny_onnx: Path, server: dict[str, st
     assert again.stdout == "s3://bucket/data/refined: 0 written, 3 already there\n"
 
 
-def test_s3_faults_are_one_line(work: Path, tiny_onnx: Path, server: dict[str, str]) -> None:
+def test_s3_faults_are_one_line(work: Path, tiny_onnx: Path, s3_server: str) -> None:
     store(work / "images", "s3://bucket/images")
     predict = ("predict-offsets", "--weights", tiny_onnx, "-q")
     nowhere = run(*predict, "s3://no-such-bucket/images")

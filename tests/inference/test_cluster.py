@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,16 +28,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 COMMAND = Path(sys.executable).with_name("segfix")
 
 
+ONE_CORE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of a cluster of two nodes of one core each."""
+def cluster(s3_server: Any) -> Iterator[Any]:
+    """Two nodes of one core each, which find the S3 server, too."""
     os.environ |= QUIET
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    one = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=one)
-    cluster.add_node(**one)
-    yield cluster.address
-    cluster.shutdown()
+    running = cluster_utils.Cluster(initialize_head=True, head_node_args=ONE_CORE)
+    running.add_node(**ONE_CORE)
+    yield running
+    running.shutdown()
+
+
+@pytest.fixture
+def address(cluster: Any) -> str:
+    return str(cluster.address)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,6 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
 
 
+@pytest.mark.cluster
 def test_the_same_bytes_and_the_same_report_as_one_process(
     work: Path, tiny_onnx: Path, address: str
 ) -> None:
@@ -72,6 +81,7 @@ def test_the_same_bytes_and_the_same_report_as_one_process(
     assert contents(work / "more") == contents(work / "two")
 
 
+@pytest.mark.cluster
 def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, address: str) -> None:
     def work(job: int) -> dict[str, Any]:
         import ray
@@ -105,6 +115,55 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, address: str) -> 
     assert few.left > 0
 
 
+@pytest.mark.cluster
+def test_a_machine_that_goes_down_loses_nothing(tmp_path: Path, cluster: Any) -> None:
+    def work(job: int) -> dict[str, Any]:
+        path = tmp_path / f"{job}.txt"
+        if path.exists():
+            raise Skipped(str(path))
+        time.sleep(0.1)
+        path.touch()
+        return {"output": str(path)}
+
+    node = cluster.add_node(**ONE_CORE)
+
+    def jobs() -> Iterator[int]:
+        yield from range(150)
+
+    def take_down() -> None:
+        while len(list(tmp_path.glob("*.txt"))) < 50:
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+
+    watching = threading.Thread(target=take_down)
+    watching.start()
+    summary = run_on_ray(
+        Batch(jobs(), work, "job"), Workers(cluster.address), out=tmp_path, quiet=True
+    )
+    watching.join()
+    assert len(list(tmp_path.glob("*.txt"))) == 150
+    assert (len(summary.done) + len(summary.skipped), summary.failed) == (150, [])
+
+
+@pytest.mark.cluster
+def test_machines_work_on_their_share_of_a_bucket(
+    work: Path, tiny_onnx: Path, address: str
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("s3", use_listings_cache=False)
+    system.put(f"{work}/images/", "bucket/cluster/images/", recursive=True)
+    assert run("predict-offsets", "images", "--weights", tiny_onnx, "-q").returncode == 0
+    predict = ("predict-offsets", "s3://bucket/cluster/images", "--weights", tiny_onnx)
+    ray = ("--engine", "ray", "--address", address, "-o", "s3://bucket/cluster/offsets")
+    done = run(*predict, *ray, "--shard", "1/2")
+    assert (done.returncode, done.stdout) == (0, "s3://bucket/cluster/offsets: 2 written\n")
+    for name in ("a.png", "c.png"):
+        made = system.cat_file(f"bucket/cluster/offsets/{name}")
+        assert made == (work / "offsets" / name).read_bytes()
+    assert len(system.ls("bucket/cluster/offsets")) == 2
+
+
+@pytest.mark.cluster
 def test_a_fault_of_ours_is_raised_here(address: str) -> None:
     def work(_: int) -> dict[str, Any]:
         raise ModuleNotFoundError("no pycocotools", name="pycocotools")
@@ -115,6 +174,7 @@ def test_a_fault_of_ours_is_raised_here(address: str) -> None:
         run_on_ray(Batch([1], work, "job"), Workers(address, num_gpus=0.25), out=None, quiet=True)
 
 
+@pytest.mark.cluster
 def test_where_no_cluster_is_the_address_is_named() -> None:
     pytest.importorskip("ray")
     with socket.socket() as free:
