@@ -337,15 +337,16 @@ class BatchOptions:
         if self.cluster is not None:
             from segfix.inference.cluster import run_on_ray
 
-            with missing_extra("ray"):
-                return run_on_ray(
-                    batch,
-                    self.cluster,
-                    out=None if self.stage and self.stage.holds(out) else out,
-                    workers=self.workers,
-                    max_failures=self.max_failures,
-                    quiet=self.quiet,
-                )
+            summary = run_on_ray(
+                batch,
+                self.cluster,
+                out=None if self.stage and self.stage.holds(out) else out,
+                workers=self.workers,
+                max_failures=self.max_failures,
+                quiet=self.quiet,
+            )
+            summary.failed = [self.told(text) for text in summary.failed]
+            return summary
         return batch.run(
             workers=self.workers or workers or available_threads(),
             max_failures=self.max_failures,

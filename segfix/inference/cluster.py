@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
+import platform
 import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +21,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from segfix import __version__
-from segfix.errors import DeviceError, SegfixError
+from segfix.errors import DeviceError, MissingExtraError, SegfixError
+from segfix.formats import Entry, Pair
 from segfix.inference.batch import Batch, Summary, collect
 
 _Job = TypeVar("_Job")
 
 BLOCKS_PER_WORKER, MOST_ROWS = 8, 16
 """Jobs are handed out a few at a time: often enough that no worker waits for another in the end."""
+
+PASSES = 3
+"""Jobs whose worker died are tried again when all others are done."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -81,7 +87,7 @@ class Worker:
         # Relative paths mean here what they mean to the user.
         with suppress(OSError):
             os.chdir(folder)
-        node = os.uname().nodename
+        node = platform.node()
         self.fault = ""
         self.work: Callable[[Any], dict[str, Any]] | None = None
         if version != __version__:
@@ -102,7 +108,7 @@ class Worker:
             outcome: dict[str, Any] | Exception = self.work(pickle.loads(row["job"]))
         except Exception as error:
             outcome = error
-        return {"outcome": pickle.dumps(outcome)}
+        return {"number": row["number"], "outcome": pickle.dumps(outcome)}
 
 
 def run_on_ray(
@@ -116,8 +122,8 @@ def run_on_ray(
 ) -> Summary:
     """Do all jobs of a batch, as `Batch.run` does, on the machines of a Ray cluster.
 
-    A worker that dies is replaced, and its jobs are done again; what is written by then is found
-    there and skipped.
+    A worker that dies is replaced, and its jobs are done again in the end; what is written by then
+    is found there and skipped. What kills its worker every time is a failure.
 
     Args:
         batch: Its jobs and work are pickled; a network is opened anew by each worker.
@@ -130,42 +136,65 @@ def run_on_ray(
     Raises:
         SegfixError: There is no such cluster, or one of its machines is unfit.
         DeviceError: The cluster hasn't what a worker needs.
-        ModuleNotFoundError: Ray isn't installed.
+        MissingExtraError: Ray isn't installed.
     """
     jobs = list(batch.jobs)
     summary = Summary()
     if not jobs:
         return summary
+    untried = dict(enumerate(jobs))
     with connected(cluster) as (ray, room), marked(out) as mark:
         most = min(room, len(jobs), workers or room)
         rows = max(1, min(MOST_ROWS, len(jobs) // (BLOCKS_PER_WORKER * most)))
         work = ray.cloudpickle.dumps((batch.work, Image.MAX_IMAGE_PIXELS))
-        outcomes = (
-            ray.data.from_items(
-                [{"job": pickle.dumps(job)} for job in jobs],
-                override_num_blocks=-(-len(jobs) // rows),
-            )
-            .map(
-                Worker,
-                fn_constructor_args=(work, __version__, Path.cwd(), mark),
-                concurrency=(1, most),
-                num_cpus=cluster.num_cpus,
-                num_gpus=cluster.num_gpus,
-            )
-            .iter_rows()
-        )
-        bar = tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None)
-        tried = 0
-        with bar:
-            for row in outcomes:
+
+        def outcomes() -> Iterator[dict[str, Any]]:
+            for number in range(PASSES):
+                if not untried:
+                    return
+                items = [{"number": i, "job": pickle.dumps(job)} for i, job in untried.items()]
+                # The second time alone, so that what killed the worker is found.
+                blocks = -(-len(items) // (1 if number else rows))
+                yield from (
+                    ray.data.from_items(items, override_num_blocks=blocks)
+                    .map(
+                        Worker,
+                        fn_constructor_args=(work, __version__, Path.cwd(), mark),
+                        compute=ray.data.ActorPoolStrategy(
+                            min_size=1,
+                            max_size=most,
+                            max_tasks_in_flight_per_actor=1 if number else None,
+                        ),
+                        num_cpus=cluster.num_cpus,
+                        num_gpus=cluster.num_gpus,
+                        max_restarts=-1,
+                        max_task_retries=0,
+                    )
+                    .iter_rows()
+                )
+
+        with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
+            for row in outcomes():
+                del untried[row["number"]]
                 collect(settled(pickle.loads(row["outcome"])), summary)
-                tried += 1
                 bar.update()
                 if max_failures is not None and len(summary.failed) >= max_failures:
+                    summary.left = len(untried)
                     break
-    summary.left = len(jobs) - tried
+            else:
+                summary.failed += [lost(job) for job in untried.values()]
     summary.sort()
     return summary
+
+
+def lost(job: Any) -> str:
+    """What is said of a job that no worker lived through."""
+    file = job.entry if isinstance(job, Pair) else job
+    name = file.path if isinstance(file, Entry) else file
+    return (
+        f"{name}: {PASSES} workers died at it; out of memory? Use a smaller picture or fewer "
+        "--workers."
+    )
 
 
 def settled(outcome: Any) -> Future[dict[str, Any]]:
@@ -191,15 +220,22 @@ def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
     Raises:
         SegfixError: There is no such cluster, or it broke down.
         DeviceError: It has no room for one worker.
+        MissingExtraError: Ray isn't installed.
     """
     # Read when Ray is imported: nothing is reported to anybody, and of its own logs what is fatal.
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    import ray
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} isn't installed; --engine ray needs the extra 'ray': pip install "
+            "'segfix-refine[ray]' (in a checkout: pip install '.[ray]')"
+        ) from error
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.max_errored_blocks = False, -1
     check_address(cluster.address or os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(
@@ -218,7 +254,9 @@ def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
                 f"{found.get('GPU', 0):g} GPUs; a worker needs {cluster.num_cpus:g} and "
                 f"{cluster.num_gpus:g} (--num-cpus, --num-gpus)."
             )
-        yield ray, int(room)
+        # Ray tells of dead workers where our results go.
+        with redirect_stdout(sys.stderr or io.StringIO()):
+            yield ray, int(room)
     except (ray.exceptions.RayError, ConnectionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SegfixError(

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from segfix import __version__
-from segfix.errors import DeviceError, SegfixError
+from segfix.errors import DeviceError, MissingExtraError, SegfixError
+from segfix.formats import Entry
 from segfix.inference.batch import Batch, Skipped
 from segfix.inference.cluster import QUIET, UnfitError, Worker, Workers, marked, run_on_ray
 
@@ -116,6 +117,21 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, address: str) -> 
 
 
 @pytest.mark.cluster
+def test_what_kills_every_worker_fails_alone(tmp_path: Path, address: str) -> None:
+    def work(job: Entry) -> dict[str, Any]:
+        if job.stem == "7":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"output": job.stem}
+
+    jobs = [Entry(Path(f"images/{number}.png"), str(number)) for number in range(40)]
+    summary = run_on_ray(Batch(jobs, work, "job"), Workers(address), out=None, quiet=True)
+    assert len(summary.done) == 39
+    (failed,) = summary.failed
+    assert failed.startswith("images/7.png: 3 workers died at it; out of memory?")
+    assert summary.left == 0
+
+
+@pytest.mark.cluster
 def test_a_machine_that_goes_down_loses_nothing(tmp_path: Path, cluster: Any) -> None:
     def work(job: int) -> dict[str, Any]:
         path = tmp_path / f"{job}.txt"
@@ -207,6 +223,12 @@ def test_a_machine_that_does_not_see_the_folder_of_the_results_stops_the_run(
     other = outcome("0.0.1", None)
     assert isinstance(other, UnfitError)
     assert f"has segfix {__version__}, not 0.0.1" in str(other)
+
+
+def test_without_ray_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'segfix-refine\[ray\]'"):
+        run_on_ray(Batch([1], str, "job"), Workers(), out=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
