@@ -6,9 +6,9 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from segfix.evaluation.statistics import (
 from segfix.formats import Pair, read_label_map
 from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from segfix.formats.remote import Stage
 
 REPLICAS = 1000
 """Of the bootstrap."""
@@ -332,6 +335,7 @@ def evaluate_folders(
     absent: str = "skip",
     workers: int = 1,
     quiet: bool = True,
+    stage: Stage | None = None,
 ) -> Comparison:
     """Score several sets of label maps of the same images.
 
@@ -343,6 +347,7 @@ def evaluate_folders(
         absent: See `segfix.evaluation.statistics.class_statistics`.
         workers: Threads.
         quiet: No progress bar.
+        stage: Where files behind URLs were listed, if any are.
     """
     comparison = Comparison(list(sets), class_names, ignore_index=ignore_index)
     for image in score_images(
@@ -352,6 +357,7 @@ def evaluate_folders(
         absent=absent,
         workers=workers,
         quiet=quiet,
+        stage=stage,
     ):
         comparison.update(image)
     return comparison
@@ -362,6 +368,7 @@ def score_images(
     *,
     workers: int = 1,
     quiet: bool = True,
+    stage: Stage | None = None,
     **options: Any,
 ) -> Iterator[ImageScores]:
     """`score_image` of every image of the sets, in order, a few at a time.
@@ -370,10 +377,23 @@ def score_images(
         sets: See `evaluate_folders`.
         workers: Threads.
         quiet: No progress bar.
+        stage: See `evaluate_folders`.
         options: Of `score_image`.
     """
 
     def score(pairs: tuple[Pair, ...]) -> ImageScores:
+        if stage is None:
+            return score_files(pairs)
+        from segfix.formats.remote import fetched
+
+        try:
+            with fetched(stage, pairs) as (near, own):
+                image = score_files(near)
+        except SegfixError as error:
+            return ImageScores(failed=(str(error),))
+        return replace(image, failed=tuple(stage.told(own.told(text)) for text in image.failed))
+
+    def score_files(pairs: tuple[Pair, ...]) -> ImageScores:
         failed, target, preds, paths = [], None, [], []
         for pair in pairs:
             try:

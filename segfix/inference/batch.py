@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
+from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
 
 _Job = TypeVar("_Job")
@@ -33,6 +34,12 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     left: int = 0
+
+    def sort(self) -> None:
+        """By name: what ends first depends on the machine."""
+        for rows in (self.skipped, self.failed):
+            rows.sort()
+        self.done.sort(key=lambda row: str(row["output"]))
 
 
 class Skipped(Exception):  # noqa: N818 - it reports, nothing failed
@@ -89,9 +96,7 @@ class Batch(Generic[_Job]):
                     collect(future, summary)
                     bar.update()
         summary.left = total - tried if total is not None else 0
-        for rows in (summary.skipped, summary.failed):
-            rows.sort()
-        summary.done.sort(key=lambda row: str(row["output"]))
+        summary.sort()
         return summary
 
 
@@ -142,6 +147,11 @@ def check_output(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
         "elsewhere."
     )
+
+
+def png_path(entry: Entry, out: Path) -> Path:
+    """Where the PNG made of a file goes."""
+    return output_path(out, entry.stem)
 
 
 def output_path(folder: Path, stem: str, suffix: str = ".png") -> Path:

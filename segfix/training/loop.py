@@ -84,6 +84,9 @@ def fit(
 ) -> dict[str, float]:
     """Train a network; stop at any moment and resume to the same result.
 
+    Started by torchrun or accelerate launch, each process takes its part of every batch, and the
+    first one writes.
+
     Args:
         network: Moved to the device.
         dataset: Sample i must depend on i alone; steps × batch_size samples are drawn in order.
@@ -103,7 +106,8 @@ def fit(
         The last scores.
 
     Raises:
-        SegfixError: `out` holds a training already, or one with other settings.
+        SegfixError: `out` holds a training already, or one with other settings; or a batch can't
+            be shared equally.
         DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -113,7 +117,15 @@ def fit(
         mixed_precision=settings.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    if settings.batch_size % accelerator.num_processes:
+        raise SegfixError(
+            f"a batch of {settings.batch_size} can't be shared equally by "
+            f"{accelerator.num_processes} processes; choose another --batch-size."
+        )
     described = {**metadata, "settings": asdict(settings)}
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        # Of the whole batch's pixels, as in one process. Torch has none for CPUs.
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(
         network,
@@ -184,7 +196,10 @@ def fit(
                 step += 1
                 bar.update()
                 if step % LOG_EVERY == 0 or step == settings.steps:
-                    values = {name: float(loss.detach()) for name, loss in losses.items()}
+                    values = {
+                        name: float(accelerator.reduce(loss.detach(), "mean"))
+                        for name, loss in losses.items()
+                    }
                     now = time.perf_counter()
                     rate, started, since = (step - since) / (now - started), now, step
                     bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
@@ -214,6 +229,8 @@ def fit(
         bar.close()
         if log is not None:
             log.close()
+    # What the first process has written is read by all, if it is SEMEDA's edge network.
+    accelerator.wait_for_everyone()
     return scores
 
 
