@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from segfix.errors import SegfixError
 from segfix.formats.records import is_whole, read_record
+from segfix.formats.threads import Threads
 
 _Job = TypeVar("_Job")
 
@@ -63,31 +64,42 @@ class Batch(Generic[_Job]):
             workers: Threads; file reading and writing of one job overlap with another's work.
             max_failures: Stop after this many failures.
             quiet: No progress bar.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; it says how much is done, and jobs that run aren't waited
+                for.
         """
         summary, tried = Summary(), 0
         waiting = iter(self.jobs)
         running: set[Future[dict[str, Any]]] = set()
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
         bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
-        with bar, ThreadPoolExecutor(workers) as pool:
-            while True:
-                full = max_failures is not None and len(summary.failed) >= max_failures
-                while not full and len(running) < workers + 1:
-                    try:
-                        job = next(waiting, None)
-                    except SegfixError as error:
-                        summary.failed.append(str(error))
-                        job = None
-                    if job is None:
+        try:
+            with bar, Threads(workers) as pool:
+                while True:
+                    full = max_failures is not None and len(summary.failed) >= max_failures
+                    while not full and len(running) < workers + 1:
+                        try:
+                            job = next(waiting, None)
+                        except SegfixError as error:
+                            summary.failed.append(str(error))
+                            job = None
+                        if job is None:
+                            break
+                        tried += 1
+                        running.add(pool.submit(self.work, job))
+                    if not running:
                         break
-                    tried += 1
-                    running.add(pool.submit(self.work, job))
-                if not running:
-                    break
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    collect(future, summary)
-                    bar.update()
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        collect(future, summary)
+                        bar.update()
+        except KeyboardInterrupt as stopped:
+            done = len(summary.done) + len(summary.skipped)
+            of = "" if total is None else f" of {total}"
+            failed = f", {len(summary.failed)} failed" if summary.failed else ""
+            stopped.args = (f"{done}{of} {self.unit}{'s' * (total != 1)} done{failed}",)
+            raise
         summary.left = total - tried if total is not None else 0
         for rows in (summary.skipped, summary.failed):
             rows.sort()
