@@ -100,7 +100,10 @@ def read_npz(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
 def write_npy(path: Path, array: NDArray[Any], *, record: str | None = None) -> None:
     """Write an array as .npy, atomically; `record` as `recorded_path` takes it."""
     with recorded_path(path, record) as temporary, temporary.open("wb") as file:
-        write_array(file, array)
+        # NumPy's own way into real files, `tofile`, may lose the last bytes on a full disk and say
+        # nothing, so it isn't shown that this is one.
+        hidden: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(hidden, array, allow_pickle=False)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str | None = None) -> None:
@@ -112,17 +115,7 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str | N
         for name, array in arrays.items():
             # The length isn't known before, hence zip64 at once.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                write_array(member, array)
-
-
-def write_array(file: IO[bytes], array: NDArray[Any]) -> None:
-    """Write an array as .npy into an open file.
-
-    NumPy's own way into real files, `tofile`, may lose the last bytes on a full disk and say
-    nothing, so this hides that the file is one.
-    """
-    hidden: Any = SimpleNamespace(write=file.write)
-    np.lib.format.write_array(hidden, array, allow_pickle=False)
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 @contextmanager
