@@ -104,11 +104,14 @@ def terminate(*_: Any) -> NoReturn:
 def leave(status: int) -> NoReturn:
     """End this process, whatever its threads are at: a large photograph may take minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from segfix.formats.files import remove_unfinished
+
     latest = time.monotonic() + LAST_WRITES
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(max(0.0, latest - time.monotonic()))
             if thread.is_alive():
+                remove_unfinished()
                 for stream in (sys.stdout, sys.stderr):
                     with contextlib.suppress(OSError, ValueError):
                         stream.flush()

@@ -39,6 +39,9 @@ DECODE_ERRORS = (
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d{1,9})\.[0-9a-f]{12}\.tmp(\.[^.]+)?", re.DOTALL)
 """Names of our temporary files: whose machine's process makes them, and which process there."""
 
+UNFINISHED: set[Path] = set()
+"""Temporary files that this process is writing."""
+
 LONGEST_WRITE = 24 * 3600
 """Seconds after which a temporary file of another machine is left over."""
 
@@ -62,13 +65,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
+        UNFINISHED.add(temporary)
         try:
             yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+            UNFINISHED.discard(temporary)
     except OSError as error:
         raise FileFormatError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+
+def remove_unfinished() -> None:
+    """Remove the temporary files of this process, which ends while threads write them."""
+    for temporary in tuple(UNFINISHED):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ from segfix.formats.files import atomic_path
 Batch = dict[str, Tensor]
 LOG_EVERY = 50
 SAVE_EVERY = 500
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a training once the step that was begun is done."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def fit(
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_stops,
     )
     plain = network
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
@@ -212,7 +216,7 @@ def fit(
                 # Only now: to begin with the data takes a random number, too.
                 restore_random_state(random)
                 random = None
-            with whole_step():
+            with whole_step(quiet=bool(bar.disable)):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, settings)
                 with accelerator.autocast():
@@ -266,17 +270,30 @@ def holds_training(out: Path) -> bool:
     return any((out / name).exists() for name in ("state.pt", "model.safetensors"))
 
 
+def ignore_stops(_: int) -> None:
+    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
-def whole_step() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block ends: half a step can't be resumed."""
+def whole_step(*, quiet: bool = True) -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends: half a step can't be resumed.
+
+    Unless quiet, it says so: a step may take a while.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def hold(number: int, _: Any) -> None:
+        if not held and not quiet:
+            # Past the buffers, in the middle of whose use this may be.
+            os.write(sys.stderr.fileno(), b"\nsegfix: the step begun is finished first\n")
+        held.append(number)
+
+    before = {number: signal.signal(number, hold) for number in STOPS}
     try:
         yield
     finally:
