@@ -9,6 +9,7 @@ import platform
 import re
 import struct
 import sys
+import tempfile
 import time
 import uuid
 import zlib
@@ -72,6 +73,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             UNFINISHED.discard(temporary)
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise early, before the work for a file is done, where it could not be written.
+
+    Raises:
+        FileFormatError: Its folder, or the one that it would be made in, can't be written to.
+    """
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if os.access(folder, os.W_OK):
+        return
+    try:
+        # Permissions are no more than a hint; this tells.
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileFormatError(f"{path}: can't be written ({error.strerror or error}).") from error
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
+from segfix.formats.files import check_writable
 from segfix.formats.records import is_whole, read_record
 from segfix.formats.threads import Threads
 
@@ -134,9 +135,10 @@ def check_output(
 
     Raises:
         Skipped: It is there, whole, and made from the same input with the same settings.
-        SegfixError: Something else is there.
+        SegfixError: Something else is there, or the output can't be written.
     """
     if overwrite or not path.exists() or not path.stat().st_size:
+        check_writable(path)
         return
     text = read_record(path)
     try:
@@ -149,6 +151,7 @@ def check_output(
     if same and whole:
         raise Skipped(str(path))
     if ours and not whole:
+        check_writable(path)
         return
     raise SegfixError(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
