@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from segfix.evaluation.statistics import (
 )
 from segfix.formats import Pair, read_label_map
 from segfix.formats.class_names import MAX_CLASSES
+from segfix.formats.threads import Threads
 from segfix.geometry.targets import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -415,7 +416,7 @@ def score_images(
     jobs = list(zip(*sets.values(), strict=True))
     waiting: deque[Future[ImageScores]] = deque()
     bar = tqdm(total=len(jobs), unit="image", disable=quiet or sys.stderr is None)
-    with bar, ThreadPoolExecutor(workers) as pool:
+    with bar, Threads(workers) as pool:
         for job in [*jobs, *[None] * (workers + 1)]:
             if job is not None:
                 waiting.append(pool.submit(score, job))

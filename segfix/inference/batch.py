@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
+from segfix.formats.files import check_writable
 from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
+from segfix.formats.threads import Threads
 
 _Job = TypeVar("_Job")
 
@@ -70,31 +72,42 @@ class Batch(Generic[_Job]):
             workers: Threads; file reading and writing of one job overlap with another's work.
             max_failures: Stop after this many failures.
             quiet: No progress bar.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; it says how much is done, and jobs that run aren't waited
+                for.
         """
         summary, tried = Summary(), 0
         waiting = iter(self.jobs)
         running: set[Future[dict[str, Any]]] = set()
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
         bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
-        with bar, ThreadPoolExecutor(workers) as pool:
-            while True:
-                full = max_failures is not None and len(summary.failed) >= max_failures
-                while not full and len(running) < workers + 1:
-                    try:
-                        job = next(waiting, None)
-                    except SegfixError as error:
-                        summary.failed.append(str(error))
-                        job = None
-                    if job is None:
+        try:
+            with bar, Threads(workers) as pool:
+                while True:
+                    full = max_failures is not None and len(summary.failed) >= max_failures
+                    while not full and len(running) < workers + 1:
+                        try:
+                            job = next(waiting, None)
+                        except SegfixError as error:
+                            summary.failed.append(str(error))
+                            job = None
+                        if job is None:
+                            break
+                        tried += 1
+                        running.add(pool.submit(self.work, job))
+                    if not running:
                         break
-                    tried += 1
-                    running.add(pool.submit(self.work, job))
-                if not running:
-                    break
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    collect(future, summary)
-                    bar.update()
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        collect(future, summary)
+                        bar.update()
+        except KeyboardInterrupt as stopped:
+            done = len(summary.done) + len(summary.skipped)
+            of = "" if total is None else f" of {total}"
+            failed = f", {len(summary.failed)} failed" if summary.failed else ""
+            stopped.args = (f"{done}{of} {self.unit}{'s' * (total != 1)} done{failed}",)
+            raise
         summary.left = total - tried if total is not None else 0
         summary.sort()
         return summary
@@ -127,9 +140,10 @@ def check_output(
 
     Raises:
         Skipped: It is there, whole, and made from the same input with the same settings.
-        SegfixError: Something else is there.
+        SegfixError: Something else is there, or the output can't be written.
     """
     if overwrite or not path.exists() or not path.stat().st_size:
+        check_writable(path)
         return
     text = read_record(path)
     try:
@@ -142,6 +156,7 @@ def check_output(
     if same and whole:
         raise Skipped(str(path))
     if ours and not whole:
+        check_writable(path)
         return
     raise SegfixError(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
