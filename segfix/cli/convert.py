@@ -54,5 +54,6 @@ def convert(
         "map",
         out=out,
         result=lambda entry, out: output_path(out, entry.stem, suffix),
+        processes=True,
     )
     finish(summary, out, batch)

@@ -299,7 +299,8 @@ class BatchOptions:
         *,
         out: Path,
         result: Callable[[_Job, Path], Path],
-        workers: int | None = None,
+        network: bool = False,
+        processes: bool = False,
     ) -> Summary:
         """Do all jobs, or this machine's share; see `segfix.inference.batch.Batch`.
 
@@ -309,7 +310,9 @@ class BatchOptions:
             unit: What a job is, for the progress bar.
             out: The folder of the results.
             result: Where in it the result of a job goes.
-            workers: Where none are asked for; None: one per core.
+            network: Whether one network does the work on all cores: two workers are enough, one
+                of which reads and writes.
+            processes: Whether work changes nothing in this process, so that others may do it.
         """
         from segfix.inference.batch import Batch
         from segfix.inference.model import available_threads
@@ -348,7 +351,8 @@ class BatchOptions:
             summary.failed = [self.told(text) for text in summary.failed]
             return summary
         return batch.run(
-            workers=self.workers or workers or available_threads(),
+            workers=self.workers or (2 if network else available_threads()),
+            processes=processes and self.stage is None,
             max_failures=self.max_failures,
             quiet=self.quiet,
         )

@@ -75,7 +75,7 @@ def predict_offsets(
         unit,
         out=out,
         result=result,
-        workers=2,
+        network=True,
     )
     finish(summary, out, batch, device=model.device, weights=model.source)
 

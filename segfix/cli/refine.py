@@ -184,6 +184,7 @@ def refine(
         "map",
         out=out,
         result=lambda pair, out: result_path(pair.entry, out, argmax=argmax),
+        processes=True,
     )
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)

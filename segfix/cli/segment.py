@@ -79,7 +79,7 @@ def segment(
         "image",
         out=out,
         result=png_path,
-        workers=2,
+        network=True,
     )
     finish(summary, out, batch, device=model.device, weights=model.source)
 

@@ -117,5 +117,6 @@ def show(
         "picture",
         out=out,
         result=lambda job, out: png_path(job[0], out),
+        processes=True,
     )
     finish(summary, out, batch)

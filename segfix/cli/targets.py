@@ -54,5 +54,6 @@ def targets(
         "map",
         out=out,
         result=png_path,
+        processes=True,
     )
     finish(summary, out, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from segfix.evaluation.statistics import (
 )
 from segfix.formats import Pair, read_label_map
 from segfix.formats.class_names import MAX_CLASSES
-from segfix.formats.threads import Threads
+from segfix.formats.workers import BROKEN, open_pool
 from segfix.geometry.targets import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -416,13 +416,17 @@ def score_images(
     jobs = list(zip(*sets.values(), strict=True))
     waiting: deque[Future[ImageScores]] = deque()
     bar = tqdm(total=len(jobs), unit="image", disable=quiet or sys.stderr is None)
-    with bar, Threads(workers) as pool:
-        for job in [*jobs, *[None] * (workers + 1)]:
-            if job is not None:
-                waiting.append(pool.submit(score, job))
-            if waiting and (job is None or len(waiting) > workers):
-                yield waiting.popleft().result()
-                bar.update()
+    pool, work = open_pool(workers, score, None if stage else len(jobs))
+    try:
+        with bar, pool:
+            for job in [*jobs, *[None] * (2 * workers + 1)]:
+                if job is not None:
+                    waiting.append(pool.submit(work, job))
+                if waiting and (job is None or len(waiting) > 2 * workers):
+                    yield waiting.popleft().result()
+                    bar.update()
+    except BrokenExecutor as error:
+        raise SegfixError(BROKEN) from error
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:

@@ -31,7 +31,7 @@ from segfix.formats.coco import (
     run_lengths,
 )
 from segfix.formats.files import open_picture
-from segfix.formats.threads import Threads
+from segfix.formats.workers import Threads
 
 LONGEST_SIDE = 65535
 """Of an image, pixels: pycocotools counts them in 32 bits, and crashes beyond."""

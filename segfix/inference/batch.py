@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ from segfix.errors import SegfixError
 from segfix.formats.files import check_writable
 from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
-from segfix.formats.threads import Threads
+from segfix.formats.workers import BROKEN, Processes, open_pool
 
 _Job = TypeVar("_Job")
 
@@ -64,29 +64,38 @@ class Batch(Generic[_Job]):
     unit: str
 
     def run(
-        self, *, workers: int = 1, max_failures: int | None = None, quiet: bool = False
+        self,
+        *,
+        workers: int = 1,
+        processes: bool = False,
+        max_failures: int | None = None,
+        quiet: bool = False,
     ) -> Summary:
         """Do all jobs, a few at a time, in bounded memory.
 
         Args:
-            workers: Threads; file reading and writing of one job overlap with another's work.
+            workers: How many jobs at a time: reading and writing overlap with another's work.
+            processes: Whether many jobs may be done by processes, see `open_pool`.
             max_failures: Stop after this many failures.
             quiet: No progress bar.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; it says how much is done, and jobs that run aren't waited
                 for.
+            SegfixError: A process was killed.
         """
         summary, tried = Summary(), 0
         waiting = iter(self.jobs)
         running: set[Future[dict[str, Any]]] = set()
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
         bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
+        pool, work = open_pool(workers, self.work, total if processes else None)
+        room = 4 * workers if isinstance(pool, Processes) else workers + 1
         try:
-            with bar, Threads(workers) as pool:
+            with bar, pool:
                 while True:
                     full = max_failures is not None and len(summary.failed) >= max_failures
-                    while not full and len(running) < workers + 1:
+                    while not full and len(running) < room:
                         try:
                             job = next(waiting, None)
                         except SegfixError as error:
@@ -95,13 +104,15 @@ class Batch(Generic[_Job]):
                         if job is None:
                             break
                         tried += 1
-                        running.add(pool.submit(self.work, job))
+                        running.add(pool.submit(work, job))
                     if not running:
                         break
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         collect(future, summary)
                         bar.update()
+        except BrokenExecutor as error:
+            raise SegfixError(BROKEN) from error
         except KeyboardInterrupt as stopped:
             done = len(summary.done) + len(summary.skipped)
             of = "" if total is None else f" of {total}"
