@@ -22,12 +22,20 @@ if TYPE_CHECKING:
 @options.out_folder("offsets")
 @options.weights
 @options.device
+@click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
+    "at them: faster, less precise. Offset maps keep the photographs' size.",
+)
 @options.batch
 def predict_offsets(
     images: Path,
     out: Path,
     weights: str | None,
     device: str,
+    max_side: int | None,
     batch: options.BatchOptions,
 ) -> None:
     """Predict where boundaries are and which way the interior lies.
@@ -40,7 +48,7 @@ def predict_offsets(
     photograph is read from standard input and its offset map written to standard output.
     """
     if str(images) == "-":
-        predict_standard_input(weights, device, as_json=batch.as_json, quiet=batch.quiet)
+        predict_standard_input(weights, device, max_side, as_json=batch.as_json, quiet=batch.quiet)
         return
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries
@@ -61,9 +69,8 @@ def predict_offsets(
             (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
         )
     model = load_model(weights, device, quiet=batch.quiet)
-    summary = batch.run(
-        jobs, partial(work, model, out=out, overwrite=batch.overwrite), unit, workers=2
-    )
+    work = partial(work, model, out=out, max_side=max_side, overwrite=batch.overwrite)
+    summary = batch.run(jobs, work, unit, workers=2)
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 
@@ -77,7 +84,9 @@ def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
     return model
 
 
-def predict_standard_input(weights: str | None, device: str, *, as_json: bool, quiet: bool) -> None:
+def predict_standard_input(
+    weights: str | None, device: str, max_side: int | None, *, as_json: bool, quiet: bool
+) -> None:
     """One photograph from standard input, its offset map to standard output."""
     if as_json or options.first_given("out"):
         raise click.UsageError(
@@ -94,5 +103,5 @@ def predict_standard_input(weights: str | None, device: str, *, as_json: bool, q
     from segfix.inference.predict import predict_stream
 
     model = load_model(weights, device, quiet=quiet)
-    sys.stdout.buffer.write(predict_stream(model, sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(predict_stream(model, sys.stdin.buffer.read(), max_side=max_side))
     sys.stdout.buffer.flush()
