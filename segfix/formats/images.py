@@ -51,7 +51,12 @@ class Photograph:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, 3), as displayed."""
         height, width = self.picture.height, self.picture.width
-        return (width, height, 3) if orientation_of(self.picture) >= 5 else (height, width, 3)
+        return (width, height, 3) if self._turn >= 5 else (height, width, 3)
+
+    @property
+    def _turn(self) -> int:
+        # Pillow tells the size of TIFF as displayed, and turns it as it decodes.
+        return 1 if self.picture.format == "TIFF" else orientation_of(self.picture)
 
     def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
         """(rows, columns, 3) uint8 RGB; decodes the file when first asked."""
@@ -73,13 +78,13 @@ class Photograph:
         Returns:
             (h, w, 3) uint8 RGB, each pixel from all those in its place.
         """
-        picture = self.picture
+        picture, turn = self.picture, self._turn
         height, width = reduced_size(picture.height, picture.width, max_side)
         # JPEG decodes straight to a half, a quarter or an eighth of its size, in less time.
         _, box = picture.draft(None, (width, height)) or (None, None)
         picture.load()
         small = _in_rgb(picture).resize((width, height), Image.Resampling.BILINEAR, box)
-        return turn_upright(np.asarray(small), orientation_of(picture))
+        return turn_upright(np.asarray(small), turn)
 
 
 def reduced_size(height: int, width: int, max_side: int) -> tuple[int, int]:
