@@ -21,8 +21,8 @@ STRIDE = 32
 """Where tiles begin at multiples of it, the network sees the same grid as in the whole picture."""
 
 RESAMPLING = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BILINEAR)
-"""How sectors and the two probabilities are enlarged. Sectors as sums of vectors, a narrower
-boundary, and other filters gain nothing: `tests/bench/scale_input.py`."""
+"""How sectors and the two probabilities are enlarged. Neither sectors as interpolated vectors nor a
+narrower boundary gains more: `tests/bench/scale_input.py`."""
 
 
 def tile_boxes(

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
+from segfix.errors import FileFormatError
 from segfix.formats import read_offset_map
 from segfix.formats.folders import Entry
 from segfix.formats.images import open_photograph, read_image, reduced_size
 from segfix.inference import OffsetModel, load
 from segfix.inference import model as model_module
 from segfix.inference import tiles as tiles_module
+from segfix.inference.batch import Skipped
 from segfix.inference.predict import predict_file, predict_stream
 from segfix.inference.tiles import enlarge_tile, tile_boxes
 
@@ -203,3 +206,25 @@ def test_files_and_streams_record_it(tmp_path: Path, tiny_onnx: Path) -> None:
     assert np.array_equal(written.codes, model.offsets(NOISE, max_side=40).codes)
     streamed = predict_stream(model, path.read_bytes(), max_side=40)
     assert streamed == (tmp_path / "out" / "photo.png").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_photograph_cut_short_is_named(tmp_path: Path, tiny_onnx: Path, suffix: str) -> None:
+    path = tmp_path / f"photo{suffix}"
+    Image.fromarray(NOISE).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(FileFormatError, match=rf"photo\{suffix}: "):
+        predict_file(load(tiny_onnx), Entry(path, "photo"), tmp_path / "out", max_side=40)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_done_is_not_decoded_again(
+    tmp_path: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(NOISE).save(path)
+    model = load(tiny_onnx)
+    predict_file(model, Entry(path, "photo"), tmp_path / "out", max_side=40)
+    monkeypatch.setattr(JpegImageFile, "load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(Skipped):
+        predict_file(model, Entry(path, "photo"), tmp_path / "out", max_side=40)
