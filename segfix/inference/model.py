@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from PIL import Image
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.formats import OffsetMap
 from segfix.formats.images import Photograph
 from segfix.geometry import NUM_DIRECTIONS
-from segfix.inference.tiles import tile_boxes
+from segfix.inference.tiles import enlarge_tile, tile_boxes
 from segfix.inference.weights import file_digest, find_weights
 
 METADATA_KEY = "segfix"
@@ -92,14 +93,33 @@ class OffsetModel:
                 outputs = self.session.run(OUTPUTS, {"image": batch})
         return tuple(output[0] for output in outputs)
 
-    def offsets(self, image: NDArray[np.uint8] | Photograph) -> OffsetMap:
+    def record(self, shape: Sequence[int], max_side: int | None) -> dict[str, Any]:
+        """What made an offset map: `source`, and `max_side` where it reduced the photograph.
+
+        Args:
+            shape: (H, W, …) of the photograph.
+            max_side: See `offsets`.
+        """
+        reduced = max_side is not None and max(shape[:2]) > max_side
+        return {**self.source, **({"max_side": max_side} if reduced else {})}
+
+    def offsets(
+        self, image: NDArray[np.uint8] | Photograph, *, max_side: int | None = None
+    ) -> OffsetMap:
         """Predict the offset map of one photograph, a large one in tiles.
 
         Args:
             image: (H, W, 3) uint8 RGB, any size.
+            max_side: A photograph that is higher or wider, pixels, is looked at reduced to this;
+                None: at its own size.
 
         Returns:
-            The offset map: boundary where its probability exceeds 0.5, with the arg-max sector.
+            The offset map, of the photograph's own size: boundary where its probability exceeds
+            0.5, with the arg-max sector.
+
+        Raises:
+            ValueError: `image` is no photograph, or `max_side` below 1.
+            SegfixError: The network failed.
 
         Example:
             >>> model = load()
@@ -107,10 +127,18 @@ class OffsetModel:
             >>> offset_map.vectors().shape
             (2, 40, 50)
         """
+        if max_side is not None and max_side < 1:
+            raise ValueError(f"Expected max_side to be at least 1 but got {max_side}.")
         if not isinstance(image, Photograph):
             image = np.asarray(image)
             check_image(image)
         height, width, _ = image.shape
+        source = self.record(image.shape, max_side)
+        if "max_side" in source:
+            photograph = (
+                image if isinstance(image, Photograph) else Photograph(Image.fromarray(image))
+            )
+            image = photograph.reduced(source["max_side"])
         calibration = self.metadata.get("calibration", CALIBRATION)
         # The lowest product there is: a boundary at the threshold, all sectors alike.
         lowest = BOUNDARY_THRESHOLD / self.num_directions
@@ -121,22 +149,20 @@ class OffsetModel:
             lowest_confidence=round(float(calibrated(lowest, calibration)), 4),
             boundary_width=self.metadata["boundary_width"],
             confidence=CONFIDENCE,
-            source=dict(self.source),
+            source=source,
         )
-        for look, keep in tile_boxes(height, width):
-            direction, boundary, certainty = self.predict(image[look])
-            part = OffsetMap.encode(
-                boundary > BOUNDARY_THRESHOLD * 255,
-                direction,
-                calibrated(boundary * (certainty / np.float32(255**2)), calibration),
-                num_directions=self.num_directions,
-                lowest_confidence=offset_map.lowest_confidence,
-            )
-            inner = (
-                slice(one.start - all_.start, one.stop - all_.start)
-                for one, all_ in zip(keep, look, strict=True)
-            )
-            codes[keep] = part.codes[tuple(inner)]
+        seen = image.shape[0], image.shape[1]
+        for look, keep in tile_boxes(*seen):
+            maps = self.predict(image[look])
+            for part, found in enlarge_tile(maps, look, keep, seen, (height, width)):
+                direction, boundary, certainty = found
+                codes[part] = OffsetMap.encode(
+                    boundary > BOUNDARY_THRESHOLD * 255,
+                    direction,
+                    calibrated(boundary * (certainty / np.float32(255**2)), calibration),
+                    num_directions=self.num_directions,
+                    lowest_confidence=offset_map.lowest_confidence,
+                ).codes
         return offset_map
 
 

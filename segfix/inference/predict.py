@@ -19,7 +19,7 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
-from segfix.formats.images import Photograph, open_photograph, read_orientation
+from segfix.formats.images import Photograph, open_photograph, orientation_of
 from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
 from segfix.inference.batch import check_output, output_path, png_path
@@ -27,7 +27,12 @@ from segfix.inference.model import OffsetModel
 
 
 def predict_file(
-    model: OffsetModel, image: Entry, out: Path, *, overwrite: bool = False
+    model: OffsetModel,
+    image: Entry,
+    out: Path,
+    *,
+    max_side: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Predict the offset map of one photograph file.
 
@@ -35,6 +40,7 @@ def predict_file(
         model: The network.
         image: The photograph.
         out: Folder of the result, named after the photograph.
+        max_side: See `OffsetModel.offsets`.
         overwrite: Whether to replace an existing result.
 
     Returns:
@@ -47,23 +53,29 @@ def predict_file(
     if image.problem:
         raise SegfixError(image.problem)
     path = png_path(image, out)
-    source: dict[str, Any] = {**model.source, "image": content_digest(image.path)}
-    orientation = read_orientation(image.path)
-    if orientation != 1:
-        # For predictions that were made of the photograph as it is stored.
-        source["orientation"] = orientation
+    digest = content_digest(image.path)
+    with open_photograph(image.path) as photograph:
+        source = {**model.record(photograph.shape, max_side), "image": digest}
+        orientation = orientation_of(photograph.picture)
+        if orientation != 1:
+            # For predictions that were made of the photograph as it is stored.
+            source["orientation"] = orientation
     check_output(path, {"source": source}, ("source",), overwrite)
     with open_photograph(image.path) as photograph:
-        offset_map = predict_map(model, photograph, str(image.path), source)
+        offset_map = predict_map(model, photograph, max_side, str(image.path), source)
     return write_row(image.path, path, offset_map)
 
 
 def predict_map(
-    model: OffsetModel, image: NDArray[np.uint8] | Photograph, name: str, source: dict[str, Any]
+    model: OffsetModel,
+    image: NDArray[np.uint8] | Photograph,
+    max_side: int | None,
+    name: str,
+    source: dict[str, Any],
 ) -> OffsetMap:
     """Predict an offset map that says what it was made from; `name` is for messages."""
     try:
-        return replace(model.offsets(image), source=source)
+        return replace(model.offsets(image, max_side=max_side), source=source)
     except SegfixError as error:
         raise SegfixError(f"{name}: {error}") from error
 
@@ -97,17 +109,23 @@ def frame_path(frame: Frame, out: Path) -> Path:
 
 
 def predict_frame(
-    model: OffsetModel, frame: Frame, out: Path, *, overwrite: bool = False
+    model: OffsetModel,
+    frame: Frame,
+    out: Path,
+    *,
+    max_side: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Predict the offset map of one frame, named after its number; see `predict_file`."""
     path = frame_path(frame, out)
-    source = {**model.source, "video": frame.digest, "frame": frame.number}
+    settings = model.record(frame.image.shape, max_side)
+    source = {**settings, "video": frame.digest, "frame": frame.number}
     check_output(path, {"source": source}, ("source",), overwrite)
     name = f"{frame.video}, frame {frame.number}"
-    return write_row(frame.video, path, predict_map(model, frame.image, name, source))
+    return write_row(frame.video, path, predict_map(model, frame.image, max_side, name, source))
 
 
-def predict_stream(model: OffsetModel, image: bytes) -> bytes:
+def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = None) -> bytes:
     """Predict the offset map of one photograph: the bytes of a file from those of a file.
 
     Raises:
@@ -117,7 +135,7 @@ def predict_stream(model: OffsetModel, image: bytes) -> bytes:
         path = Path(folder, "-")
         path.write_bytes(image)
         try:
-            row = predict_file(model, Entry(path, "offsets"), Path(folder))
+            row = predict_file(model, Entry(path, "offsets"), Path(folder), max_side=max_side)
         except SegfixError as error:
             raise SegfixError(str(error).replace(str(path), "standard input")) from error
         return Path(row["output"]).read_bytes()

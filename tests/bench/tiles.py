@@ -2,6 +2,7 @@
 
     python -m tests.bench.tiles --images DIR             # difference, by margin
     python -m tests.bench.tiles --side 20000 --work DIR  # peak memory of predict-offsets
+    python -m tests.bench.tiles --side 20000 --work DIR --max-side 2048
 
 The difference is measured with tiles much smaller than the real ones, in which seams are rarer.
 """
@@ -63,7 +64,7 @@ def difference(images: Path, tile: int) -> None:
         )
 
 
-def memory(side: int, work: Path) -> None:
+def memory(side: int, work: Path, max_side: int | None) -> None:
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{side}.jpg"
     Image.MAX_IMAGE_PIXELS = None
@@ -76,11 +77,13 @@ def memory(side: int, work: Path) -> None:
     model.predict(np.zeros((64, 64, 3), np.uint8))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started, cpu = time.perf_counter(), time.process_time()
-    predict_file(model, Entry(path, path.stem), work / "offsets", overwrite=True)
+    entry = Entry(path, path.stem)
+    predict_file(model, entry, work / "offsets", max_side=max_side, overwrite=True)
     print(
         json.dumps(
             {
                 "side": side,
+                "max_side": max_side,
                 "loaded_mib": before >> 10,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
                 "seconds": round(time.perf_counter() - started, 1),
@@ -95,12 +98,13 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--side", type=int)
+    parser.add_argument("--max-side", type=int)
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     if given.images:
         difference(given.images, given.tile)
     elif given.side and given.work:
-        memory(given.side, given.work)
+        memory(given.side, given.work, given.max_side)
     else:
         sys.exit("give --images, or --side and --work")
 

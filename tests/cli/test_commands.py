@@ -851,3 +851,42 @@ def test_a_video_is_not_for_ray(clip: Path) -> None:
     result = run("predict-offsets", clip, "--engine", "ray")
     assert result.exit_code == 2
     assert "share it among machines with --shard" in " ".join(result.stderr.split())
+
+
+def test_max_side_is_a_setting_of_its_own(offsets: Path, tiny_onnx: Path) -> None:
+    before = (offsets / "a.png").read_bytes()
+    # The photographs are 40 pixels wide: nothing is reduced, nothing differs.
+    again = run_json("predict-offsets", "images", "--weights", tiny_onnx, "--max-side", 40)
+    assert len(again["skipped"]) == 3
+    smaller = ("predict-offsets", "images", "--weights", tiny_onnx, "--max-side", 20)
+    result = run(*smaller)
+    assert result.exit_code == 1
+    assert "offsets/a.png: exists and is not what this run would make" in result.stderr
+    assert (offsets / "a.png").read_bytes() == before
+    assert len(run_json(*smaller, "--overwrite")["done"]) == 3
+    assert len(run_json(*smaller)["skipped"]) == 3
+    offset_map = read_offset_map(offsets / "a.png")
+    assert offset_map.codes.shape == (24, 40)
+    assert offset_map.source["max_side"] == 20
+    assert run("refine", "preds").exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "1.5", "half", ""])
+def test_bad_sides_are_refused_in_one_line(work: Path, tiny_onnx: Path, value: str) -> None:
+    result = run("predict-offsets", "images", "--weights", tiny_onnx, f"--max-side={value}")
+    assert result.exit_code == 2
+    assert len([line for line in result.stderr.splitlines() if "Error: " in line]) == 1
+    assert "Invalid value for '--max-side'" in result.stderr
+    assert not (work / "offsets").exists()
+
+
+def test_frames_and_streams_are_reduced_too(clip: Path, tiny_onnx: Path) -> None:
+    options = ("--weights", tiny_onnx, "--max-side", 20)
+    assert run("predict-offsets", clip, *options).exit_code == 0
+    run("predict-offsets", "images", *options, "-o", "still")
+    frame, still = (read_offset_map(Path(name)) for name in ("offsets/000002.png", "still/a.png"))
+    assert np.array_equal(frame.codes, still.codes)
+    assert frame.source["max_side"] == still.source["max_side"] == 20
+    assert len(run_json("predict-offsets", clip, *options)["skipped"]) == 5
+    streamed = run_stream(Path("images/a.png").read_bytes(), *options)
+    assert streamed.stdout_bytes == Path("still/a.png").read_bytes()
