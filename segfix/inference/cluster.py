@@ -10,6 +10,7 @@ import platform
 import socket
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -30,8 +31,8 @@ _Job = TypeVar("_Job")
 BLOCKS_PER_WORKER, MOST_ROWS = 8, 16
 """Jobs are handed out a few at a time: often enough that no worker waits for another in the end."""
 
-PASSES = 3
-"""Jobs whose worker died are tried again when all others are done."""
+MOST_DEATHS = 3
+"""Of workers at one job; then it is left alone."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -80,15 +81,33 @@ class UnfitError(SegfixError):
     """A machine of the cluster can't work on this batch, so that nothing goes on."""
 
 
+class Deaths:
+    """An actor: it knows for each job that is not done how many workers have died at it."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> int:
+        """How often the job was begun before, and not ended."""
+        self.begun[number] += 1
+        return self.begun[number] - 1
+
+    def end(self, number: int) -> None:
+        """The job has ended, well or not."""
+        del self.begun[number]
+
+
 class Worker:
     """An actor: it holds the network, reads, works and writes."""
 
-    def __init__(self, work: bytes, version: str, folder: Path, mark: Path | None) -> None:
+    def __init__(
+        self, work: bytes, version: str, folder: Path, mark: Path | None, counting: Any
+    ) -> None:
         # Relative paths mean here what they mean to the user.
         with suppress(OSError):
             os.chdir(folder)
         node = platform.node()
-        self.fault = ""
+        self.fault, self.counting = "", counting
         self.work: Callable[[Any], dict[str, Any]] | None = None
         if version != __version__:
             self.fault = f"{node} has segfix {__version__}, not {version}; install the same one."
@@ -102,13 +121,29 @@ class Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A job's outcome: what it reports, or the exception that ended it."""
+        outcome: dict[str, Any] | Exception
         try:
-            if self.work is None:
-                raise UnfitError(self.fault)
-            outcome: dict[str, Any] | Exception = self.work(pickle.loads(row["job"]))
+            outcome = self.do(int(row["number"]), pickle.loads(row["job"]))
         except Exception as error:
             outcome = error
-        return {"number": row["number"], "outcome": pickle.dumps(outcome)}
+        return {"outcome": pickle.dumps(outcome)}
+
+    def do(self, number: int, job: Any) -> dict[str, Any]:
+        """Work on a job, unless it is what kills the workers: then it is a failure."""
+        if self.work is None:
+            raise UnfitError(self.fault)
+        import ray
+
+        if ray.get(self.counting.begin.remote(number)) >= MOST_DEATHS:
+            file = job.entry if isinstance(job, Pair) else job
+            raise SegfixError(
+                f"{file.path if isinstance(file, Entry) else file}: {MOST_DEATHS} workers died at "
+                "it; out of memory? Use a smaller picture or fewer --workers."
+            )
+        try:
+            return self.work(job)
+        finally:
+            self.counting.end.remote(number)
 
 
 def run_on_ray(
@@ -122,8 +157,8 @@ def run_on_ray(
 ) -> Summary:
     """Do all jobs of a batch, as `Batch.run` does, on the machines of a Ray cluster.
 
-    A worker that dies is replaced, and its jobs are done again in the end; what is written by then
-    is found there and skipped. What kills its worker every time is a failure.
+    A worker that dies is replaced, and its jobs are done again; what is written by then is found
+    there and skipped. A job that kills one worker after the other is a failure.
 
     Args:
         batch: Its jobs and work are pickled; a network is opened anew by each worker.
@@ -142,59 +177,37 @@ def run_on_ray(
     summary = Summary()
     if not jobs:
         return summary
-    untried = dict(enumerate(jobs))
     with connected(cluster) as (ray, room), marked(out) as mark:
         most = min(room, len(jobs), workers or room)
         rows = max(1, min(MOST_ROWS, len(jobs) // (BLOCKS_PER_WORKER * most)))
         work = ray.cloudpickle.dumps((batch.work, Image.MAX_IMAGE_PIXELS))
-
-        def outcomes() -> Iterator[dict[str, Any]]:
-            for number in range(PASSES):
-                if not untried:
-                    return
-                items = [{"number": i, "job": pickle.dumps(job)} for i, job in untried.items()]
-                # The second time alone, so that what killed the worker is found.
-                blocks = -(-len(items) // (1 if number else rows))
-                yield from (
-                    ray.data.from_items(items, override_num_blocks=blocks)
-                    .map(
-                        Worker,
-                        fn_constructor_args=(work, __version__, Path.cwd(), mark),
-                        compute=ray.data.ActorPoolStrategy(
-                            min_size=1,
-                            max_size=most,
-                            max_tasks_in_flight_per_actor=1 if number else None,
-                        ),
-                        num_cpus=cluster.num_cpus,
-                        num_gpus=cluster.num_gpus,
-                        max_restarts=-1,
-                        max_task_retries=0,
-                    )
-                    .iter_rows()
-                )
-
+        counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Deaths).remote()
+        outcomes = (
+            ray.data.from_items(
+                [{"number": i, "job": pickle.dumps(job)} for i, job in enumerate(jobs)],
+                override_num_blocks=-(-len(jobs) // rows),
+            )
+            # Ray Data replaces actors that die, and has their tasks done again, by itself.
+            .map(
+                Worker,
+                fn_constructor_args=(work, __version__, Path.cwd(), mark, counting),
+                concurrency=(1, most),
+                num_cpus=cluster.num_cpus,
+                num_gpus=cluster.num_gpus,
+            )
+            .iter_rows()
+        )
+        tried = 0
         with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
-            for row in outcomes():
-                del untried[row["number"]]
+            for row in outcomes:
                 collect(settled(pickle.loads(row["outcome"])), summary)
+                tried += 1
                 bar.update()
                 if max_failures is not None and len(summary.failed) >= max_failures:
-                    summary.left = len(untried)
                     break
-            else:
-                summary.failed += [lost(job) for job in untried.values()]
+    summary.left = len(jobs) - tried
     summary.sort()
     return summary
-
-
-def lost(job: Any) -> str:
-    """What is said of a job that no worker lived through."""
-    file = job.entry if isinstance(job, Pair) else job
-    name = file.path if isinstance(file, Entry) else file
-    return (
-        f"{name}: {PASSES} workers died at it; out of memory? Use a smaller picture or fewer "
-        "--workers."
-    )
 
 
 def settled(outcome: Any) -> Future[dict[str, Any]]:
@@ -234,8 +247,7 @@ def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
             "'segfix-refine[ray]' (in a checkout: pip install '.[ray]')"
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.max_errored_blocks = False, -1
+    ray.data.DataContext.get_current().enable_progress_bars = False
     check_address(cluster.address or os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(
