@@ -110,12 +110,13 @@ def count_matches(
     Returns:
         (64,) pixels and (64, R) pixels met.
     """
-    reach = int(radii[-1])
-    padded = np.pad(others, reach)
+    # No farther than the frame: of an image of one row, the circle would take up its square.
+    high, wide = (min(int(radii[-1]), length - 1) for length in lines.shape)
+    padded = np.pad(others, ((high, high), (wide, wide)))
     rows, cols = np.nonzero(lines)
     bits = lines[rows, cols]
-    places = (rows + reach) * padded.shape[1] + cols + reach
-    steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    places = (rows + high) * padded.shape[1] + cols + wide
+    steps = np.mgrid[-high : high + 1, -wide : wide + 1].reshape(2, -1)
     squares = (steps**2).sum(axis=0)
     near, met, done = np.zeros_like(bits), [], -1.0
     for radius in radii:
@@ -203,7 +204,8 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
         >>> inner_band(np.array([[1] * 5 + [2] * 5] * 9), 1)[4].astype(int)
         array([1, 0, 0, 0, 1, 1, 0, 0, 0, 1])
     """
-    size = 2 * width + 1
+    # Beyond the frame nothing follows; SciPy takes the time of the whole window all the same.
+    size = [2 * min(width, length) + 1 for length in label_map.shape]
     low, high = (
         extreme(label_map, size, mode="constant", cval=-2)
         for extreme in (ndimage.minimum_filter, ndimage.maximum_filter)

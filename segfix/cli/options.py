@@ -186,6 +186,13 @@ def limit_pixels(ctx: click.Context, param: click.Parameter, value: int) -> None
     Image.MAX_IMAGE_PIXELS = value // 2
 
 
+def limit_bytes(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
+    """Tell the readers of everything else."""
+    from segfix.formats.limits import limits
+
+    limits.max_bytes = value
+
+
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(2),
@@ -194,8 +201,24 @@ max_pixels = click.option(
     expose_value=False,
     callback=limit_pixels,
     metavar="N",
-    help="Refuse larger pictures: a small file may unpack to any size.",
+    help="Refuse larger pictures, arrays and frames: a small file may unpack to any size.",
 )
+max_bytes = click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=1 << 30,
+    show_default=True,
+    expose_value=False,
+    callback=limit_bytes,
+    metavar="N",
+    help="Refuse arrays (.npy, .npz, .mat, .flo) that unpack to more, and JSON and lists of more "
+    "than half of it, which take many times their size.",
+)
+
+
+def limited(command: _Command) -> _Command:
+    """The limits of every command that reads pictures."""
+    return max_pixels(max_bytes(command))
 
 
 @dataclass(frozen=True)
@@ -252,7 +275,7 @@ def batch(command: Callable[..., Any]) -> Callable[..., Any]:
         names = (field.name for field in fields(BatchOptions))
         return command(batch=BatchOptions(**{name: given.pop(name) for name in names}), **given)
 
-    options = (quiet, as_json, max_failures, max_pixels, workers, overwrite, recursive)
+    options = (quiet, as_json, max_failures, limited, workers, overwrite, recursive)
     return functools.reduce(lambda decorated, option: option(decorated), options, wrapped)
 
 

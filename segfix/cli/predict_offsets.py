@@ -12,6 +12,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+from segfix.errors import one_line
 
 if TYPE_CHECKING:
     from segfix.inference.model import OffsetModel
@@ -73,7 +74,7 @@ def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
 
     model = load(weights, device=device)
     if not quiet:
-        click.echo(f"weights {model.metadata['name']} on {model.device}", err=True)
+        click.echo(one_line(f"weights {model.metadata['name']} on {model.device}"), err=True)
     return model
 
 
@@ -91,8 +92,11 @@ def predict_standard_input(weights: str | None, device: str, *, as_json: bool, q
             "- writes a PNG file to standard output; redirect it: "
             "segfix predict-offsets - < photo.jpg > offsets.png"
         )
+    from segfix.formats.limits import check_bytes, limits
     from segfix.inference.predict import predict_stream
 
     model = load_model(weights, device, quiet=quiet)
-    sys.stdout.buffer.write(predict_stream(model, sys.stdin.buffer.read()))
+    image = sys.stdin.buffer.read(limits.max_bytes + 1)
+    check_bytes(len(image), "standard input")
+    sys.stdout.buffer.write(predict_stream(model, image))
     sys.stdout.buffer.flush()
