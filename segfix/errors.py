@@ -21,3 +21,23 @@ class DeviceError(SegfixError):
 
 class MissingExtraError(SegfixError):
     """A package of an optional extra isn't installed."""
+
+
+OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
+"""What is said where a file's reading or refinement has failed for lack of it."""
+
+
+def one_line(text: object) -> str:
+    r"""Text for a terminal, whatever names and files it quotes.
+
+    Returns:
+        One line. What a terminal would obey or hide (line ends, escape sequences, reversed text,
+        bytes that are no text) stands there as Python would write it.
+
+    Example:
+        >>> print(one_line("a\nb\x1b[31m.png"))
+        a\nb\x1b[31m.png
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text)
+    )

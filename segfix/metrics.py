@@ -123,16 +123,17 @@ def count_matches(
     Returns:
         (64,) pixels and (64, R) pixels met.
     """
-    reach = int(radii[-1])
-    stride = shape[1] + 2 * reach
-    padded = np.zeros((shape[0] + 2 * reach) * stride, others[1].dtype)
+    # No farther than the frame: of an image of one row, the circle would take up its square.
+    high, wide = (min(int(radii[-1]), max(length - 1, 0)) for length in shape)
+    stride = shape[1] + 2 * wide
+    padded = np.zeros((shape[0] + 2 * high) * stride, others[1].dtype)
 
     def padded_places(places: NDArray[np.intp]) -> NDArray[np.intp]:
-        return places + places // shape[1] * (2 * reach) + reach * (stride + 1)
+        return places + places // shape[1] * (2 * wide) + high * stride + wide
 
     padded[padded_places(others[0])] = others[1]
     places, missing = padded_places(lines[0]), lines[1]
-    steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    steps = np.mgrid[-high : high + 1, -wide : wide + 1].reshape(2, -1)
     squares = (steps**2).sum(axis=0)
     met, done = [], -1.0
     for radius in radii:
@@ -240,11 +241,16 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
     """
     band = np.zeros(label_map.shape, bool)
     band[:width] = band[-width:] = band[:, :width] = band[:, -width:] = True
+    # Beyond the frame nothing follows.
+    high, wide = (min(width, length) for length in label_map.shape)
     # A window holds another label where it holds a change between two neighbours.
-    for labels, inner in ((label_map, band), (label_map.T, band.T)):
+    for labels, inner, along, across in (
+        (label_map, band, high, wide),
+        (label_map.T, band.T, wide, high),
+    ):
         changes = labels[1:] != labels[:-1]
-        near = _any_in_window(_any_in_window(changes, width, 2 * width).T, width, 2 * width + 1)
-        inner |= near.T  # noqa: PLW2901 - a view, written in place
+        near = _any_in_window(changes, along, 2 * along)
+        inner |= _any_in_window(near.T, across, 2 * across + 1).T  # noqa: PLW2901 - a view
     return band
 
 

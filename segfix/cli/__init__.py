@@ -21,6 +21,7 @@ from segfix.cli.demo import demo
 from segfix.cli.doctor import doctor
 from segfix.cli.evaluate import evaluate
 from segfix.cli.export import export
+from segfix.cli.outcome import shortened
 from segfix.cli.predict_offsets import predict_offsets
 from segfix.cli.refine import refine
 from segfix.cli.report import report
@@ -29,7 +30,7 @@ from segfix.cli.show import show
 from segfix.cli.targets import targets
 from segfix.cli.train import train
 from segfix.cli.weights import weights
-from segfix.errors import DeviceError, PairingError, SegfixError
+from segfix.errors import OUT_OF_MEMORY, DeviceError, PairingError, SegfixError, one_line
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
@@ -71,8 +72,12 @@ class Commands(click.Group):
         warnings.filterwarnings("ignore", module="PIL")
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            # Click quotes what it was given.
+            vars(error)["message"] = one_line(error.message)
+            raise
         except SegfixError as error:
-            click.echo(f"segfix: {error}", err=True)
+            click.echo(f"segfix: {shortened(error)}", err=True)
             if isinstance(error, DeviceError):
                 ctx.exit(EXIT_DEVICE)
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
@@ -92,7 +97,10 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:
                 raise
             where = error.filename or "output"
-            click.echo(f"segfix: {where}: {error.strerror or error}.", err=True)
+            click.echo(f"segfix: {shortened(f'{where}: {error.strerror or error}.')}", err=True)
+            ctx.exit(EXIT_FAILURE)
+        except MemoryError:
+            click.echo(f"segfix: {OUT_OF_MEMORY}", err=True)
             ctx.exit(EXIT_FAILURE)
 
 

@@ -8,6 +8,7 @@ import platform
 import click
 
 from segfix.cli import options
+from segfix.errors import SegfixError, one_line
 
 PACKAGES = (
     "segfix-refine",
@@ -33,8 +34,6 @@ PACKAGES = (
 def doctor(weights: str | None, device: str, as_json: bool) -> None:
     """Check this installation: packages, devices, weights, and one small prediction."""
     import importlib.metadata
-
-    from segfix.errors import SegfixError
 
     versions = {"python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
@@ -71,6 +70,6 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
         for name, value in report.items():
             rows = value.items() if isinstance(value, dict) else [(name, value)]
             for key, text in rows:
-                click.echo(f"{key:<16} {text}")
+                click.echo(one_line(f"{key:<16} {text}"))
     if problem:
         raise problem

@@ -14,6 +14,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
+from segfix.errors import one_line
 from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class_names_option = click.option(
     help="A class in neither map of an image: left out of its mean boundary F-score and "
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
-@options.max_pixels
+@options.limited
 @options.naming
 @options.recursive
 @options.workers
@@ -188,7 +189,7 @@ def evaluate(
         click.echo("\n\n".join(table for table in tables if table))
     if not quiet:
         for note in notes(result, ignore_index, classes_given=class_file is not None):
-            click.echo(f"note: {note}", err=True)
+            click.echo(f"note: {one_line(note)}", err=True)
     list_failures(comparison.failed, as_json=as_json)
     if comparison.failed:
         click.get_current_context().exit(1)
@@ -235,11 +236,11 @@ def pair_sets(
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:
             example = stage.told(str(spare[0])) if stage else spare[0]
-            click.echo(
+            note = (
                 f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
-                f"one that another file is scored for ({example})",
-                err=True,
+                f"one that another file is scored for ({example})"
             )
+            click.echo(one_line(note), err=True)
     return pairs
 
 

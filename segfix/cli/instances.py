@@ -13,7 +13,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
-from segfix.errors import PairingError, SegfixError
+from segfix.errors import PairingError, SegfixError, one_line
 from segfix.report.wording import layout, percent
 
 TITLES = {
@@ -86,7 +86,7 @@ def report_instances(
         click.echo(f"\n{class_table(results, first)}")
     for name, result in results.items():
         for note in () if quiet else result["notes"]:
-            click.echo(f"{name}: {note}", err=True)
+            click.echo(one_line(f"{name}: {note}"), err=True)
     list_failures(failed, as_json=as_json)
     if failed:
         click.get_current_context().exit(1)

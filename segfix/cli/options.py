@@ -245,6 +245,13 @@ def limit_pixels(ctx: click.Context, param: click.Parameter, value: int) -> None
     Image.MAX_IMAGE_PIXELS = value // 2
 
 
+def limit_bytes(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
+    """Tell the readers of everything else."""
+    from segfix.formats.limits import limits
+
+    limits.max_bytes = value
+
+
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(2),
@@ -253,8 +260,24 @@ max_pixels = click.option(
     expose_value=False,
     callback=limit_pixels,
     metavar="N",
-    help="Refuse larger pictures: a small file may unpack to any size.",
+    help="Refuse larger pictures, arrays and frames: a small file may unpack to any size.",
 )
+max_bytes = click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=1 << 30,
+    show_default=True,
+    expose_value=False,
+    callback=limit_bytes,
+    metavar="N",
+    help="Refuse arrays (.npy, .npz, .mat, .flo) that unpack to more, and JSON and lists of more "
+    "than half of it, which take many times their size.",
+)
+
+
+def limited(command: _Command) -> _Command:
+    """The limits of every command that reads pictures."""
+    return max_pixels(max_bytes(command))
 
 
 shard = click.option(
@@ -371,7 +394,7 @@ def batch(command: Callable[..., Any]) -> Callable[..., Any]:
         with staged(given, recursive=chosen["recursive"]) as stage:
             return command(batch=BatchOptions(**chosen, stage=stage), **given)
 
-    options = (quiet, as_json, max_failures, max_pixels, workers, overwrite, recursive, shard)
+    options = (quiet, as_json, max_failures, limited, workers, overwrite, recursive, shard)
     names = {field.name for field in fields(BatchOptions)} - {"stage", "cluster"}
     return functools.reduce(lambda decorated, option: option(decorated), options, wrapped)
 

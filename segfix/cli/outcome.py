@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segfix.errors import one_line
+
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
     from segfix.inference.batch import Summary
@@ -46,7 +48,7 @@ def finish(
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
         end = note if summary.done else ""
-        click.echo(f"{batch.told(str(out))}: {', '.join(parts)}{end}")
+        click.echo(one_line(f"{batch.told(str(out))}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:
         click.get_current_context().exit(1)
@@ -57,11 +59,16 @@ def list_failures(
 ) -> None:
     """One line per failure on stderr, the first ones; `listed` says where all of them are."""
     for text in failed[:SHOWN_FAILURES]:
-        line = " ".join(text.splitlines())
-        # Messages quote what they found in a file.
-        click.echo(f"failed: {line[:LONGEST]}{'…' if len(line) > LONGEST else ''}", err=True)
+        click.echo(f"failed: {shortened(text)}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
         click.echo(f"… and {len(failed) - SHOWN_FAILURES} more ({listed}).", err=True)
+
+
+def shortened(message: object) -> str:
+    """A message on one line; what it quotes of a file may be long."""
+    # Cut before, too: of each sign, escaping may make ten.
+    line = one_line(str(message)[: LONGEST + 1])
+    return f"{line[:LONGEST]}…" if len(line) > LONGEST else line
 
 
 def precision_lines(metadata: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+from segfix.errors import one_line
 
 if TYPE_CHECKING:
     from segfix.inference.model import OffsetModel
@@ -97,7 +98,7 @@ def load_model(weights: str | None, device: str, batch: options.BatchOptions) ->
         # Opened there again; here nobody runs it.
         model.device, model.threads = batch.cluster.device(device), batch.cluster.threads
     if not batch.quiet:
-        click.echo(f"weights {model.metadata['name']} on {model.device}", err=True)
+        click.echo(one_line(f"weights {model.metadata['name']} on {model.device}"), err=True)
     return model
 
 
@@ -117,8 +118,11 @@ def predict_standard_input(
             "- writes a PNG file to standard output; redirect it: "
             "segfix predict-offsets - < photo.jpg > offsets.png"
         )
+    from segfix.formats.limits import check_bytes, limits
     from segfix.inference.predict import predict_stream
 
     model = load_model(weights, device, batch)
-    sys.stdout.buffer.write(predict_stream(model, sys.stdin.buffer.read(), max_side=max_side))
+    image = sys.stdin.buffer.read(limits.max_bytes + 1)
+    check_bytes(len(image), "standard input")
+    sys.stdout.buffer.write(predict_stream(model, image, max_side=max_side))
     sys.stdout.buffer.flush()

@@ -42,7 +42,7 @@ from segfix.cli.outcome import list_failures
     show_default=True,
     help="The page.",
 )
-@options.max_pixels
+@options.limited
 @options.naming
 @options.recursive
 @options.overwrite

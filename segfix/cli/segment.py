@@ -9,6 +9,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
+from segfix.errors import one_line
 
 if TYPE_CHECKING:
     from segfix.inference.segment import SegmentationModel
@@ -70,7 +71,7 @@ def segment(
     )
     model = load(weights or find_default(), device)
     if not batch.quiet:
-        click.echo(f"weights {model.path} on {model.device}", err=True)
+        click.echo(one_line(f"weights {model.path} on {model.device}"), err=True)
     summary = batch.run(
         entries,
         lambda entry, out: segment_file(

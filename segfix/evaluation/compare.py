@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segfix.errors import SegfixError
+from segfix.errors import OUT_OF_MEMORY, SegfixError
 from segfix.evaluation.statistics import (
     BANDS,
     COLUMNS,
@@ -402,6 +402,12 @@ def score_images(
             except SegfixError as error:
                 failed.append(str(error))
                 continue
+            except MemoryError:
+                failed.append(f"{pair.entry.path}: {OUT_OF_MEMORY}")
+                continue
+            except OSError as error:
+                failed.append(f"{error.filename or pair.entry.path}: {error.strerror or error}.")
+                continue
             preds.append(found)
             paths.append(pair.partner.path if pair.partner else pair.entry.path)
         if failed or target is None:
@@ -412,6 +418,8 @@ def score_images(
             return score_image(target, preds, paths=(truth, *paths), **options)
         except ValueError as error:
             return ImageScores(failed=(f"{truth}: {error}",))
+        except MemoryError:
+            return ImageScores(failed=(f"{truth}: {OUT_OF_MEMORY}",))
 
     jobs = list(zip(*sets.values(), strict=True))
     waiting: deque[Future[ImageScores]] = deque()

@@ -17,11 +17,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, one_line
+from segfix.formats.limits import check_bytes, check_pixels
 from segfix.formats.records import recorded_path
-
-LIMIT_BYTES = 4 << 30
-"""The most that the arrays of one file may take in memory."""
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 16
@@ -40,12 +38,12 @@ ZIP_ERRORS = (
 )
 
 
-def read_npy(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> NDArray[Any]:
+def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
     """Read the array of a .npy file.
 
     Args:
         path: A file as `np.save` writes it, of format version 1, 2 or 3 and either order.
-        limit_bytes: The most that the array may take.
+        limit_bytes: The most that the array may take; None: `Limits.max_bytes`.
 
     Returns:
         A new array of booleans, numbers or text, in this machine's byte order.
@@ -60,12 +58,12 @@ def read_npy(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> NDArray[Any]:
         return read_array(file, size, limit_bytes, str(path))
 
 
-def read_npz(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray[Any]]:
     """Read the arrays of a .npz file, stored or deflated.
 
     Args:
         path: A file as `np.savez` or `np.savez_compressed` writes it.
-        limit_bytes: The most that all arrays together may take.
+        limit_bytes: The most that all arrays together may take; None: `Limits.max_bytes`.
 
     Returns:
         By name, as `read_npy` gives them. Members that are no arrays are passed over.
@@ -77,7 +75,7 @@ def read_npz(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-                check_size(sum(info.file_size for info in members), limit_bytes, str(path))
+                check_bytes(sum(info.file_size for info in members), str(path), limit_bytes)
                 arrays = {}
                 for info in members:
                     name = info.filename.removesuffix(".npy")
@@ -91,8 +89,9 @@ def read_npz(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
                             member, info.file_size, limit_bytes, f"{path}: {name!r}"
                         )
         except ZIP_ERRORS as error:
+            reason = one_line(error) or type(error).__name__
             raise FileFormatError(
-                f"{path}: broken or truncated .npz file ({one_line(error)}); replace the file."
+                f"{path}: broken or truncated .npz file ({reason}); replace the file."
             ) from error
     return arrays
 
@@ -130,7 +129,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
-def read_array(file: IO[bytes], size: int, limit_bytes: int, name: str) -> NDArray[Any]:
+def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -> NDArray[Any]:
     """The array that makes up the next `size` bytes of a file; `name` begins the messages."""
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + 2 or start[-2] not in (1, 2, 3):
@@ -142,7 +141,8 @@ def read_array(file: IO[bytes], size: int, limit_bytes: int, name: str) -> NDArr
     header = file.read(length)
     dtype, shape, fortran_order = parse_header(header, name)
     nbytes = math.prod(shape) * dtype.itemsize
-    check_size(nbytes, limit_bytes, name)
+    check_bytes(nbytes, name, limit_bytes)
+    check_pixels(shape, name)
     left = size - len(start) - width - len(header)
     if nbytes != left:
         raise FileFormatError(
@@ -192,17 +192,3 @@ def parse_header(header: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ..
         raise FileFormatError(
             f"{name}: an array of {kind}, which isn't read; save plain numbers."
         ) from error
-
-
-def check_size(nbytes: int, limit_bytes: int, name: str) -> None:
-    """Raise `FileFormatError` if arrays would take more than the limit."""
-    if nbytes > limit_bytes:
-        raise FileFormatError(
-            f"{name}: {nbytes} bytes once unpacked, more than the {limit_bytes} allowed; "
-            "split the file."
-        )
-
-
-def one_line(error: Exception) -> str:
-    """An exception's text for a message."""
-    return " ".join(str(error).split()) or type(error).__name__

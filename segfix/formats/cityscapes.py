@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import path_within
+from segfix.formats.files import path_within, read_text
 from segfix.formats.folders import Entry
 
 PREDICTION_LIST = "_pred.txt"
@@ -47,7 +47,7 @@ def by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
 def read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
     """Class and score by mask, as the script wants them."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except ValueError as error:
         raise FileFormatError(
             f"{path}: not a text file; expected lines 'mask.png 26 0.9'."

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from segfix.errors import FileFormatError
+from segfix.formats.files import read_text
 
 MAX_CLASSES = 1024
 """That are scored; a list of more names something else."""
@@ -29,7 +30,7 @@ def read_class_names(path: Path) -> dict[int, str]:
             twice, or ids on some lines alone.
     """
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path}: not a text file in UTF-8; one class per line.") from error
     except OSError as error:

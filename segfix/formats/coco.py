@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import open_picture
+from segfix.formats.files import check_regular, open_picture, read_text
 from segfix.formats.label_maps import LabelMap, read_label_map
 
-LONGEST_OUTLINE = 1_000_000
-"""Of a polygon, pixels; more only where the image is large."""
+LONGEST_OUTLINE, LONGEST_OF_LARGE = 1_000_000, 16_000_000
+"""Of a polygon, pixels; the latter where the image is large."""
 
 
 def read_json(path: Path, *, peek: bool = False) -> Any:
     """The document; with `peek` only [] or {}, by its first character."""
     try:
+        if not peek:
+            return json.loads(read_text(path))
+        check_regular(path)
         with path.open(encoding="utf-8-sig") as file:
-            if not peek:
-                return json.load(file)
             start = file.read(1000).lstrip()[:1]
     except FileNotFoundError as error:
         raise PairingError(f"{path}: no such file.") from error
-    except IsADirectoryError as error:
-        raise FileFormatError(f"{path}: a folder; expected a JSON file, as PREDS is.") from error
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
             f"{path}: not a whole JSON file ({error}); write it again."
@@ -129,7 +130,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
             steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
             length = np.abs(steps).max(axis=1).sum()
             # pycocotools takes some 60 bytes per pixel of the outline.
-            if length > max(LONGEST_OUTLINE, 4 * height * width):
+            if length > min(max(LONGEST_OUTLINE, 4 * height * width), LONGEST_OF_LARGE):
                 raise ValueError(f"an outline of {length:.0f} pixels")
         if not segmentation:
             raise ValueError("expected polygons or run lengths but got an empty list")

@@ -20,6 +20,14 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from segfix.errors import FileFormatError
+from segfix.formats.limits import check_bytes, limits
+
+PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
+"""What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
+programs, or they hold no photographs."""
+
+LONGEST_PATH = 4096
+"""Of a name in a file, characters."""
 
 # What Pillow and its decoders raise on broken or hostile files.
 DECODE_ERRORS = (
@@ -147,11 +155,14 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         where: The file, for the message.
 
     Raises:
-        FileFormatError: The name is absolute, leads out of the folder, or can't be one.
+        FileFormatError: The name is absolute, leads out of the folder, can't be one, or is that of
+            a pipe or a device.
     """
     try:
         if "\0" in name:
             raise ValueError("a zero byte")
+        if len(name) > LONGEST_PATH:
+            raise ValueError(f"{len(name)} characters")
         os.fsencode(name)
     except ValueError as error:
         raise FileFormatError(f"{where}: {name[:200]!r} is no file name ({error}).") from error
@@ -161,7 +172,35 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         raise FileFormatError(
             f"{where}: {name} lies outside of {root}; expected a path from {folder}."
         )
+    check_regular(Path(path))
     return Path(path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no file: to open a pipe waits for ever, a device may never end."""
+    if not path.is_file() and path.exists():
+        raise FileFormatError(f"{path}: can't be read (a folder, a pipe or a device, no file).")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a mark at its beginning.
+
+    Raises:
+        FileNotFoundError: There is none.
+        FileFormatError: It is too large, or can't be read.
+        UnicodeDecodeError: It is no text.
+    """
+    most = limits.max_bytes // 2
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
+    check_bytes(len(content), str(path), most)
+    return content.decode("utf-8-sig")
 
 
 @contextmanager
@@ -181,7 +220,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     try:
         # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
         # even where a TIFF file says that it is displayed a quarter turn from there.
-        with path.open("rb") as file, Image.open(file) as picture:
+        with path.open("rb") as file, Image.open(file, formats=PICTURES) as picture:
             yield picture
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file.") from error

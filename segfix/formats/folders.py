@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
+from segfix.formats.files import read_text
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
@@ -268,21 +269,24 @@ def read_name_map(path: Path) -> dict[str, list[str]]:
         FileFormatError: The file can't be read, or a line isn't two names.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file.") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise FileFormatError(f"{path}: not a text file of two names per line.") from error
-    found: dict[str, list[str]] = {}
+    # Of dicts, since a name may belong to very many.
+    found: dict[str, dict[str, None]] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         separator = next((mark for mark in MAP_SEPARATORS if mark in text), " ")
-        try:
-            (row,) = csv.reader([text], delimiter=separator, skipinitialspace=True)
-        except (csv.Error, ValueError):
-            row = []
+        row = text.split(separator)
+        if '"' in text:
+            try:
+                (row,) = csv.reader([text], delimiter=separator, skipinitialspace=True)
+            except (csv.Error, ValueError):
+                row = []
         names = [name.strip() for name in row if name.strip()]
         if len(names) != 2:
             raise FileFormatError(
@@ -291,9 +295,8 @@ def read_name_map(path: Path) -> dict[str, list[str]]:
             )
         first, second = map(stem_of_name, names)
         for name, other in ((first, second), (second, first)):
-            if other not in found.setdefault(name, []):
-                found[name].append(other)
-    return found
+            found.setdefault(name, {})[other] = None
+    return {name: list(others) for name, others in found.items()}
 
 
 def stem_of_name(name: str) -> str:

@@ -105,7 +105,10 @@ class LabelMap:
             return likeliest(self.planes)
         if self.array.ndim == 2:
             if self.array.dtype.kind == "f":
-                return np.where(_is_whole(self.array), self.array, NO_ID).astype(np.int64)
+                ids = np.full(self.array.shape, NO_ID, np.int64)
+                whole = _is_whole(self.array)
+                ids[whole] = self.array[whole]
+                return ids
             return self.array.astype(np.uint8) if self.array.dtype == bool else self.array
         weights = 256 ** np.arange(self.array.shape[2], dtype=np.int64)
         packed: NDArray[np.int64] = self.array.astype(np.int64) @ weights

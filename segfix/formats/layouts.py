@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, PairingError
+from segfix.formats.files import path_within, read_text
 from segfix.formats.folders import Entry, list_entries, pair_entries
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, read_label_map
@@ -234,11 +235,13 @@ def _stems(root: Path, layout: Layout, split: str) -> list[str]:
     if layout.stems is not None:
         path = root / layout.stems.format(split=split)
         try:
-            stems = path.read_text(encoding="utf-8").split()
+            stems = read_text(path).split()
         except (OSError, UnicodeDecodeError) as error:
             raise PairingError(
                 f"{path}: can't read the list of the split ({type(error).__name__})."
             ) from error
+        for stem in stems:
+            path_within(root, stem, root, str(path))
         if not stems:
             raise PairingError(f"{path}: lists no images.")
         return stems

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError
-from segfix.formats.arrays import LIMIT_BYTES, check_size, one_line, opened
+from segfix.errors import FileFormatError, one_line
+from segfix.formats.arrays import opened
+from segfix.formats.limits import check_bytes, check_pixels
 from segfix.formats.records import recorded_path
 
 # Codes of the format: types of data elements, and classes of arrays.
@@ -41,12 +42,12 @@ HEADER = 128
 DESCRIPTION = b"MATLAB 5.0 MAT-file, segfix".ljust(116)
 
 
-def read_mat(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray[Any]]:
+def read_mat(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray[Any]]:
     """Read the variables of a .mat file of level 5 (MATLAB's -v6 and -v7, SciPy's default).
 
     Args:
         path: The file.
-        limit_bytes: The most that all variables together may take.
+        limit_bytes: The most that all variables together may take; None: `Limits.max_bytes`.
 
     Returns:
         By name: arrays of the numeric type that the file holds, texts as arrays without an index.
@@ -56,7 +57,7 @@ def read_mat(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
             anything but numbers and texts.
     """
     with opened(path) as file:
-        check_size(file.seek(0, 2), limit_bytes, str(path))
+        check_bytes(file.seek(0, 2), str(path), limit_bytes)
         file.seek(0)
         content = memoryview(file.read())
     start = bytes(content[:HEADER])
@@ -77,8 +78,9 @@ def read_mat(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, NDArray
             name, array = parse_matrix(element, order, path)
             variables[name] = array
     except (struct.error, ValueError, OverflowError, zlib.error, EOFError) as error:
+        reason = one_line(error) or type(error).__name__
         raise FileFormatError(
-            f"{path}: broken or truncated .mat file ({one_line(error)}); replace the file."
+            f"{path}: broken or truncated .mat file ({reason}); replace the file."
         ) from error
     return variables
 
@@ -96,7 +98,9 @@ def write_mat(
         file.write(DESCRIPTION)
 
 
-def matrices(content: memoryview, order: str, limit_bytes: int, path: Path) -> Iterator[memoryview]:
+def matrices(
+    content: memoryview, order: str, limit_bytes: int | None, path: Path
+) -> Iterator[memoryview]:
     """The bytes of each variable of a file, unpacked."""
     taken = 0
     while content:
@@ -107,7 +111,7 @@ def matrices(content: memoryview, order: str, limit_bytes: int, path: Path) -> I
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
             kind, length = struct.unpack(order + "II", unpacker.decompress(body, 8))
-            check_size(taken + length, limit_bytes, str(path))
+            check_bytes(taken + length, str(path), limit_bytes)
             # One byte more would show that there are more than it says.
             body = memoryview(unpacker.decompress(unpacker.unconsumed_tail, length + 1))
             if len(body) != length or not unpacker.eof:
@@ -142,6 +146,7 @@ def parse_matrix(content: memoryview, order: str, path: Path) -> tuple[str, NDAr
     dtype = np.dtype(order + NUMBERS[stored])
     if min(shape, default=-1) < 0 or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{name[:40]!r} of shape {shape} in {len(data)} bytes")
+    check_pixels(shape, f"{path}: {name[:40]!r}")
     array: NDArray[Any] = np.frombuffer(data, dtype).reshape(shape, order="F")
     return name, array.astype(dtype.newbyteorder("="), copy=False)
 

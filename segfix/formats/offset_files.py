@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
-from segfix.formats.arrays import LIMIT_BYTES, check_size, opened, read_npz, write_npz
+from segfix.formats.arrays import opened, read_npz, write_npz
+from segfix.formats.limits import check_bytes, check_pixels
 from segfix.formats.mat_files import read_mat, write_mat
 from segfix.formats.offset_maps import (
     OffsetMap,
@@ -169,7 +170,8 @@ def read_flow(path: Path) -> OffsetMap:
                 f"{path}: broken or truncated .flo file ({width}×{height} in {left} bytes); "
                 "replace the file."
             )
-        check_size(nbytes, LIMIT_BYTES, str(path))
+        check_bytes(nbytes, str(path))
+        check_pixels((height, width), str(path))
         file.seek(len(start))
         flow = np.frombuffer(file.read(), "<f4")
     return encode_vectors(path, np.moveaxis(flow.reshape(height, width, 2)[..., ::-1], 2, 0))

@@ -72,7 +72,7 @@ def read_record(path: Path) -> str | None:
     text = None
     if path.suffix.lower() == ".png":
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=("PNG",)) as picture:
                 text = picture.info.get(RECORD_KEY)
         except DECODE_ERRORS:
             return None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
+from segfix.formats.limits import check_pixels, most_pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -22,6 +23,12 @@ VIDEO_SUFFIXES = (
     *(".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv"),
 )
 """File name endings of videos."""
+
+OPENING = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,m4v,mpegts,asf,flv,ogg",
+}
+"""What looks like a playlist must fetch nothing from elsewhere, and open no other file here."""
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -43,8 +50,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file.")
     try:
-        # What looks like a playlist must not fetch anything from elsewhere.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        container = av.open(f"file:{path}", options=OPENING)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise FileFormatError(
             f"{path}: not a readable video ({reason(error)}); replace the file."
@@ -55,6 +61,13 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise FileFormatError(
             f"{path}: no video in it that PyAV decodes; convert it, to H.264 in .mp4 say."
         )
+    try:
+        check_pixels((stream.codec_context.height, stream.codec_context.width), str(path))
+    except FileFormatError:
+        container.close()
+        raise
+    # Of frames that are larger than the file says.
+    stream.codec_context.options = {"max_pixels": str(int(min(most_pixels(), 2**31 - 1)))}
     return arrays(container, stream, path)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from segfix.errors import SegfixError
+from segfix.errors import OUT_OF_MEMORY, SegfixError
 from segfix.formats.files import check_writable
 from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
@@ -86,7 +86,7 @@ class Batch(Generic[_Job]):
         """
         summary, tried = Summary(), 0
         waiting = iter(self.jobs)
-        running: set[Future[dict[str, Any]]] = set()
+        running: dict[Future[dict[str, Any]], _Job] = {}
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
         bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
         pool, work = open_pool(workers, self.work, total if processes else None)
@@ -104,12 +104,11 @@ class Batch(Generic[_Job]):
                         if job is None:
                             break
                         tried += 1
-                        running.add(pool.submit(work, job))
+                        running[pool.submit(work, job)] = job
                     if not running:
                         break
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        collect(future, summary)
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        collect(future, running.pop(future), summary)
                         bar.update()
         except BrokenExecutor as error:
             raise SegfixError(BROKEN) from error
@@ -124,8 +123,10 @@ class Batch(Generic[_Job]):
         return summary
 
 
-def collect(future: Future[dict[str, Any]], summary: Summary) -> None:
+def collect(future: Future[dict[str, Any]], job: object, summary: Summary) -> None:
     """Enter one job's outcome into the summary."""
+    # Of a pair, the file that is worked on.
+    path = getattr(getattr(job, "entry", job), "path", None)
     try:
         summary.done.append(future.result())
     except Skipped as skipped:
@@ -133,9 +134,10 @@ def collect(future: Future[dict[str, Any]], summary: Summary) -> None:
     except SegfixError as error:
         summary.failed.append(str(error))
     except MemoryError:
-        summary.failed.append("out of memory; use smaller pictures or fewer --workers.")
+        summary.failed.append(f"{path}: {OUT_OF_MEMORY}" if path else OUT_OF_MEMORY)
     except OSError as error:
-        summary.failed.append(f"{error.filename or 'input/output'}: {error.strerror or error}.")
+        where = error.filename or path or "input/output"
+        summary.failed.append(f"{where}: {error.strerror or error}.")
 
 
 def check_output(

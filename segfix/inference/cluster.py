@@ -24,6 +24,7 @@ from tqdm import tqdm
 from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
 from segfix.formats import Entry, Pair
+from segfix.formats.limits import limits
 from segfix.inference.batch import Batch, Summary, collect
 
 _Job = TypeVar("_Job")
@@ -117,7 +118,7 @@ class Worker:
                 "machines share, or a URL (-o s3://…)."
             )
         else:
-            self.work, Image.MAX_IMAGE_PIXELS = pickle.loads(work)
+            self.work, Image.MAX_IMAGE_PIXELS, limits.max_bytes = pickle.loads(work)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A job's outcome: what it reports, or the exception that ended it."""
@@ -180,7 +181,7 @@ def run_on_ray(
     with connected(cluster) as (ray, room), marked(out) as mark:
         most = min(room, len(jobs), workers or room)
         rows = max(1, min(MOST_ROWS, len(jobs) // (BLOCKS_PER_WORKER * most)))
-        work = ray.cloudpickle.dumps((batch.work, Image.MAX_IMAGE_PIXELS))
+        work = ray.cloudpickle.dumps((batch.work, Image.MAX_IMAGE_PIXELS, limits.max_bytes))
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Deaths).remote()
         outcomes = (
             ray.data.from_items(
@@ -200,7 +201,7 @@ def run_on_ray(
         tried = 0
         with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
             for row in outcomes:
-                collect(settled(pickle.loads(row["outcome"])), summary)
+                collect(settled(pickle.loads(row["outcome"])), jobs[row["number"]], summary)
                 tried += 1
                 bar.update()
                 if max_failures is not None and len(summary.failed) >= max_failures:

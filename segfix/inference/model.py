@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
+import re
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,20 @@ from PIL import Image
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.formats import OffsetMap
+from segfix.formats.files import check_regular
 from segfix.formats.images import Photograph
 from segfix.geometry import NUM_DIRECTIONS
 from segfix.inference.tiles import enlarge_tile, tile_boxes
-from segfix.inference.weights import file_digest, find_weights
+from segfix.inference.weights import find_weights
 
 METADATA_KEY = "segfix"
+TEXTS = ("name", "license", "terms", "precision")
+PRECISION_SCORES = tuple(
+    (precision, score)
+    for precision in ("fp32", "int8")
+    for score in ("mask_f", "direction_accuracy")
+)
+"""In the metadata of networks in 8 bits."""
 BOUNDARY_THRESHOLD = 0.5
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -42,6 +53,9 @@ KINDS = {
 CONFIDENCE = "probability that the direction is right to within 45 degrees"
 CALIBRATION = (3.85, -0.55)
 """Slope and intercept of `calibrated` for networks exported without data to measure them on."""
+EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""In an ONNX file, where weights lie in another file: its entry `location`, with its tag and length
+in every form that protobuf allows. Our files have none."""
 
 
 class OffsetModel:
@@ -57,9 +71,10 @@ class OffsetModel:
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         self.path, self.threads = path, threads or available_threads()
-        self.session, self.device = open_session(path, device, self.threads)
+        content = read_onnx(path)
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.session, self.device = open_session(path, content, device, self.threads)
         self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
-        self.digest = file_digest(path)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
 
@@ -91,7 +106,13 @@ class OffsetModel:
             batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
             with self._lock:
                 outputs = self.session.run(OUTPUTS, {"image": batch})
-        return tuple(output[0] for output in outputs)
+            direction, boundary, certainty = maps = [output[0] for output in outputs]
+            size = image.shape[:2]
+            if not all(one.shape == size and one.dtype == np.uint8 for one in maps):
+                raise ValueError("its answers are no maps of that size")
+            if direction.max(initial=0) >= self.num_directions:
+                raise ValueError(f"its answers are not {self.num_directions} directions")
+        return direction, boundary, certainty
 
     def record(self, shape: Sequence[int], max_side: int | None) -> dict[str, Any]:
         """What made an offset map: `source`, and `max_side` where it reduced the photograph.
@@ -245,8 +266,32 @@ def available_threads() -> int:
     return cores
 
 
-def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
+def read_onnx(path: Path) -> bytes:
+    """The bytes of an ONNX file that is self-contained.
+
+    Raises:
+        FileFormatError: The file can't be read, or names others, which onnxruntime would open.
+    """
+    check_regular(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
+    if EXTERNAL_DATA.search(content):
+        raise FileFormatError(
+            f"{path}: an ONNX file whose weights lie in other files; make one with 'segfix export'."
+        )
+    return content
+
+
+def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any, str]:
     """An onnxruntime session on the device asked for, and that device's name.
+
+    Args:
+        path: The ONNX file, for messages.
+        content: Its bytes, of `read_onnx`.
+        device: See `load`.
+        threads: Of the CPU.
 
     Raises:
         FileFormatError: The file is no ONNX file.
@@ -278,10 +323,10 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
         try:
             # onnxruntime prints its fallback to stdout, where our results go.
             with contextlib.redirect_stdout(io.StringIO()):
-                session = ort.InferenceSession(str(path), options, providers=choices)
+                session = ort.InferenceSession(content, options, providers=choices)
         except Exception as error:
             # onnxruntime's exceptions have no common base but Exception.
-            if attempt != "cpu" and is_onnx(path):
+            if attempt != "cpu" and is_onnx(content):
                 continue
             raise FileFormatError(
                 f"{path}: not a readable ONNX file ({type(error).__name__}); make one with "
@@ -295,12 +340,12 @@ def open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
     )
 
 
-def is_onnx(path: Path) -> bool:
+def is_onnx(content: bytes) -> bool:
     """Whether the CPU provider can load the file."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        ort.InferenceSession(content, options, providers=[PROVIDERS["cpu"]])
     except Exception:
         return False
     return True
@@ -356,14 +401,15 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
             metadata["kind"] == kind
             and metadata["version"] == 1
             and names == ["image", *outputs]
-            and isinstance(metadata["name"], str)
+            and all(isinstance(metadata.get(key, ""), str) for key in TEXTS)
+            and metadata["name"]
             and isinstance(metadata["backbone"], str)
             and isinstance(metadata["step"], int)
             and isinstance(metadata["data"], dict)
-            and isinstance(metadata["scores"], dict)
+            and all(isinstance(score, int | float) for score in metadata["scores"].values())
             and (has_sectors if kind == "segfix network" else has_classes)(metadata, session)
         )
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         known = False
     if found and found != KINDS[kind]:
         raise FileFormatError(
@@ -376,9 +422,26 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
     return dict(metadata)
 
 
+def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all are finite numbers."""
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
 def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
-    """Whether m and γ are there, as a SegFix network has them."""
-    return metadata["num_directions"] in NUM_DIRECTIONS and metadata["boundary_width"] > 0
+    """Whether m, γ and what is said of the confidence can be a SegFix network's."""
+    slope, intercept = calibration = metadata.get("calibration", CALIBRATION)
+    losses = metadata.get("precision_scores", {}).values()
+    return (
+        metadata["num_directions"] in NUM_DIRECTIONS
+        and isinstance(metadata["num_directions"], int)
+        and are_numbers([metadata["boundary_width"], slope, intercept])
+        and metadata["boundary_width"] > 0
+        and not isinstance(calibration, str)
+        and all(
+            are_numbers(loss[precision][score] for precision, score in PRECISION_SCORES)
+            for loss in losses
+        )
+    )
 
 
 def has_classes(metadata: dict[str, Any], session: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -16,8 +17,13 @@ from segfix.errors import SegfixError
 from segfix.formats import Entry, LabelMap, read_image, write_label_map
 from segfix.formats.records import content_digest
 from segfix.inference.batch import check_output, png_path
-from segfix.inference.model import available_threads, guarded, open_session, read_metadata
-from segfix.inference.weights import file_digest
+from segfix.inference.model import (
+    available_threads,
+    guarded,
+    open_session,
+    read_metadata,
+    read_onnx,
+)
 
 OUTPUTS = ("probability",)
 
@@ -53,9 +59,12 @@ class SegmentationModel:
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
         self.path = path
-        self.session, self.device = open_session(path, device, threads or available_threads())
+        content = read_onnx(path)
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.session, self.device = open_session(
+            path, content, device, threads or available_threads()
+        )
         self.metadata = read_metadata(self.session, path, "segmentation network", OUTPUTS)
-        self.digest = file_digest(path)
         self._lock = threading.Lock()
 
     @property
@@ -81,6 +90,8 @@ class SegmentationModel:
             batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
             with self._lock:
                 (found,) = self.session.run(OUTPUTS, {"image": batch})
+            if found[0].shape != (len(self.class_ids), *image.shape[:2]):
+                raise ValueError("its answer is no map of that size")
         probabilities: NDArray[np.float32] = found[0]
         return probabilities
 

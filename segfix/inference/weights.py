@@ -8,6 +8,8 @@ from pathlib import Path
 from segfix.errors import SegfixError
 
 DEFAULT_WEIGHTS = "hrnet_w18_small"
+CHECKSUMS = "SHA256SUMS"
+"""Beside the shipped weights, as `sha256sum` writes and checks it."""
 
 
 def shipped_weights(suffix: str = ".onnx") -> dict[str, Path]:
@@ -25,12 +27,12 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
     """The ONNX file of a name or path; None means the default.
 
     Raises:
-        SegfixError: There is no such name or file.
+        SegfixError: There is no such name or file, or what was shipped has changed.
     """
     shipped = shipped_weights()
     wanted = str(name_or_path or DEFAULT_WEIGHTS)
     if wanted in shipped:
-        return shipped[wanted]
+        return checked(shipped[wanted])
     path = Path(wanted)
     if path.is_file():
         return path
@@ -42,12 +44,13 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     """The checkpoint, for training on, of a name or path.
 
     Raises:
-        SegfixError: There is no such name or file, or the wheel left the checkpoint out.
+        SegfixError: There is no such name or file, the wheel left the checkpoint out, or what was
+            shipped has changed.
     """
     shipped = shipped_weights(".safetensors")
     wanted = str(name_or_path)
     if wanted in shipped:
-        return shipped[wanted]
+        return checked(shipped[wanted])
     path = Path(wanted)
     if path.is_file():
         return path
@@ -60,6 +63,27 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
         )
     names = ", ".join(shipped) or "none here"
     raise SegfixError(f"{wanted}: no such checkpoint; expected a file or a name ({names}).")
+
+
+def checked(path: Path) -> Path:
+    """Shipped weights, unless they aren't the bytes that were shipped.
+
+    Raises:
+        SegfixError: They have changed, or their checksums are missing.
+    """
+    sums = path.with_name(CHECKSUMS)
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+        listed = {name: digest for digest, name in (line.split() for line in lines)}
+    except (OSError, ValueError) as error:
+        raise SegfixError(f"{sums}: missing or damaged; install segfix again.") from error
+    # What somebody has put there is known to nobody.
+    if path.name in listed and file_digest(path) != listed[path.name]:
+        raise SegfixError(
+            f"{path}: damaged, its SHA-256 isn't that of the weights as shipped; install segfix "
+            "again."
+        )
+    return path
 
 
 def file_digest(path: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from segfix.errors import one_line
+
 
 def percent(value: float | None, *, sign: str = "") -> str:
     """A share in percent; a dash where there is none."""
@@ -73,6 +75,7 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
 
 def layout(rows: list[list[str]]) -> str:
     """Rows of cells in columns, the first one to the left."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

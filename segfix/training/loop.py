@@ -147,13 +147,19 @@ def fit(
             tqdm.write(f"{out}: nothing saved yet; training begins", file=sys.stderr)
     if resume:
         state = load_state(out, described)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, scores = state["step"], state["scores"]
-        scored, random = state.get("scored", step), state.get("random")
-        if not scaler_free and accelerator.scaler is not None and state["scaler"]:
-            accelerator.scaler.load_state_dict(state["scaler"])
+        try:
+            network.load_state_dict(state["network"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, scores = int(state["step"]), dict(state["scores"])
+            scored, random = int(state.get("scored", step)), state.get("random")
+            if not scaler_free and accelerator.scaler is not None and state["scaler"]:
+                accelerator.scaler.load_state_dict(state["scaler"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise SegfixError(
+                f"{out / 'state.pt'}: not the state of this training ({type(error).__name__}); "
+                "train anew."
+            ) from error
     else:
         check_unused(out)
     rest = Subset(dataset, range(step * settings.batch_size, settings.steps * settings.batch_size))
@@ -377,6 +383,7 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = json.loads(state["described"])
+        before["settings"].keys()
     except Exception as error:
         raise SegfixError(
             f"{path}: not the state of a training, or not all of it ({type(error).__name__}); "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.inference.model import METADATA_KEY
+from segfix.formats.files import check_regular
+from segfix.geometry import NUM_DIRECTIONS
+from segfix.inference.model import METADATA_KEY, are_numbers
 from segfix.training.hrnet2x import HRNet2x, convolution
 
 WIDTHS_2X = {"hrnet_w18_2x": 18, "hrnet_w20_2x": 20}
@@ -45,6 +47,8 @@ KINDS = {
     "edge": ("SEMEDA's edge network", "semeda"),
 }
 """Of checkpoints: what they hold, and the --loss that makes them."""
+MOST_CLASSES = 1 << 16
+"""Of a segmentation network, in a checkpoint."""
 STRIDE = 32
 """Height and width of the network's input must be multiples of this."""
 
@@ -246,17 +250,22 @@ def checkpoint_metadata(path: Path) -> Any:
     """What a training wrote about a checkpoint; None where the file says nothing of ours.
 
     Raises:
-        OSError, SafetensorError, ValueError: The file is no safetensors file.
+        FileFormatError, OSError, SafetensorError, ValueError: The file is no safetensors file.
     """
+    check_regular(path)
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+        text = (file.metadata() or {}).get(METADATA_KEY, "null")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its metadata is nested too deeply") from error
 
 
 def checkpoint_kind(path: Path) -> str | None:
     """What a checkpoint holds, a key of `KINDS`; None where it is no checkpoint of ours."""
     try:
         metadata = checkpoint_metadata(path)
-    except (OSError, SafetensorError, ValueError):
+    except (SegfixError, OSError, SafetensorError, ValueError):
         return None
     return metadata.get("kind") if isinstance(metadata, dict) else None
 
@@ -282,6 +291,36 @@ def read_checkpoint(
     except (OSError, SafetensorError, ValueError) as error:
         raise FileFormatError(f"{path}: not a safetensors file ({error}); {made_by}.") from error
     known = isinstance(metadata, dict) and metadata.get("kind") == kind
-    if not known or not metadata.keys() >= set(keys):
+    if not known or not metadata.keys() >= set(keys) or not can_be_used(metadata):
         raise FileFormatError(f"{path}: a safetensors file, but not of {what}; {made_by}.")
+    for name, value in weights.items():
+        if not value.is_complex() and bool(value.isfinite().all()):
+            continue
+        raise FileFormatError(f"{path}: {name} holds what is no finite number; {made_by}.")
     return weights, metadata
+
+
+def can_be_used(metadata: Mapping[str, Any]) -> bool:
+    """Whether what a checkpoint says of itself can be so: who made it may be anybody."""
+    ids = metadata.get("class_ids", [0])
+    texts = (metadata.get(key, "") for key in ("network", "backbone"))
+    counts = (metadata.get(key, 1) for key in ("step", "num_classes"))
+    tables = (metadata.get(key, {}) for key in ("data", "scores"))
+    triples = (metadata.get(key, [1, 1, 1]) for key in ("mean", "std"))
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(isinstance(table, dict) for table in tables)
+        and all(isinstance(score, int | float) for score in metadata.get("scores", {}).values())
+        and all(
+            isinstance(three, list) and len(three) == 3 and are_numbers(three) for three in triples
+        )
+        and all(metadata.get("std", [1]))
+        and type(metadata.get("num_directions", NUM_DIRECTIONS[0])) is int
+        and metadata.get("num_directions", NUM_DIRECTIONS[0]) in NUM_DIRECTIONS
+        and are_numbers([metadata.get("boundary_width", 1)])
+        and metadata.get("boundary_width", 1) > 0
+        and isinstance(ids, list)
+        and 0 < len(ids) <= MOST_CLASSES
+        and all(type(identity) is int and 0 <= identity < 256**4 for identity in ids)
+    )

@@ -437,5 +437,8 @@ def load_edge_network(path: Path, num_classes: int) -> EdgeNetwork:
             f"have {num_classes}; remove it, or name another one."
         )
     network = EdgeNetwork(num_classes)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SegfixError(f"{path}: its weights don't fit SEMEDA's edge network.") from error
     return network.requires_grad_(requires_grad=False).eval()

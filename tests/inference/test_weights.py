@@ -12,6 +12,7 @@ from segfix.errors import SegfixError
 from segfix.formats import read_image
 from segfix.inference import load, weights
 from segfix.inference.weights import (
+    CHECKSUMS,
     DEFAULT_WEIGHTS,
     find_checkpoint,
     find_weights,
@@ -67,6 +68,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (DEFAULT_WEIGHTS, "strong"):
         shutil.copy(WEIGHTS / f"{DEFAULT_WEIGHTS}.onnx", folder / f"{name}.onnx")
     (folder / "strong.safetensors").write_bytes(b"weights")
+    sums = ((hashlib.sha256(path.read_bytes()), path.name) for path in sorted(folder.iterdir()))
+    lines = [f"{digest.hexdigest()}  {name}\n" for digest, name in sums]
+    (folder / CHECKSUMS).write_text("".join(lines))
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix" / "inference" / "weights.py"))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -91,6 +95,38 @@ def test_checkpoints_are_found_by_name_and_path(package: Path, tmp_path: Path) -
         find_checkpoint(DEFAULT_WEIGHTS)
     with pytest.raises(SegfixError, match=r"weak: no such checkpoint; .* \(strong\)"):
         find_checkpoint("weak")
+
+
+@pytest.mark.parametrize("name", ["strong", None])
+def test_damaged_weights_are_refused_in_one_line(package: Path, name: str | None) -> None:
+    path = package / f"{name or DEFAULT_WEIGHTS}.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        SegfixError, match=rf"^{path}: damaged, its SHA-256 .*; install .* again\.$"
+    ):
+        segfix.load(name, device="cpu")
+    # Named by its path, it is a file like any other.
+    assert find_weights(path) == path
+
+
+def test_a_damaged_checkpoint_is_refused(package: Path) -> None:
+    (package / "strong.safetensors").write_bytes(b"Weights")
+    with pytest.raises(SegfixError, match=r"strong\.safetensors: damaged"):
+        find_checkpoint("strong")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"one"])
+def test_without_checksums_the_installation_is_damaged(
+    package: Path, content: bytes | None
+) -> None:
+    if content is None:
+        (package / CHECKSUMS).unlink()
+    else:
+        (package / CHECKSUMS).write_bytes(content)
+    with pytest.raises(SegfixError, match=r"SHA256SUMS: missing or damaged; install segfix again"):
+        find_weights()
 
 
 def test_the_checkpoint_of_the_default_is_in_the_repository() -> None:
