@@ -210,7 +210,7 @@ def test_a_machine_that_does_not_see_the_folder_of_the_results_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    work, row = pickle.dumps((str, None)), {"number": 0, "job": pickle.dumps(7)}
+    work, row = pickle.dumps((str, None, 1 << 30)), {"number": 0, "job": pickle.dumps(7)}
 
     def outcome(version: str, mark: Path | None) -> Any:
         return pickle.loads(Worker(work, version, tmp_path, mark, None)(row)["outcome"])
