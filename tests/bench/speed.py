@@ -223,17 +223,17 @@ def bench_refine(
 
 
 def bench_workers(folder: Path, repeats: int) -> tuple[float, float]:
-    """16 label maps by one worker per core, against one worker."""
+    """32 label maps by one worker per core, against one worker."""
     bench_refine(folder, 0, lambda *_: None)
     labels, offsets = (Entry(folder / f"{name}.png", name) for name in ("labels", "offsets"))
-    entries = [Entry(labels.path, f"labels{number}") for number in range(16)]
+    entries = [Entry(labels.path, f"labels{number}") for number in range(32)]
     batch = Batch(
         entries,
         lambda e: refine_file(e, offsets, folder / "out", RefineSettings(), overwrite=True),
         "file",
     )
     return compare(
-        lambda: batch.run(workers=available_threads(), quiet=True),
+        lambda: batch.run(workers=available_threads(), processes=True, quiet=True),
         lambda: batch.run(workers=1, quiet=True),
         repeats,
     )
