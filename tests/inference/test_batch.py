@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from typing import Any
 
+import pytest
+
 from segfix.errors import SegfixError
+from segfix.inference import batch
 from segfix.inference.batch import Batch
 
 
@@ -52,3 +56,35 @@ def test_after_too_many_failures_the_rest_is_counted_but_of_an_iterator() -> Non
     assert summary.left > 90
     endless = Batch(iter(range(4, 10**9, 5)), work, "frame").run(max_failures=2, quiet=True)
     assert (len(endless.failed) >= 2, endless.left) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ([0, 1, 9, 3], "2 of 4 images done, 1 failed"),
+        (iter([0, 1, 9, 3]), "2 images done, 1 failed"),
+    ],
+)
+def test_an_interrupted_run_says_what_is_done_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, jobs: Any, told: str
+) -> None:
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def work_or_wait(job: int) -> dict[str, Any]:
+        if job == 3:
+            stuck.set()
+            go_on.wait(60)
+        return work(job)
+
+    def wait_until_stuck(running: set[Any], **options: Any) -> Any:
+        if len(running) == 1:
+            assert stuck.wait(60)
+            raise KeyboardInterrupt
+        return wait(running, **options)
+
+    monkeypatch.setattr(batch, "wait", wait_until_stuck)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        Batch(jobs, work_or_wait, "image").run(quiet=True)
+    assert stopped.value.args == (told,)
+    assert not go_on.is_set()
+    go_on.set()
