@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -61,6 +62,7 @@ def run(
     dataset: Dataset[Batch] | None = None,
     compute_loss: Callable[[nn.Module, Batch], dict[str, Tensor]] = squared_error,
     metadata: dict[str, Any] | None = None,
+    workers: int = 0,
     **options: Any,
 ) -> dict[str, float]:
     return fit(
@@ -70,7 +72,7 @@ def run(
         settings,
         out,
         metadata=metadata or {"kind": "tiny", "boundary_width": 5},
-        workers=0,
+        workers=workers,
         device="cpu",
         quiet=True,
         **options,
@@ -308,6 +310,34 @@ def test_killed_at_random_moments_a_training_goes_on_to_the_same_result(
             check_same(parts, tmp_path / "whole")
             assert files_of(parts) == FILES
             parts = tmp_path / f"{int(parts.name) + 1}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_training_leaves_it_whole(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def signal_all() -> None:
+        children = multiprocessing.active_children()
+        assert len(children) == 2
+        for child in children:
+            assert child.pid is not None
+            os.kill(child.pid, number)
+        time.sleep(0.3)
+        ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", workers=2, compute_loss=interrupted(3, signal_all))
+    assert saved_step(tmp_path / "parts") == 4
+    run(tmp_path / "parts", resume=True)
+    run(tmp_path / "whole")
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_training_repeats_with_any_number_of_workers(tmp_path: Path) -> None:
+    for workers in (0, 1, 2):
+        run(tmp_path / str(workers), workers=workers)
+        check_same(tmp_path / str(workers), tmp_path / "0")
 
 
 def test_ctrl_c_is_handled_as_before_once_training_has_ended(tmp_path: Path) -> None:
