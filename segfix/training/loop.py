@@ -169,7 +169,7 @@ def fit(
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         prefetch_factor=4 if workers else None,
-        worker_init_fn=ignore_stops,
+        worker_init_fn=leave_quietly,
     )
     plain = network
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
@@ -292,10 +292,14 @@ def holds_training(out: Path) -> bool:
     return any((out / name).exists() for name in ("state.pt", "model.safetensors"))
 
 
-def ignore_stops(_: int) -> None:
-    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+def leave_quietly(_: int) -> None:
+    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all.
+
+    The training fails if such a process ends by a signal, and saves nothing. SIGTERM is also how
+    the training itself ends them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 @contextmanager

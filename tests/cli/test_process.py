@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 COMMAND = Path(sys.executable).with_name("segfix")
@@ -95,3 +98,70 @@ def test_a_closed_stream_is_told(closed: str, tiny_onnx: Path) -> None:
     assert done.returncode == 2
     assert "one is closed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def endless_onnx(tiny_onnx: Path, tmp_path: Path) -> Path:
+    """The tiny network, which first counts to a number that it never reaches."""
+    model = onnx.load(tiny_onnx)
+    number, truth = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+    value = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Identity", ["on"], ["still_on"]),
+            onnx.helper.make_node("Add", ["count", "i"], ["sum"]),
+        ],
+        "counting",
+        [value("i", number, []), value("on", truth, []), value("count", number, [])],
+        [value("still_on", truth, []), value("sum", number, [])],
+    )
+    nodes = [
+        onnx.helper.make_node("Loop", ["most", "yes", "zero"], ["counted"], body=body),
+        onnx.helper.make_node("Mul", ["counted", "zero"], ["nothing"]),
+        onnx.helper.make_node("Cast", ["nothing"], ["no_pixel"], to=onnx.TensorProto.UINT8),
+        onnx.helper.make_node("Add", ["image", "no_pixel"], ["seen"]),
+    ]
+    for node in model.graph.node:
+        if node.op_type == "Gather":
+            node.input[0] = "seen"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    for name, kind, content in (
+        ("most", number, 10**15),
+        ("yes", truth, True),
+        ("zero", number, 0),
+    ):
+        model.graph.initializer.append(onnx.helper.make_tensor(name, kind, [], [content]))
+    path = tmp_path / "endless.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_the_run_in_the_middle_of_a_photograph(
+    work: Path, endless_onnx: Path, number: signal.Signals, status: int, told: str
+) -> None:
+    process = subprocess.Popen(
+        [str(COMMAND), "predict-offsets", "images", "--weights", str(endless_onnx)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A process started in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "weights tiny on cpu\n"
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 10
+    assert (process.returncode, output) == (status, "")
+    advice = "0 of 3 images done; the same command does the rest."
+    assert errors.endswith(f"\nsegfix: {told}; {advice}\n")
+    assert not Path("offsets").exists()

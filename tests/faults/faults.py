@@ -90,7 +90,7 @@ class Case:
 
 def cases(weights: str) -> list[Case]:
     """The commands that are killed; `weights` are those of predict-offsets."""
-    once = ("--steps", "12", "--batch-size", "2", "--crop-size", "32", "--warmup", "2")
+    once = ("--steps", "8", "--batch-size", "2", "--crop-size", "32", "--warmup", "2")
     often = (sys.executable, "-c", OFTEN_SAVING)
     train = ("train", "--data", "data", *once, "--device", "cpu", "--threads", "1", "-q")
     return [
@@ -258,18 +258,18 @@ class Undisturbed:
 
 
 def undisturbed(case: Case) -> Undisturbed:
-    case = replace(case, out=f"undisturbed {case.name}")
-    shutil.rmtree(case.out, ignore_errors=True)
+    elsewhere = replace(case, out=f"undisturbed {case.name}")
     started = time.monotonic()
-    process = case.start()
+    process = elsewhere.start()
     first = 0.0
     while process.poll() is None:
-        if not first and Path(case.out).exists():
+        if not first and Path(elsewhere.out).exists():
             first = time.monotonic() - started
         time.sleep(0.005)
     took = time.monotonic() - started
-    assert process.returncode == 0, process.communicate()[1]
-    return Undisturbed(case, files_in(Path(case.out)), took, first or took)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return Undisturbed(case, files_in(Path(elsewhere.out)), took, first or took)
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> tuple[str, str]:
@@ -279,7 +279,7 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> tuple[s
     return process.communicate(timeout=60)
 
 
-def kill_at_random(case: Case, moments: int, seed: int = 0) -> Counter[str]:
+def kill_at_random(usual: Undisturbed, moments: int, seed: int = 0) -> Counter[str]:
     """Kill a command again and again, one to three times before it may end.
 
     Half of the moments are random, half are the next after such a one that a file is written.
@@ -287,8 +287,8 @@ def kill_at_random(case: Case, moments: int, seed: int = 0) -> Counter[str]:
     Returns:
         How often: kills, those that hit a file being written, whole files looked at, completions.
     """
+    case = usual.case
     draws, counts = random.Random(seed), Counter[str]()
-    usual = undisturbed(case)
     out = Path(case.out)
     while counts["killed"] < moments:
         shutil.rmtree(out, ignore_errors=True)
@@ -306,6 +306,8 @@ def kill_at_random(case: Case, moments: int, seed: int = 0) -> Counter[str]:
             counts["in the middle of a file"] += any(map(is_temporary, found))
             counts["whole files"] += sum(not is_temporary(name) for name in found)
             check_whole(case, found, usual.files)
+            if counts["killed"] == moments:
+                break
         before = {name for name in files_in(out) if is_temporary(name)}
         case.complete()
         after = files_in(out)
@@ -336,9 +338,9 @@ def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def fill_disk(case: Case, size: str) -> str:
+def fill_disk(usual: Undisturbed, size: str) -> str:
     """Let the disk fill up; what is on it then is whole, and with more room the rest follows."""
-    usual = undisturbed(case)
+    case = usual.case
     with small_disk(Path("disk"), size) as remount:
         small = replace(case, out="disk/out")
         done = small.run()
@@ -355,9 +357,9 @@ def fill_disk(case: Case, size: str) -> str:
     return f"{len(found)} of {len(usual.files)} files before, all after"
 
 
-def forbid_writing(case: Case) -> str:
+def forbid_writing(usual: Undisturbed) -> str:
     """Make the output read-only: one line, no traceback, nothing changed, and all of it later."""
-    usual = undisturbed(case)
+    case = usual.case
     with small_disk(Path("disk"), "1g") as remount:
         locked = replace(case, out="disk/out")
         remount("ro")
@@ -373,9 +375,9 @@ def forbid_writing(case: Case) -> str:
     return done.stderr.splitlines()[0]
 
 
-def take_inputs(case: Case, folder: Path) -> str:
+def take_inputs(usual: Undisturbed, folder: Path) -> str:
     """Remove some inputs and cut others short while the command reads the first."""
-    usual = undisturbed(case)
+    case = usual.case
     shutil.rmtree(case.out, ignore_errors=True)
     kept = Path("kept inputs")
     shutil.copytree(folder, kept)
@@ -400,14 +402,16 @@ def take_inputs(case: Case, folder: Path) -> str:
     return f"{failed} failed, all after"
 
 
-def cut_results(case: Case, times: int, seed: int = 0) -> Counter[str]:
+def cut_results(usual: Undisturbed, times: int, seed: int = 0) -> Counter[str]:
     """Cut results short at random; the next run makes them again or says whose they are."""
+    case = usual.case
     draws, counts = random.Random(seed), Counter[str]()
-    usual = undisturbed(case)
     out = Path(case.out)
     for _ in range(times):
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(usual.case.out, out)
+        for name, content in usual.files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(content)
         names = [name for name in usual.files if not Path(name).name.startswith(".")]
         for name in draws.sample(names, max(1, len(names) // 3)):
             content = usual.files[name]
@@ -423,10 +427,10 @@ def cut_results(case: Case, times: int, seed: int = 0) -> Counter[str]:
     return counts
 
 
-def run_twice_at_once(case: Case, times: int) -> Counter[str]:
+def run_twice_at_once(usual: Undisturbed, times: int) -> Counter[str]:
     """Two runs on one folder: both end well, and the results are those of one."""
+    case = usual.case
     counts = Counter[str]()
-    usual = undisturbed(case)
     for _ in range(times):
         shutil.rmtree(case.out, ignore_errors=True)
         processes = [case.start() for _ in range(2)]
@@ -458,16 +462,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for case in chosen:
         moments = given.moments // (1 if case.name in MOST_KILLED else 5)
-        tell(case, "kill", kill_at_random(case, moments))
-        tell(case, "two at once", run_twice_at_once(case, max(1, moments // 20)))
+        usual = undisturbed(case)
+        tell(case, "kill", kill_at_random(usual, moments))
+        tell(case, "two at once", run_twice_at_once(usual, max(1, moments // 20)))
         if not case.again:
-            tell(case, "cut results", cut_results(case, max(2, moments // 10)))
+            tell(case, "cut results", cut_results(usual, max(2, moments // 10)))
         if case.name in ("predict-offsets", "refine"):
-            tell(case, "take inputs", take_inputs(case, Path(case.arguments[1])))
+            tell(case, "take inputs", take_inputs(usual, Path(case.arguments[1])))
         try:
-            total = sum(map(len, undisturbed(case).files.values()))
-            tell(case, "full disk", fill_disk(case, f"{max(4096, total // 2)}"))
-            tell(case, "read-only", forbid_writing(case))
+            total = sum(map(len, usual.files.values()))
+            tell(case, "full disk", fill_disk(usual, f"{max(4096, total // 2)}"))
+            tell(case, "read-only", forbid_writing(usual))
         except PermissionError as error:
             tell(case, "full, read-only", f"left out: {error}")
 

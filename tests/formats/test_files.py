@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +12,14 @@ import pytest
 from PIL import Image
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.formats.files import atomic_path, open_picture
+from segfix.formats.files import (
+    LONGEST_WRITE,
+    atomic_path,
+    check_writable,
+    machine,
+    open_picture,
+    remove_unfinished,
+)
 
 
 def test_the_new_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
@@ -153,3 +165,65 @@ def test_errors_of_our_own_pass_through_unchanged(tmp_path: Path) -> None:
     write_picture(path)
     with pytest.raises(SegfixError, match=r"^ours$"), open_picture(path, "image"):
         raise SegfixError("ours")
+
+
+@pytest.fixture
+def dead() -> int:
+    """Number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, no process can be asked for")
+def test_what_killed_processes_left_goes_with_the_next_file(tmp_path: Path, dead: int) -> None:
+    here, there = machine(), "0" * 8
+    ours = f"{here}-{os.getpid()}"
+    unique = "a" * 12
+    gone = [f".map.{here}-{dead}.{unique}.tmp.png", f"..map.npy.{here}-{dead}.{unique}.tmp.segfix"]
+    gone.append(f".map.{there}-{dead}.{unique}.tmp.png")
+    kept = [f".map.{ours}.{unique}.tmp.png", f".other.{there}-{dead}.{unique}.tmp.png"]
+    kept += [
+        f".map.{here}-{dead}.tmp.png",
+        f"map.{here}-{dead}.{unique}.tmp.png",
+        ".map.npy.segfix",
+    ]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text("half")
+    long_ago = time.time() - LONGEST_WRITE - 60
+    os.utime(tmp_path / gone[-1], (long_ago, long_ago))
+    with atomic_path(tmp_path / "new.png") as temporary:
+        temporary.write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "new.png"])
+
+
+def test_a_process_that_ends_while_threads_write_removes_their_files(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "map.png") as temporary:
+            temporary.write_text("half")
+            remove_unfinished()
+            assert list(tmp_path.iterdir()) == []
+
+    with pytest.raises(FileFormatError, match="can't be written"):
+        write()
+    (tmp_path / "map.png").write_text("whole")
+    remove_unfinished()
+    assert (tmp_path / "map.png").exists()
+
+
+@pytest.mark.parametrize("really", [True, False])
+def test_a_folder_is_tried_before_it_is_said_to_be_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, really: bool
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    check_writable(tmp_path / "new" / "map.png")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    if not really:
+        check_writable(tmp_path / "new" / "map.png")
+        return
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(FileFormatError, match=r"map\.png: can't be written \(Read-only file sys"):
+        check_writable(tmp_path / "new" / "map.png")
+    assert list(tmp_path.iterdir()) == []

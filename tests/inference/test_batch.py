@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from segfix.cli.options import BatchOptions
 from segfix.errors import SegfixError
+from segfix.inference import batch
 from segfix.inference.batch import Batch
 
 
@@ -87,3 +89,35 @@ def test_shares_are_disjoint_equal_and_complete(total: int) -> None:
     assert sorted(itertools.chain(*shares)) == [f"out/{job:02d}" for job in jobs]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert shares == [share(number, iter(jobs)) for number in range(1, total + 1)]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ([0, 1, 9, 3], "2 of 4 images done, 1 failed"),
+        (iter([0, 1, 9, 3]), "2 images done, 1 failed"),
+    ],
+)
+def test_an_interrupted_run_says_what_is_done_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, jobs: Any, told: str
+) -> None:
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def work_or_wait(job: int) -> dict[str, Any]:
+        if job == 3:
+            stuck.set()
+            go_on.wait(60)
+        return work(job)
+
+    def wait_until_stuck(running: set[Any], **options: Any) -> Any:
+        if len(running) == 1:
+            assert stuck.wait(60)
+            raise KeyboardInterrupt
+        return wait(running, **options)
+
+    monkeypatch.setattr(batch, "wait", wait_until_stuck)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        Batch(jobs, work_or_wait, "image").run(quiet=True)
+    assert stopped.value.args == (told,)
+    assert not go_on.is_set()
+    go_on.set()

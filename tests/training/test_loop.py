@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +62,7 @@ def run(
     dataset: Dataset[Batch] | None = None,
     compute_loss: Callable[[nn.Module, Batch], dict[str, Tensor]] = squared_error,
     metadata: dict[str, Any] | None = None,
+    workers: int = 0,
     **options: Any,
 ) -> dict[str, float]:
     return fit(
@@ -65,7 +72,7 @@ def run(
         settings,
         out,
         metadata=metadata or {"kind": "tiny", "boundary_width": 5},
-        workers=0,
+        workers=workers,
         device="cpu",
         quiet=True,
         **options,
@@ -161,6 +168,176 @@ def test_an_interruption_between_steps_saves_them(tmp_path: Path) -> None:
     run(tmp_path / "parts", resume=True)
     weights, expected = (load_file(tmp_path / p / "model.safetensors") for p in ("parts", "whole"))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Two trainings ended alike, to the last bit."""
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert log_rows(one) == log_rows(other)
+
+
+def dropout_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(4, 1, 1))
+
+
+def test_dropout_goes_on_with_the_random_numbers_it_would_have_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "tiny_network", dropout_network)
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", compute_loss=interrupted(3, ctrl_c))
+    run(tmp_path / "parts", resume=True)
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stopped_at", [3, 8])
+def test_a_scoring_that_was_interrupted_is_made_up_for(tmp_path: Path, stopped_at: int) -> None:
+    saved = 0
+
+    def score(network: nn.Module) -> dict[str, float]:
+        return {"mask_f": float(next(network.parameters()).detach().sum())}
+
+    def interrupt(network: nn.Module) -> dict[str, float]:
+        if saved == stopped_at:
+            raise KeyboardInterrupt
+        return score(network)
+
+    def count(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        nonlocal saved
+        saved += 1
+        return squared_error(network, batch)
+
+    scores = run(tmp_path / "whole", evaluate=score, evaluate_every=3)
+    with pytest.raises(KeyboardInterrupt, match=f"{stopped_at} of 8 steps done"):
+        run(tmp_path / "parts", evaluate=interrupt, evaluate_every=3, compute_loss=count)
+    assert saved_step(tmp_path / "parts") == stopped_at
+    assert run(tmp_path / "parts", evaluate=score, evaluate_every=3, resume=True) == scores
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_killed_between_its_two_files_a_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Whichever of the two is written first."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", 4)
+    run(tmp_path / "whole")
+    writes = []
+
+    def fail_second(path: Path, content: bytes) -> int:
+        writes.append(path)
+        if len(writes) == step // 2:
+            raise UnexpectedError
+        return write_bytes(path, content)
+
+    write_bytes = Path.write_bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail_second)
+        with pytest.raises(UnexpectedError):
+            run(tmp_path / "parts")
+    run(tmp_path / "parts", resume=True)
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_resumed_training_never_empties_its_log(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, compute_loss=interrupted(4, ctrl_c))
+    before = log_rows(tmp_path)
+    seen = []
+
+    def look(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        # As a process that is killed now would leave it.
+        seen.append(log_rows(tmp_path))
+        return squared_error(network, batch)
+
+    run(tmp_path, compute_loss=look, resume=True)
+    assert seen[0] == before
+
+
+def test_a_row_cut_short_is_written_again(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", compute_loss=interrupted(4, ctrl_c))
+    with (tmp_path / "parts" / "log.csv").open("ab") as file:
+        file.write(b"6,error,0.25\r\n6,learn")
+    run(tmp_path / "parts", resume=True)
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks between processes there")
+def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
+    program = (
+        "import fcntl, sys\nfile = open(sys.argv[1], 'a')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "log.csv")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(SegfixError, match="another process trains into this folder"):
+            run(tmp_path)
+        assert files_of(tmp_path) == ["log.csv"]
+        other.communicate(b"")
+    run(tmp_path)
+    assert files_of(tmp_path) == FILES
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_killed_at_random_moments_a_training_goes_on_to_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    started = time.monotonic()
+    run(tmp_path / "whole")
+    took, draws, kills, parts = time.monotonic() - started, random.Random(0), 0, tmp_path / "0"
+    while kills < 15:
+        if not (child := os.fork()):
+            try:
+                run(parts, resume=True)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        time.sleep(draws.uniform(0, took))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        kills += os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status) or not os.WEXITSTATUS(status)
+        if not os.WIFSIGNALED(status) or not kills % 3:
+            run(parts, resume=True)
+            check_same(parts, tmp_path / "whole")
+            assert files_of(parts) == FILES
+            parts = tmp_path / f"{int(parts.name) + 1}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_training_leaves_it_whole(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    def signal_all() -> None:
+        children = multiprocessing.active_children()
+        assert len(children) == 2
+        for child in children:
+            assert child.pid is not None
+            os.kill(child.pid, number)
+        time.sleep(0.3)
+        ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", workers=2, compute_loss=interrupted(3, signal_all))
+    assert saved_step(tmp_path / "parts") == 4
+    run(tmp_path / "parts", resume=True)
+    run(tmp_path / "whole")
+    check_same(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_training_repeats_with_any_number_of_workers(tmp_path: Path) -> None:
+    for workers in (0, 1, 2):
+        run(tmp_path / str(workers), workers=workers)
+        check_same(tmp_path / str(workers), tmp_path / "0")
 
 
 def test_ctrl_c_is_handled_as_before_once_training_has_ended(tmp_path: Path) -> None:

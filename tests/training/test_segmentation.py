@@ -253,6 +253,34 @@ def test_stopped_in_the_edge_training_the_command_goes_on_with_resume(
         assert json.loads(file.metadata()["segfix"])["step"] == 4
 
 
+@pytest.mark.parametrize("stopped_after", [0, 2])
+def test_stopped_after_the_edge_training_semeda_resumes_to_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int
+) -> None:
+    """The FPN's dropout takes the same random numbers."""
+    monkeypatch.setattr(segmentation, "EDGE_SETTINGS", Settings(steps=2, batch_size=2, warmup=0))
+    fpn = SegmentationSettings(**{**SMALL, "network": "fpn"}, losses={"semeda": 1.0}, hold_out=0.0)
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+
+    def train(out: Path, **options: Any) -> None:
+        train_segmentation([DataFolder(folder)], out, segmentation=fpn, **run, **options)
+
+    train(tmp_path / "whole")
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation, "cross_entropy", stop_after(cross_entropy, stopped_after))
+        with pytest.raises(KeyboardInterrupt):
+            train(parts)
+    if not stopped_after:
+        # Killed, it would have saved nothing.
+        for name in ("state.pt", "model.safetensors"):
+            (parts / name).unlink()
+    train(parts, resume=True)
+    assert (parts / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
 def stop_after(loss: Callable[..., Tensor], steps: int) -> Callable[..., Tensor]:
     """The loss, until Ctrl-C is pressed."""
     left = iter(range(steps))

@@ -1,0 +1,39 @@
+"""The harness, and its scene in the current folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def faults() -> ModuleType:
+    """`faults.py`, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = module  # for its dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def made_scene(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `make_scene`, seven photographs."""
+    folder = tmp_path_factory.mktemp("faults") / "scene"
+    faults.make_scene(folder, 7)
+    return folder
+
+
+@pytest.fixture
+def scene(made_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it as the current folder."""
+    folder = Path(shutil.copytree(made_scene, tmp_path / "scene"))
+    monkeypatch.chdir(folder)
+    return folder
