@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install check fix demo bench smoke clean
+.PHONY: install check fix cluster demo bench smoke clean
 
 install: .venv/dev
 
@@ -27,6 +27,11 @@ fix: .venv/dev
 
 cli.md: .venv/dev $(wildcard segfix/cli/*.py) tests/cli/reference.py
 	$(BIN)/python tests/cli/reference.py cli.md
+
+# Ray on a cluster of two nodes on this machine.
+cluster: .venv/dev
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(BIN)/pytest -m cluster
 
 demo: .venv/base
 	$(BIN)/segfix demo --overwrite

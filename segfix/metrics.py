@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segfix.geometry.directions import UNDEFINED
 from segfix.geometry.targets import IGNORE_INDEX
@@ -72,65 +71,91 @@ def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
 
 
-def boundary_lines(index: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+def boundary_lines(
+    numbers: NDArray[np.integer[Any]],
+) -> tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]]:
     """Pixels whose right, lower or lower right neighbour differs, in up to 64 masks at once.
 
     Args:
-        index: (H, W) class numbers from 0 to 63, or -1 where no class is.
+        numbers: (H, W) class numbers from 0 to 63, or -1 where no class is.
 
     Returns:
-        (H, W) uint64: bit k is set where the mask of class k has its line, as DAVIS's `seg2bmap`
-        draws it.
+        (N,) their places in the flattened array, ascending, and (N,) words: bit k is set where the
+        mask of class k has its line, as DAVIS's `seg2bmap` draws it.
 
     Example:
         >>> boundary_lines(np.array([[0, 0, 2, -1]]))
-        array([[0, 5, 4, 0]], dtype=uint64)
+        (array([1, 2]), array([5, 4], dtype=uint8))
     """
-    # Class -1 takes the last entry.
-    bits = np.append(np.uint64(1) << np.arange(64, dtype=np.uint64), np.uint64(0))[index]
-    lines: NDArray[np.uint64] = np.zeros_like(bits)
-    height, width = index.shape
-    for down, right in ((0, 1), (1, 0), (1, 1)):
+    height, width = numbers.shape
+    differs = np.zeros((3, height, width), bool)
+    steps = ((0, 1), (1, 0), (1, 1))
+    for there, (down, right) in zip(differs, steps, strict=True):
         here = np.s_[: height - down, : width - right]
-        # Of two labels that differ, both masks have an edge; equal ones cancel.
-        lines[here] |= bits[here] ^ bits[down:, right:]
-    return lines
+        there[here] = numbers[here] != numbers[down:, right:]
+    places = np.flatnonzero(differs[0] | differs[1] | differs[2])
+    # A word as short as the classes allow; class -1 takes the last entry.
+    word = np.min_scalar_type(1 << int(numbers.max(initial=0)))
+    bits = np.append(np.uint64(1) << np.arange(64, dtype=np.uint64), np.uint64(0)).astype(word)
+    flat = numbers.ravel()
+    own, lines = bits[flat[places]], np.zeros(len(places), word)
+    for there, (down, right) in zip(differs, steps, strict=True):
+        # Of two labels that differ, both masks have an edge.
+        edge = np.flatnonzero(there.ravel()[places])
+        lines[edge] |= own[edge] | bits[flat[places[edge] + (down * width + right)]]
+    return places, lines
 
 
 def count_matches(
-    lines: NDArray[np.uint64], others: NDArray[np.uint64], radii: Sequence[float]
+    lines: tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]],
+    others: tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]],
+    shape: tuple[int, int],
+    radii: Sequence[float],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each class, the pixels of its line, and those with the other line near.
 
     Args:
-        lines: (H, W) of `boundary_lines`.
-        others: (H, W), the lines to be met.
+        lines: Of `boundary_lines`.
+        others: The lines to be met, of the same image.
+        shape: Its height and width.
         radii: R ascending tolerances, pixels (Euclidean).
 
     Returns:
         (64,) pixels and (64, R) pixels met.
     """
     # No farther than the frame: of an image of one row, the circle would take up its square.
-    high, wide = (min(int(radii[-1]), length - 1) for length in lines.shape)
-    padded = np.pad(others, ((high, high), (wide, wide)))
-    rows, cols = np.nonzero(lines)
-    bits = lines[rows, cols]
-    places = (rows + high) * padded.shape[1] + cols + wide
+    high, wide = (min(int(radii[-1]), length - 1) for length in shape)
+    stride = shape[1] + 2 * wide
+    padded = np.zeros((shape[0] + 2 * high) * stride, others[1].dtype)
+
+    def padded_places(places: NDArray[np.intp]) -> NDArray[np.intp]:
+        return places + places // shape[1] * (2 * wide) + high * stride + wide
+
+    padded[padded_places(others[0])] = others[1]
+    places, missing = padded_places(lines[0]), lines[1]
     steps = np.mgrid[-high : high + 1, -wide : wide + 1].reshape(2, -1)
     squares = (steps**2).sum(axis=0)
-    near, met, done = np.zeros_like(bits), [], -1.0
+    met, done = [], -1.0
     for radius in radii:
+        near: NDArray[Any] = np.zeros(len(places), padded.dtype)
         for down, right in steps[:, (squares > done) & (squares <= radius**2)].T:
-            near |= padded.take(places + (down * padded.shape[1] + right))
+            near |= padded.take(places + (down * stride + right))
         done = radius**2
-        met.append(_count_bits(bits & near))
-    return _count_bits(bits), np.stack(met, axis=1)
+        found = missing & near
+        met.append(_count_bits(found))
+        # What is met within one radius is met within all larger ones.
+        left = np.flatnonzero(missing != found)
+        places, missing = places[left], (missing ^ found)[left]
+    return _count_bits(lines[1]), np.cumsum(met, axis=0).T
 
 
-def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _count_bits(words: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int64]:
     """(64,) how often each bit is set in (N,) words."""
-    spread = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
-    counts: NDArray[np.int64] = spread.reshape(-1, 64).sum(axis=0, dtype=np.int64)
+    counts = np.zeros(64, np.int64)
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    octets = words.astype(words.dtype.newbyteorder("<"))[:, None].view(np.uint8)
+    for place, values in enumerate(octets.T):
+        counts[8 * place : 8 * place + 8] = np.bincount(values, minlength=256) @ bits
     return counts
 
 
@@ -165,29 +190,39 @@ def class_boundary_f(
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     scores = np.full((len(classes), len(radii)), np.nan)
     for first in range(0, len(classes), 64):
-        inside = [np.where(n >= first + 64, -1, np.maximum(n - first, -1)) for n in (found, true)]
-        lines, true_lines = (boundary_lines(index) for index in inside)
-        length, met = count_matches(lines, true_lines, radii)
-        true_length, true_met = count_matches(true_lines, lines, radii)
+        inside = [found, true]
+        if len(classes) > 64:
+            inside = [np.where(n >= first + 64, -1, np.maximum(n - first, -1)) for n in inside]
+        lines, true_lines = (boundary_lines(numbers) for numbers in inside)
+        length, met = count_matches(lines, true_lines, target.shape, radii)
+        true_length, true_met = count_matches(true_lines, lines, target.shape, radii)
         with np.errstate(invalid="ignore", divide="ignore"):
             precision, recall = met / length[:, None], true_met / true_length[:, None]
             f_scores = np.nan_to_num(2 * precision * recall / (precision + recall))
-        f_scores[(length == 0) & (true_length == 0)] = 1
-        counts = [np.bincount(index.ravel() + 1, minlength=65)[1:] for index in inside]
-        present = (counts[0] > 0) | (counts[1] > 0)
-        f_scores[~present] = np.nan
+        # A mask without a line is empty or the whole image.
+        lineless = (length == 0) & (true_length == 0)
+        whole = np.isin(np.arange(64), [numbers.flat[:1] for numbers in inside])
+        f_scores[lineless] = np.where(whole, 1, np.nan)[lineless, None]
         scores[first : first + 64] = f_scores[: len(classes) - first]
     return scores
 
 
 def class_numbers(
     ids: NDArray[Any], classes: NDArray[np.integer[Any]], valid: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+) -> NDArray[np.int16]:
     """(H, W) place of each id in the ascending (K,) classes; -1 for void and other ids."""
+    if ids.dtype in (np.uint8, np.uint16):
+        # A table is far faster than a search.
+        table = np.full(np.iinfo(ids.dtype).max + 1, -1, np.int16)
+        there = (classes >= 0) & (classes < len(table))
+        table[classes[there]] = np.flatnonzero(there)
+        numbers = table.take(ids)
+        numbers[~valid] = -1
+        return numbers
     if not len(classes):
-        return np.full(ids.shape, -1, np.int64)
+        return np.full(ids.shape, -1, np.int16)
     place = np.minimum(np.searchsorted(classes, ids), len(classes) - 1)
-    return np.where(valid & (classes[place] == ids), place, -1)
+    return np.where(valid & (classes[place] == ids), place, -1).astype(np.int16)
 
 
 def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
@@ -204,14 +239,27 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
         >>> inner_band(np.array([[1] * 5 + [2] * 5] * 9), 1)[4].astype(int)
         array([1, 0, 0, 0, 1, 1, 0, 0, 0, 1])
     """
-    # Beyond the frame nothing follows; SciPy takes the time of the whole window all the same.
-    size = [2 * min(width, length) + 1 for length in label_map.shape]
-    low, high = (
-        extreme(label_map, size, mode="constant", cval=-2)
-        for extreme in (ndimage.minimum_filter, ndimage.maximum_filter)
-    )
-    band: NDArray[np.bool_] = (low != label_map) | (high != label_map)
+    if 2 * width >= min(label_map.shape):
+        return np.ones(label_map.shape, bool)
+    band = np.zeros(label_map.shape, bool)
+    band[:width] = band[-width:] = band[:, :width] = band[:, -width:] = True
+    # A window holds another label where it holds a change between two neighbours.
+    for labels, inner in ((label_map, band), (label_map.T, band.T)):
+        changes = labels[1:] != labels[:-1]
+        near = _any_in_window(_any_in_window(changes, width, 2 * width).T, width, 2 * width + 1)
+        inner |= near.T  # noqa: PLW2901 - a view, written in place
     return band
+
+
+def _any_in_window(mask: NDArray[np.bool_], margin: int, size: int) -> NDArray[np.bool_]:
+    """Whether any of `size` entries in a row along the first axis is set, `margin` unset around."""
+    found = np.pad(mask, ((margin, margin), (0, 0)))
+    done = 1
+    while done < size:
+        step = min(done, size - done)
+        found = found[:-step] | found[step:]
+        done += step
+    return found
 
 
 def boundary_iou_counts(

@@ -153,7 +153,10 @@ def test_counts_of_two_images_add_up_to_those_of_both_together() -> None:
 
 def mask_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The line of one mask."""
-    return boundary_lines(np.where(mask, 0, -1)) > 0
+    lines = np.zeros(mask.shape, bool)
+    places, _ = boundary_lines(np.where(mask, 0, -1))
+    lines.flat[places] = True
+    return lines
 
 
 def boundary_f(
@@ -365,7 +368,8 @@ def test_counts_of_matches_are_those_of_all_pairs_of_pixels() -> None:
         (np.uint64(1) << np.arange(64, dtype=np.uint64)) @ m.reshape(64, -1)
         for m in (lines, others)
     ]
-    length, met = count_matches(packed[0].reshape(9, 8), packed[1].reshape(9, 8), (0, 1, 1.5, 3))
+    marked = [(np.flatnonzero(words), words[words > 0]) for words in packed]
+    length, met = count_matches(marked[0], marked[1], (9, 8), (0, 1, 1.5, 3))
     for k in range(64):
         here, there = np.argwhere(lines[k]), np.argwhere(others[k])
         assert length[k] == len(here)

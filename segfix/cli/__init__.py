@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import os
+import signal
 import sys
+import threading
+import time
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -27,14 +32,34 @@ from segfix.cli.train import train
 from segfix.cli.weights import weights
 from segfix.errors import OUT_OF_MEMORY, DeviceError, PairingError, SegfixError, one_line
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT = 1, 2, 3, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT, EXIT_TERMINATED = 1, 2, 3, 130, 143
+
+LAST_WRITES = 1.0
+"""Seconds that an interrupted process gives to files that are being worked on."""
 
 FROM_THE_START = ("evaluate", "report", "export", "weights", "doctor")
 """Commands that keep nothing of a run that was interrupted."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which job queues send before they kill: what is to be saved is saved."""
+
+
 class Commands(click.Group):
     """Commands in the order of use; errors of the library become one line and an exit status."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click's; without arguments this is the installed command, and the process ours."""
+        if args or extra:
+            return super().main(*args, **extra)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, terminate)
+        try:
+            return super().main()
+        except SystemExit as ended:
+            if ended.code in (EXIT_INTERRUPT, EXIT_TERMINATED):
+                leave(ended.code)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
         return list(self.commands)
@@ -56,14 +81,18 @@ class Commands(click.Group):
             if isinstance(error, DeviceError):
                 ctx.exit(EXIT_DEVICE)
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            how, status = "interrupted", EXIT_INTERRUPT
+            if isinstance(stopped, Terminated):
+                how, status = "terminated", EXIT_TERMINATED
+            told = "".join(f"; {text}" for text in stopped.args)
             advice = "; the same command does the rest"
             if ctx.invoked_subcommand in FROM_THE_START:
                 advice = ""
             elif ctx.invoked_subcommand == "train":
                 advice = "; the same command with --resume goes on"
-            click.echo(f"\nsegfix: interrupted{advice}.", err=True)
-            ctx.exit(EXIT_INTERRUPT)
+            click.echo(f"\nsegfix: {how}{told}{advice}.", err=True)
+            ctx.exit(status)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
@@ -73,6 +102,29 @@ class Commands(click.Group):
         except MemoryError:
             click.echo(f"segfix: {OUT_OF_MEMORY}", err=True)
             ctx.exit(EXIT_FAILURE)
+
+
+def terminate(*_: Any) -> NoReturn:
+    """Handle SIGTERM like Ctrl-C."""
+    raise Terminated
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, whatever its threads are at: a large photograph may take minutes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from segfix.formats.files import remove_unfinished
+
+    latest = time.monotonic() + LAST_WRITES
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, latest - time.monotonic()))
+            if thread.is_alive():
+                remove_unfinished()
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(status)
+    sys.exit(status)
 
 
 @click.group(

@@ -11,7 +11,7 @@ from segfix.cli.outcome import finish
 
 
 @click.command()
-@click.argument("offsets", type=options.any_path)
+@click.argument("offsets", type=options.location)
 @options.out_folder("converted")
 @click.option(
     "--format",
@@ -49,6 +49,10 @@ def convert(
         (entry.path for entry in entries),
     )
     summary = batch.run(
-        entries, lambda entry: convert_file(entry, out, suffix, overwrite=batch.overwrite), "map"
+        entries,
+        lambda entry, out: convert_file(entry, out, suffix, overwrite=batch.overwrite),
+        "map",
+        out=out,
+        result=lambda entry, out: output_path(out, entry.stem, suffix),
     )
     finish(summary, out, batch)

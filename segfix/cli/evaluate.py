@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv as csv_files
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
 from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
+
+if TYPE_CHECKING:
+    from segfix.formats.remote import Stage
 
 FIRST = "PREDS"
 
@@ -27,23 +31,35 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
 
     name = "name=dir"
 
+    def __init__(self, location: options.Location) -> None:
+        self.location = location
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Path]:
         """To the name and the folder."""
-        name, equals, folder = ("", "", "") if Path(value).exists() else value.partition("=")
+        url = re.match(r"[^/]*://", str(value))
+        plain = Path(value).exists() or (url and "=" not in url[0])
+        name, equals, folder = ("", "", "") if plain else value.partition("=")
         folder = folder if equals else str(value)
+        if "://" in folder:
+            name = name or folder.rstrip("/").rpartition("/")[2]
+            return name, self.location.convert(folder, param, ctx)
         if not folder or not Path(folder).exists():
             self.fail(f"{folder or value}: no such folder.", param, ctx)
         return name or Path(folder).name or folder, Path(folder)
 
 
-against_option = click.option(
-    "--against",
-    type=NamedFolder(),
-    multiple=True,
-    help="Other label maps to compare with PREDS on the same images; repeatable.",
-)
+def against_option(location: options.Location) -> Callable[[Callable[..., Any]], Any]:
+    """Other sets, whose folders are of this type."""
+    return click.option(
+        "--against",
+        type=NamedFolder(location),
+        multiple=True,
+        help="Other label maps to compare with PREDS on the same images; repeatable.",
+    )
+
+
 class_names_option = click.option(
     "--class-names",
     "class_file",
@@ -54,9 +70,9 @@ class_names_option = click.option(
 
 
 @click.command()
-@click.argument("preds", type=options.any_path)
-@click.argument("labels", type=options.any_path)
-@against_option
+@click.argument("preds", type=options.location)
+@click.argument("labels", type=options.location)
+@against_option(options.location)
 @class_names_option
 @options.void
 @click.option(
@@ -77,6 +93,7 @@ class_names_option = click.option(
 @options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: one line per set, class and score.")
 @options.quiet
+@options.staging
 def evaluate(
     preds: Path,
     labels: Path,
@@ -91,6 +108,7 @@ def evaluate(
     as_json: bool,
     as_csv: bool,
     quiet: bool,
+    stage: Stage | None,
 ) -> None:
     """Score predictions against ground truth, and compare sets of them.
 
@@ -132,6 +150,8 @@ def evaluate(
         from segfix.cli.instances import report_instances
 
         check_options(preds)
+        if stage is not None:
+            raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
         report_instances(
             folders,
             labels,
@@ -141,7 +161,7 @@ def evaluate(
             quiet=quiet,
         )
         return
-    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet)
+    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet, stage=stage)
     comparison = evaluate_folders(
         sets,
         ignore_index=ignore_index,
@@ -149,6 +169,7 @@ def evaluate(
         absent=absent,
         workers=workers,
         quiet=quiet,
+        stage=stage,
     )
     result = comparison.result()
     held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
@@ -194,6 +215,7 @@ def pair_sets(
     naming: dict[str, Any],
     recursive: bool,
     quiet: bool = True,
+    stage: Stage | None = None,
 ) -> dict[str, Any]:
     """Pairs of every set's label maps with the ground truth, by name.
 
@@ -213,9 +235,10 @@ def pair_sets(
         used = {pair.partner.path for pair in pairs[name] if pair.partner}
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:
+            example = stage.told(str(spare[0])) if stage else spare[0]
             note = (
                 f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
-                f"one that another file is scored for ({spare[0]})"
+                f"one that another file is scored for ({example})"
             )
             click.echo(one_line(note), err=True)
     return pairs

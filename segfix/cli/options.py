@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from segfix.errors import MissingExtraError, PairingError
+from segfix.errors import MissingExtraError, PairingError, SegfixError
 
 if TYPE_CHECKING:
     from segfix.formats import Entry
+    from segfix.formats.remote import Stage
     from segfix.inference.batch import Summary
+    from segfix.inference.cluster import Workers
+
+STAGE = "segfix.stage"
+"""Key of the context's `meta`: the `Stage` of the URLs given, if any."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Job = TypeVar("_Job")
@@ -83,7 +89,60 @@ class DataFolder(click.ParamType[tuple[Path, float, float]]):
         return Path(folder), weight, tolerance
 
 
-any_path = click.Path(path_type=Path)
+class Location(click.Path):
+    """A path, or a URL, which becomes its place in the stage of this run."""
+
+    remote = True
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """To a path."""
+        url = str(value)
+        if url.startswith("file://"):
+            from urllib.parse import urlsplit
+            from urllib.request import url2pathname
+
+            value = url2pathname(urlsplit(url).path)
+        elif "://" in url and ctx is not None:
+            from tempfile import TemporaryDirectory
+
+            from segfix.formats.remote import Stage
+
+            if not self.remote:
+                self.fail(f"{url}: only files here are read; copy the files here.", param, ctx)
+            if STAGE not in ctx.meta:
+                # Of the root, which is closed whatever else is wrong with the command.
+                folder = ctx.find_root().with_resource(TemporaryDirectory(prefix="segfix-"))
+                ctx.meta[STAGE] = Stage(Path(folder).resolve())
+            try:
+                return ctx.meta[STAGE].place(url)
+            except SegfixError as error:
+                self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Share(click.ParamType[tuple[int, int]]):
+    """I/N, I from 1 to N."""
+
+    name = "i/n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """To the two numbers."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
+        number, total = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= total:
+            self.fail(
+                f"{value!r}: expected I/N with I from 1 to N; to an index from 0 on, add 1.",
+                param,
+                ctx,
+            )
+        return number, total
+
+
+any_path = Location(path_type=Path)
+any_path.remote = False
+location = Location(path_type=Path)
 existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
@@ -221,50 +280,105 @@ def limited(command: _Command) -> _Command:
     return max_pixels(max_bytes(command))
 
 
+shard = click.option(
+    "--shard",
+    type=Share(),
+    metavar="I/N",
+    help="Only the I-th of N equal shares of the files, I from 1 to N: a part for each machine.",
+)
+
+
 @dataclass(frozen=True)
 class BatchOptions:
     """The options of every command that makes one file of each file.
 
     Attributes:
+        shard: Which share of the files, from 1, of how many; None: all.
         recursive: Whether to go into folders within.
         overwrite: Whether to replace results that exist.
         workers: Files worked on at a time; None: as many as suit the command.
         max_failures: Stop after this many.
         as_json: Print JSON.
         quiet: No progress bar and no summary.
+        stage: Of the URLs among the arguments; None: there is none.
+        cluster: Ray's workers; None: threads of this process.
     """
 
+    shard: tuple[int, int] | None
     recursive: bool
     overwrite: bool
     workers: int | None
     max_failures: int | None
     as_json: bool
     quiet: bool
+    stage: Stage | None = None
+    cluster: Workers | None = None
 
     def run(
         self,
         jobs: Iterable[_Job],
-        work: Callable[[_Job], dict[str, Any]],
+        work: Callable[[_Job, Path], dict[str, Any]],
         unit: str,
         *,
+        out: Path,
+        result: Callable[[_Job, Path], Path],
         workers: int | None = None,
     ) -> Summary:
-        """Do all jobs; see `segfix.inference.batch.Batch`.
+        """Do all jobs, or this machine's share; see `segfix.inference.batch.Batch`.
 
         Args:
-            jobs: One per output file.
-            work: Does a job.
+            jobs: One per output file, the same on every machine.
+            work: Does a job, of which the result goes into the folder it is given.
             unit: What a job is, for the progress bar.
+            out: The folder of the results.
+            result: Where in it the result of a job goes.
             workers: Where none are asked for; None: one per core.
         """
         from segfix.inference.batch import Batch
         from segfix.inference.model import available_threads
 
-        return Batch(jobs, work, unit).run(
+        if self.shard:
+            number, total = self.shard
+            share = itertools.islice(jobs, number - 1, None, total)
+            jobs = share if isinstance(jobs, Iterator) else list(share)
+        if self.stage is None:
+
+            def do(job: _Job) -> dict[str, Any]:
+                return work(job, out)
+        else:
+            from segfix.inference.remote import work_remotely
+
+            do = functools.partial(
+                work_remotely,
+                out=out,
+                stage=self.stage,
+                work=work,
+                result=result,
+                overwrite=self.overwrite,
+            )
+        batch = Batch(jobs, do, unit)
+        if self.cluster is not None:
+            from segfix.inference.cluster import run_on_ray
+
+            summary = run_on_ray(
+                batch,
+                self.cluster,
+                out=None if self.stage and self.stage.holds(out) else out,
+                workers=self.workers,
+                max_failures=self.max_failures,
+                quiet=self.quiet,
+            )
+            summary.failed = [self.told(text) for text in summary.failed]
+            return summary
+        return batch.run(
             workers=self.workers or workers or available_threads(),
             max_failures=self.max_failures,
             quiet=self.quiet,
         )
+
+    def told(self, text: str) -> str:
+        """A text with URLs instead of their places."""
+        return text if self.stage is None else str(self.stage.told(text))
 
 
 def batch(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -272,11 +386,108 @@ def batch(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
-        names = (field.name for field in fields(BatchOptions))
-        return command(batch=BatchOptions(**{name: given.pop(name) for name in names}), **given)
+        chosen = {name: given.pop(name) for name in names}
+        with staged(given, recursive=chosen["recursive"]) as stage:
+            return command(batch=BatchOptions(**chosen, stage=stage), **given)
 
-    options = (quiet, as_json, max_failures, limited, workers, overwrite, recursive)
+    options = (quiet, as_json, max_failures, limited, workers, overwrite, recursive, shard)
+    names = {field.name for field in fields(BatchOptions)} - {"stage", "cluster"}
     return functools.reduce(lambda decorated, option: option(decorated), options, wrapped)
+
+
+@contextmanager
+def staged(given: Mapping[str, Any], *, recursive: bool) -> Iterator[Stage | None]:
+    """List what is behind the URLs among a command's arguments; errors inside tell the URLs.
+
+    Args:
+        given: The arguments; `out` is not listed.
+        recursive: Whether folders within are read.
+
+    Yields:
+        The stage; None where there is no URL.
+    """
+    stage: Stage | None = click.get_current_context().meta.get(STAGE)
+    if stage is None:
+        yield None
+        return
+    try:
+        for name, value in given.items():
+            # --against is several, each a name and a folder.
+            for path in value if isinstance(value, tuple) else [value]:
+                folder = path[-1] if isinstance(path, tuple) else path
+                if name != "out" and isinstance(folder, Path) and stage.holds(folder):
+                    stage.list(folder, recursive=recursive)
+        yield stage
+    except SegfixError as error:
+        raise type(error)(stage.told(str(error))) from error
+    except click.UsageError as error:
+        raise click.UsageError(stage.told(error.format_message()), error.ctx) from error
+
+
+def staging(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command without `batch` read URLs: it is given their `stage`."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        with staged(given, recursive=given["recursive"]) as stage:
+            return command(stage=stage, **given)
+
+    return wrapped
+
+
+def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that Ray can spread over machines; below `batch`, whose they are."""
+
+    @click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="local: this process. ray: a Ray cluster, or this machine's cores if there is none "
+        "(needs the extra 'ray').",
+    )
+    @click.option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster to take. [default: RAY_ADDRESS, or the one that runs on this machine]",
+    )
+    @click.option(
+        "--num-cpus",
+        type=FiniteRange(0, min_open=True),
+        metavar="N",
+        help="CPU cores of each of Ray's workers; --workers says how many workers there are at "
+        "most. [default: 1; as many workers as cores]",
+    )
+    @click.option(
+        "--num-gpus",
+        type=FiniteRange(0),
+        metavar="N",
+        help="GPUs of each of Ray's workers, where a network runs; 0.25 puts four of them on one. "
+        "[default: 1 with --device cuda, else 0]",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        batch: BatchOptions,
+        engine: str,
+        address: str | None,
+        num_cpus: float | None,
+        num_gpus: float | None,
+        **others: Any,
+    ) -> Any:
+        if num_gpus and "device" not in others:
+            raise click.UsageError("--num-gpus is for networks, and none runs here.")
+        if engine == "ray":
+            from segfix.inference.cluster import Workers
+
+            device = others.get("device", "cpu")
+            gpus = float(device.startswith(("cuda", "tensorrt"))) if num_gpus is None else num_gpus
+            batch = replace(batch, cluster=Workers(address, num_cpus or 1.0, gpus))
+        elif given := first_given("address", "num_cpus", "num_gpus"):
+            raise click.UsageError(f"{given} is for --engine ray.")
+        return command(batch=batch, **others)
+
+    return wrapped
 
 
 def out_folder(default: str) -> Callable[[_Command], _Command]:
@@ -284,7 +495,7 @@ def out_folder(default: str) -> Callable[[_Command], _Command]:
     return click.option(
         "-o",
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=Location(path_type=Path, file_okay=False),
         default=Path(default),
         show_default=True,
         help="Folder for the results.",

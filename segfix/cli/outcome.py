@@ -31,7 +31,7 @@ def finish(
     """
     if batch.as_json:
         report = {
-            "out": str(out),
+            "out": batch.told(str(out)),
             "done": summary.done,
             "skipped": summary.skipped,
             "failed": summary.failed,
@@ -47,7 +47,8 @@ def finish(
             parts.append(f"{len(summary.failed)} failed")
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
-        click.echo(one_line(f"{out}: {', '.join(parts)}{note if summary.done else ''}"))
+        end = note if summary.done else ""
+        click.echo(one_line(f"{batch.told(str(out))}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:
         click.get_current_context().exit(1)

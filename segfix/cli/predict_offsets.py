@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 @click.command("predict-offsets")
-@click.argument("images", type=options.any_path)
+@click.argument("images", type=options.location)
 @options.out_folder("offsets")
 @options.weights
 @options.device
 @options.batch
+@options.cluster
 def predict_offsets(
     images: Path,
     out: Path,
@@ -41,48 +42,63 @@ def predict_offsets(
     photograph is read from standard input and its offset map written to standard output.
     """
     if str(images) == "-":
-        predict_standard_input(weights, device, as_json=batch.as_json, quiet=batch.quiet)
+        predict_standard_input(weights, device, batch)
         return
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries
-    from segfix.inference.batch import output_path
-    from segfix.inference.predict import predict_file, predict_frame, video_frames
+    from segfix.inference.batch import png_path
+    from segfix.inference.predict import frame_path, predict_file, predict_frame, video_frames
 
     jobs: Iterable[Any]
     work: Callable[..., dict[str, Any]]
+    result: Any
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
+        if batch.cluster or (batch.stage and batch.stage.holds(images)):
+            raise click.UsageError(
+                f"{images}: a video is read from start to end, here; copy it here, and share it "
+                "among machines with --shard."
+            )
         with options.missing_extra("video"):
             jobs, work, unit = video_frames(images), predict_frame, "frame"
+        result = frame_path
     else:
         jobs = entries = list_entries(
             images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
         )
-        work, unit = predict_file, "image"
+        work, unit, result = predict_file, "image", png_path
         options.check_results(
-            (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+            (result(entry, out) for entry in entries), (entry.path for entry in entries)
         )
-    model = load_model(weights, device, quiet=batch.quiet)
+    model = load_model(weights, device, batch)
     summary = batch.run(
-        jobs, partial(work, model, out=out, overwrite=batch.overwrite), unit, workers=2
+        jobs,
+        partial(work, model, overwrite=batch.overwrite),
+        unit,
+        out=out,
+        result=result,
+        workers=2,
     )
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 
-def load_model(weights: str | None, device: str, *, quiet: bool) -> OffsetModel:
+def load_model(weights: str | None, device: str, batch: options.BatchOptions) -> OffsetModel:
     """The network, announced on stderr."""
     from segfix.inference.model import load
 
-    model = load(weights, device=device)
-    if not quiet:
+    model = load(weights, device="cpu" if batch.cluster else device)
+    if batch.cluster:
+        # Opened there again; here nobody runs it.
+        model.device, model.threads = batch.cluster.device(device), batch.cluster.threads
+    if not batch.quiet:
         click.echo(one_line(f"weights {model.metadata['name']} on {model.device}"), err=True)
     return model
 
 
-def predict_standard_input(weights: str | None, device: str, *, as_json: bool, quiet: bool) -> None:
+def predict_standard_input(weights: str | None, device: str, batch: options.BatchOptions) -> None:
     """One photograph from standard input, its offset map to standard output."""
-    if as_json or options.first_given("out"):
+    if given := options.first_given("as_json", "out", "shard", "engine"):
         raise click.UsageError(
-            f"{'--json' if as_json else '-o'} has no use with -: the offset map goes to standard "
+            f"{given} has no use with -: the offset map of the one photograph goes to standard "
             "output."
         )
     if sys.stdin is None or sys.stdout is None:
@@ -95,7 +111,7 @@ def predict_standard_input(weights: str | None, device: str, *, as_json: bool, q
     from segfix.formats.limits import check_bytes, limits
     from segfix.inference.predict import predict_stream
 
-    model = load_model(weights, device, quiet=quiet)
+    model = load_model(weights, device, batch)
     image = sys.stdin.buffer.read(limits.max_bytes + 1)
     check_bytes(len(image), "standard input")
     sys.stdout.buffer.write(predict_stream(model, image))

@@ -44,10 +44,10 @@ class Steps(click.IntRange):
 
 
 @click.command()
-@click.argument("preds", type=options.any_path, required=False)
+@click.argument("preds", type=options.location, required=False)
 @click.option(
     "--offsets",
-    type=options.any_path,
+    type=options.location,
     is_flag=False,
     flag_value=Path("offsets"),
     default=Path("offsets"),
@@ -102,6 +102,7 @@ class Steps(click.IntRange):
 @instance_options
 @options.naming
 @options.batch
+@options.cluster
 def refine(
     preds: Path | None,
     offsets: Path,
@@ -177,10 +178,12 @@ def refine(
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
     summary = batch.run(
         pairs,
-        lambda pair: refine_file(
+        lambda pair, out: refine_file(
             pair.entry, pair.partner, out, settings, reading, overwrite=batch.overwrite
         ),
         "map",
+        out=out,
+        result=lambda pair, out: result_path(pair.entry, out, argmax=argmax),
     )
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)

@@ -116,6 +116,12 @@ def refine_instance_files(
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
     from segfix.inference.model import available_threads
 
+    if batch.stage is not None:
+        # Which files an instance needs is known when its file is read.
+        raise click.UsageError(
+            f"{preds}: JSON and lists of instances are refined in local folders only; copy PREDS "
+            "and the offset maps here, and the results back."
+        )
     lists = holds_lists(preds)
     maps = options.list_offsets(offsets, recursive=batch.recursive or lists, leave_out=[out])
     files = list_entries(
@@ -148,10 +154,12 @@ def refine_instance_files(
     with options.missing_extra("eval"):
         summary = over_files.run(
             files,
-            (lambda file: refine_list(file, preds if preds.is_dir() else preds.parent, run))
+            (lambda file, _: refine_list(file, preds if preds.is_dir() else preds.parent, run))
             if lists
-            else (lambda file: refine_instances(file, run)),
+            else (lambda file, _: refine_instances(file, run)),
             "file",
+            out=out,
+            result=lambda file, out: output_path(out, file.stem, file.path.suffix),
         )
     for row in summary.done:
         summary.failed += row.pop("failed", [])

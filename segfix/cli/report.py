@@ -22,7 +22,7 @@ from segfix.cli.outcome import list_failures
 @click.argument("preds", type=options.any_path)
 @click.argument("labels", type=options.any_path)
 @click.option("--images", type=options.any_path, help="Photographs to draw on. [default: grey]")
-@against_option
+@against_option(options.any_path)
 @class_names_option
 @options.void
 @click.option(

@@ -19,7 +19,7 @@ DEFAULTS = (Path("runs/segmentation/model.onnx"), Path("runs/segmentation/model.
 
 
 @click.command()
-@click.argument("images", type=options.any_path)
+@click.argument("images", type=options.location)
 @options.out_folder("preds")
 @click.option(
     "--weights",
@@ -60,24 +60,26 @@ def segment(
     """
     options.check_folders(images, out, "IMAGES")
     from segfix.formats import IMAGE_SUFFIXES, list_entries
-    from segfix.inference.batch import output_path
+    from segfix.inference.batch import png_path
     from segfix.inference.segment import segment_file
 
     entries = list_entries(
         images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
     )
     options.check_results(
-        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+        (png_path(entry, out) for entry in entries), (entry.path for entry in entries)
     )
     model = load(weights or find_default(), device)
     if not batch.quiet:
         click.echo(one_line(f"weights {model.path} on {model.device}"), err=True)
     summary = batch.run(
         entries,
-        lambda entry: segment_file(
+        lambda entry, out: segment_file(
             model, entry, out, scales=scales, flip=flip, overwrite=batch.overwrite
         ),
         "image",
+        out=out,
+        result=png_path,
         workers=2,
     )
     finish(summary, out, batch, device=model.device, weights=model.source)

@@ -13,11 +13,11 @@ from segfix.report import PANELS
 
 
 @click.command()
-@click.argument("images", type=options.any_path)
-@click.option("--preds", type=options.any_path, help="Label maps, as they were before.")
-@click.option("--refined", type=options.any_path, help="The same, refined.")
-@click.option("--labels", type=options.any_path, help="Ground truth.")
-@click.option("--offsets", type=options.any_path, help="Offset maps.")
+@click.argument("images", type=options.location)
+@click.option("--preds", type=options.location, help="Label maps, as they were before.")
+@click.option("--refined", type=options.location, help="The same, refined.")
+@click.option("--labels", type=options.location, help="Ground truth.")
+@click.option("--offsets", type=options.location, help="Offset maps.")
 @options.out_folder("shown")
 @click.option(
     "--panel",
@@ -88,7 +88,7 @@ def show(
     for name, folder in given.items():
         options.check_folders(folder, out, f"--{name}")
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import output_path
+    from segfix.inference.batch import png_path
     from segfix.report.show import ShowSettings, pair_maps, show_file
 
     entries = list_entries(
@@ -107,13 +107,15 @@ def show(
         for name, folder in given.items()
     }
     options.check_results(
-        (output_path(out, entry.stem) for entry in entries),
+        (png_path(entry, out) for entry in entries),
         (entry.path for found in (entries, *maps.values()) for entry in found),
     )
     settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
     summary = batch.run(
         pair_maps(entries, maps, **naming),
-        lambda job: show_file(job, out, settings, overwrite=batch.overwrite),
+        lambda job, out: show_file(job, out, settings, overwrite=batch.overwrite),
         "picture",
+        out=out,
+        result=lambda job, out: png_path(job[0], out),
     )
     finish(summary, out, batch)

@@ -11,7 +11,7 @@ from segfix.cli.outcome import finish
 
 
 @click.command()
-@click.argument("labels", type=options.any_path)
+@click.argument("labels", type=options.location)
 @options.out_folder("targets")
 @options.num_directions
 @options.boundary_width
@@ -32,18 +32,18 @@ def targets(
     """
     options.check_folders(labels, out, "LABELS")
     from segfix.formats import LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import output_path
+    from segfix.inference.batch import png_path
     from segfix.inference.predict import target_file
 
     entries = list_entries(
         labels, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]
     )
     options.check_results(
-        (output_path(out, entry.stem) for entry in entries), (entry.path for entry in entries)
+        (png_path(entry, out) for entry in entries), (entry.path for entry in entries)
     )
     summary = batch.run(
         entries,
-        lambda entry: target_file(
+        lambda entry, out: target_file(
             entry,
             out,
             num_directions=int(num_directions),
@@ -52,5 +52,7 @@ def targets(
             overwrite=batch.overwrite,
         ),
         "map",
+        out=out,
+        result=png_path,
     )
     finish(summary, out, batch)

@@ -448,6 +448,7 @@ def train(
     from segfix.inference.weights import find_checkpoint
 
     with options.missing_extra("train"):
+        import accelerate
         import torch
 
         from segfix.training.datasets import DataFolder
@@ -521,4 +522,5 @@ def train(
         train_segmentation(
             folders, out, segmentation=segmentation, edge_network=edge_network, **run
         )
-    click.echo(str(out / "model.safetensors"))
+    if accelerate.PartialState().is_main_process:
+        click.echo(str(out / "model.safetensors"))

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +31,7 @@ from segfix.formats.coco import (
     run_lengths,
 )
 from segfix.formats.files import open_picture
+from segfix.formats.threads import Threads
 
 LONGEST_SIDE = 65535
 """Of an image, pixels: pycocotools counts them in 32 bits, and crashes beyond."""
@@ -257,7 +257,7 @@ def cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, A
 
     matches = {}
     unknown: Counter[int] = Counter()
-    with ThreadPoolExecutor(workers) as pool:
+    with Threads(workers) as pool:
         for number, (matched, identities) in enumerate(pool.map(match, pairs)):
             matches[number] = matched
             unknown.update(identity for identity in identities if identity not in classes)
@@ -348,7 +348,7 @@ def panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str
             ) from error
 
     total = evaluator.PQStat()
-    with contextlib.redirect_stdout(io.StringIO()), ThreadPoolExecutor(workers) as pool:
+    with contextlib.redirect_stdout(io.StringIO()), Threads(workers) as pool:
         for part in pool.map(score, pairs):
             total += part
     counted = {

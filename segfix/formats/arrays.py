@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -98,7 +99,10 @@ def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
 def write_npy(path: Path, array: NDArray[Any], *, record: str | None = None) -> None:
     """Write an array as .npy, atomically; `record` as `recorded_path` takes it."""
     with recorded_path(path, record) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+        # NumPy's own way into real files, `tofile`, may lose the last bytes on a full disk and say
+        # nothing, so it isn't shown that this is one.
+        hidden: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(hidden, array, allow_pickle=False)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str | None = None) -> None:

@@ -39,6 +39,7 @@ TEXT_CLASS, NUMBER_CLASSES = 4, range(6, 16)
 OTHER_CLASSES = {1: "a cell array", 2: "a struct", 3: "an object", 5: "a sparse matrix"}
 COMPLEX_FLAG = 1 << 11
 HEADER = 128
+DESCRIPTION = b"MATLAB 5.0 MAT-file, segfix".ljust(116)
 
 
 def read_mat(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray[Any]]:
@@ -92,6 +93,9 @@ def write_mat(
 
     with recorded_path(path, record) as temporary, temporary.open("wb") as file:
         scipy.io.savemat(file, dict(variables), do_compression=True)
+        # Without the date that SciPy writes there: equal variables make equal files.
+        file.seek(0)
+        file.write(DESCRIPTION)
 
 
 def matrices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -105,7 +106,7 @@ class OffsetMap:
         bold[1 : 1 + self.num_directions * self.num_levels] = np.repeat(
             floors + 1e-9 >= min_confidence, self.num_directions
         )
-        return bold[self.codes]
+        return bold.take(self.codes)
 
     def confidence_map(self) -> NDArray[np.float32]:
         """(H, W) float32 in [0, 1]: the middle of each pixel's level, 0 off the boundary."""
@@ -115,13 +116,13 @@ class OffsetMap:
         values[1 : 1 + self.num_directions * self.num_levels] = np.repeat(
             middles, self.num_directions
         )
-        return values[self.codes]
+        return values.take(self.codes)
 
     def direction_map(self) -> NDArray[np.uint8]:
         """(H, W) uint8 sectors, 255 off the boundary."""
         sectors = np.full(256, UNDEFINED, np.uint8)
         sectors[1:] = np.arange(255) % self.num_directions
-        return sectors[self.codes]
+        return sectors.take(self.codes)
 
     def vectors(self, min_confidence: float = 0.0) -> NDArray[np.int8]:
         """Unit offset of every boundary pixel that is confident enough.
@@ -133,9 +134,10 @@ class OffsetMap:
         dy, dx = direction_to_offsets(
             codes.boundary_mask(min_confidence), codes.direction_map(), self.num_directions
         )[:, 0]
-        return np.stack([dy[self.codes], dx[self.codes]])
+        return np.stack([dy.take(self.codes), dx.take(self.codes)])
 
 
+@functools.cache
 def colour_wheel(num_directions: int, num_levels: int) -> bytes:
     """Palette of the codes: black interior, hue = direction, brightness = confidence."""
     colours = [(0.0, 0.0, 0.0)]

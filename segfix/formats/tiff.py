@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -125,17 +126,18 @@ def encode_tiff(
     picture = Image.fromarray(array)
     if palette is not None:
         picture.putpalette(palette)
+    # In memory: into files, Pillow writes less than all on a full disk and says nothing.
+    content = io.BytesIO()
+    try:
+        picture.save(
+            content,
+            format="TIFF",
+            tiffinfo=info,
+            compression=rest.get("compression", "tiff_adobe_deflate"),
+        )
+    except DECODE_ERRORS as error:
+        raise FileFormatError(
+            f"{path}: its tags can't be written ({error}); replace the label map."
+        ) from error
     with recorded_path(path, record) as temporary:
-        try:
-            picture.save(
-                temporary,
-                format="TIFF",
-                tiffinfo=info,
-                compression=rest.get("compression", "tiff_adobe_deflate"),
-            )
-        except OSError:
-            raise
-        except DECODE_ERRORS as error:
-            raise FileFormatError(
-                f"{path}: its tags can't be written ({error}); replace the label map."
-            ) from error
+        temporary.write_bytes(content.getbuffer())

@@ -26,6 +26,13 @@ TYPICAL_SHARE, TYPICAL_WEIGHT = 0.06, 100.0
 """Share on the wrong side that a map is taken to have until so many pixels say otherwise."""
 
 
+TILE_ROWS = 128
+"""Rows worked on at a time."""
+
+_FIRST = np.array([(bits & -bits).bit_length() for bits in range(256)], np.int8)
+"""Number of the lowest bit that is set, from 1; of 0, 0."""
+
+
 class Weights(NamedTuple):
     """Log-odds that the next label ahead is right and a pixel's own is wrong.
 
@@ -52,18 +59,17 @@ class Rays(NamedTuple):
     """What each boundary pixel sees along its direction; 0 where a distance is not found.
 
     Attributes:
-        rows, cols: (N,) the boundary pixels that see another label ahead or behind.
+        places: (N,) the boundary pixels with another label ahead or behind, in the flattened map.
         step: (N, 2) their unit offsets, pixels, rows first.
         ahead: (N,) unit offsets to the first other label ahead, unless a direction on the way
             opposes the pixel's own: it would lie beyond the object.
         behind: (N,) unit offsets to the first other label behind.
     """
 
-    rows: NDArray[np.intp]
-    cols: NDArray[np.intp]
-    step: NDArray[np.intp]
-    ahead: NDArray[np.intp]
-    behind: NDArray[np.intp]
+    places: NDArray[np.intp]
+    step: NDArray[np.int8]
+    ahead: NDArray[np.int8]
+    behind: NDArray[np.int8]
 
 
 def cast_rays(
@@ -74,50 +80,92 @@ def cast_rays(
     Args:
         label_map: (H, W) ids.
         offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
-        reach: Unit offsets to look in each direction.
+        reach: Unit offsets to look in each direction, 1 to 8.
     """
+    height, _ = label_map.shape
     unit = max(1, int(np.abs(offset_map).max(initial=0)))
     margin = reach * unit
-    # Only pixels near a change of label can see one.
-    moving = ((offset_map[0] != 0) | (offset_map[1] != 0)) & _near_change(label_map, margin)
-    rows, cols = np.nonzero(moving)
-    step = offset_map[:, moving].T.astype(np.intp)
-    labels = np.pad(label_map, margin, mode="edge").ravel()
-    dy, dx = (np.pad(axis, margin).ravel() for axis in offset_map)
-    stride = label_map.shape[1] + 2 * margin
-    here = (rows + margin) * stride + cols + margin
-    jump = step[:, 0] * stride + step[:, 1]
-    own = labels[here]
-    ahead, behind = np.zeros(len(here), np.intp), np.zeros(len(here), np.intp)
-    forth = back = np.arange(len(here))
-    for k in range(1, reach + 1):
-        there = here[forth] + k * jump[forth]
-        within = dy[there] * step[forth, 0] + dx[there] * step[forth, 1] >= 0
-        other = labels[there] != own[forth]
-        ahead[forth[within & other]] = k
-        forth = forth[within & ~other]
-        other = labels[here[back] - k * jump[back]] != own[back]
-        behind[back[other]] = k
-        back = back[~other]
-    return Rays(rows, cols, step, ahead, behind)
+    labels = np.pad(label_map, margin, mode="edge")
+    dy, dx = (np.pad(axis, margin) for axis in offset_map)
+    stride = labels.shape[1]
+    nothing = np.zeros(0, np.int8)
+    parts = [Rays(nothing.astype(np.intp), nothing.reshape(0, 2), nothing, nothing)]
+    # Tiles of full rows stay in the cache; in a flattened one a step is a step of its index.
+    for top in range(0, height, TILE_ROWS):
+        rows = slice(top, min(top + TILE_ROWS, height) + 2 * margin)
+        tile, tile_dy, tile_dx = (array[rows].ravel() for array in (labels, dy, dx))
+        inner = slice(margin * (stride + 1), len(tile) - margin * (stride + 1))
+        for down, right in np.ndindex(unit + 1, 2 * unit + 1):
+            step = np.array([down, right - unit], np.int8)
+            jump = down * stride + right - unit
+            if jump <= 0:
+                continue
+            moving = [(tile_dy[inner] == y) & (tile_dx[inner] == x) for y, x in (step, -step)]
+            if not any(mask.any() for mask in moving):
+                continue
+            before, after = _changes_along(tile, jump, reach)
+            after = after[inner]
+            before = before[inner.start - reach * jump : inner.stop - reach * jump]
+            seen = (before | after) != 0
+            for mask, sign, ahead, behind in (
+                (moving[0], 1, after, before),
+                (moving[1], -1, before, after),
+            ):
+                places = np.flatnonzero(mask & seen)
+                steps = np.broadcast_to(sign * step, (len(places), 2))
+                first = (_FIRST.take(bits.take(places)) for bits in (ahead, behind))
+                parts.append(Rays(places + (inner.start + top * stride), steps, *first))
+    joined: list[Any] = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    places, step, ahead, behind = joined
+    _stop_at_opposed(ahead, places, step, dy.ravel(), dx.ravel(), stride)
+    places -= places // stride * (2 * margin) + margin * (stride - 2 * margin + 1)
+    return Rays(places, step, ahead, behind)
 
 
-def _near_change(label_map: NDArray[Any], reach: int) -> NDArray[np.bool_]:
-    """(H, W) bool: True where another label is within `reach` pixels, and here and there beyond."""
-    height, width = label_map.shape
-    changes = np.zeros(label_map.shape, bool)
-    changes[:, 1:] |= label_map[:, 1:] != label_map[:, :-1]
-    changes[1:] |= label_map[1:] != label_map[:-1]
-    # By blocks of that size and their neighbours: exact filters take longer than they save.
-    rows, cols = np.arange(0, height, reach), np.arange(0, width, reach)
-    blocks = np.logical_or.reduceat(np.logical_or.reduceat(changes, rows, 0), cols, 1)
-    # A filter of SciPy's would do; importing it takes longer than the rest of a small run.
-    for axis in (0, 1):
-        first, last = (np.roll(blocks, step, axis) for step in (1, -1))
-        np.moveaxis(first, axis, 0)[0] = np.moveaxis(last, axis, 0)[-1] = False
-        blocks = blocks | first | last
-    near: NDArray[np.bool_] = blocks.repeat(reach, 0).repeat(reach, 1)
-    return near[:height, :width]
+def _changes_along(
+    labels: NDArray[Any], jump: int, reach: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Where labels change along steps of `jump` entries, in bits: bit k - 1 of the k-th step.
+
+    Args:
+        labels: (N,) a flattened label map.
+        jump: Entries per step, positive.
+        reach: Steps, 1 to 8.
+
+    Returns:
+        For backward steps, of the entries from `reach · jump` on; and for forward steps, of the
+        entries from 0 on: (N - reach · jump,) each.
+    """
+    before = after = (labels[jump:] != labels[:-jump]).view(np.uint8)
+    done = 1
+    while done < reach:
+        more = min(done, reach - done)
+        # NumPy multiplies bytes ten times as fast as it shifts them.
+        shifted = np.uint8(1 << more)
+        before = before[more * jump :] | (before[: -more * jump] * shifted)
+        after = after[: -more * jump] | (after[more * jump :] * shifted)
+        done += more
+    return before, after
+
+
+def _stop_at_opposed(
+    ahead: NDArray[np.int8],
+    places: NDArray[np.intp],
+    step: NDArray[np.int8],
+    dy: NDArray[np.integer[Any]],
+    dx: NDArray[np.integer[Any]],
+    stride: int,
+) -> None:
+    """Set `ahead` to 0 where a direction on the way, or at its end, opposes the pixel's own."""
+    rays = np.flatnonzero(ahead)
+    step = step[rays]
+    there, jump = places[rays], step @ np.array([stride, 1])
+    for k in range(1, int(ahead.max(initial=0)) + 1):
+        there = there + jump
+        turn = dy[there] * step[:, 0] + dx[there] * step[:, 1]
+        ahead[rays[turn < 0]] = 0
+        left = np.flatnonzero(ahead[rays] > k)
+        rays, there, jump, step = rays[left], there[left], jump[left], step[left]
 
 
 def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit: int) -> float:
@@ -136,11 +184,15 @@ def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit:
         In (0, 1); near `TYPICAL_SHARE` where there is little to count.
     """
     nearest, farthest = TAIL
-    far = np.iinfo(np.intp).max // 2
-    ahead, behind = (np.where(d > 0, d * unit, far) for d in (rays.ahead, rays.behind))
+    sure = np.flatnonzero(confidence > CONFIDENT)
+    far = np.int16(farthest + 1)
+    ahead, behind = (
+        np.where(steps[sure] > 0, steps[sure] * np.int16(unit), far)
+        for steps in (rays.ahead, rays.behind)
+    )
     across = ahead <= behind
     distance = np.minimum(ahead, behind)
-    counted = (confidence > CONFIDENT) & (distance >= nearest) & (distance <= farthest)
+    counted = (distance >= nearest) & (distance <= farthest)
     wrong, total = (counted & across).sum(), counted.sum()
     return float((wrong + TYPICAL_WEIGHT * TYPICAL_SHARE) / (total + TYPICAL_WEIGHT))
 
@@ -188,15 +240,17 @@ def fit_offsets(
         )
     unit = max(1, int(np.abs(offset_map).max(initial=0)))
     rays = cast_rays(label_map, offset_map, MAX_DISTANCE // unit)
-    confidence = np.clip(confidence_map[rays.rows, rays.cols], 1 - SUREST, SUREST)
+    confidence = confidence_map.ravel().take(rays.places)
     share = share_on_wrong_side(rays, confidence, unit)
+    near = np.flatnonzero(rays.ahead)
+    places, step, ahead, behind = (values[near] for values in rays)
+    confidence = np.clip(confidence[near], 1 - SUREST, SUREST)
     odds = (
         WEIGHTS.bias
         + WEIGHTS.confidence * np.log(confidence / (1 - confidence))
-        + WEIGHTS.distance * np.log(share) * rays.ahead * unit
-        + WEIGHTS.thin * ((rays.behind > 0) & (rays.behind * unit <= THIN))
+        + WEIGHTS.distance * np.log(share) * ahead * unit
+        + WEIGHTS.thin * ((behind > 0) & (behind * unit <= THIN))
     )
-    taken = (rays.ahead > 0) & (odds > 0)
     fitted = np.zeros(offset_map.shape, np.int8)
-    fitted[:, rays.rows, rays.cols] = np.where(taken, rays.ahead, 0) * rays.step.T
+    fitted.reshape(2, -1)[:, places] = np.where(odds > 0, ahead, 0) * step.T
     return fitted

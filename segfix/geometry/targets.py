@@ -20,7 +20,7 @@ IGNORE_INDEX = 255
 VOID_BAND = 5
 """Void no farther than this from a label, in pixels, is a band and not an area."""
 
-TILE = (32, 512)
+TILE = (64, 256)
 """Rows and columns worked on at a time."""
 
 SOBEL_RADIUS = 4
@@ -124,8 +124,11 @@ def distance_map(
     Reference:
         Yuan et al., SegFix, ECCV 2020, Section 3.3.
     """
+    regions: NDArray[np.integer[Any]]
     if label_map.dtype == np.uint8:
-        regions = label_map.astype(np.uint16)
+        # Of 8 bits, the last id becomes 0, as void does.
+        small = ignore_index == np.iinfo(np.uint8).max
+        regions = label_map.astype(np.uint8 if small else np.uint16)
     else:
         _, index = np.unique(label_map, return_inverse=True)
         regions = index.reshape(label_map.shape).astype(np.uint32)
@@ -221,12 +224,17 @@ def direction_map(
     # In tiles that stay in the processor's cache.
     for top in range(0, label_map.shape[0], TILE[0]):
         for left in range(0, label_map.shape[1], TILE[1]):
-            tile = np.s_[top : top + TILE[0], left : left + TILE[1]]
-            inside = band[tile]
-            if inside.any():
-                around = np.s_[top : top + TILE[0] + 2 * r, left : left + TILE[1] + 2 * r]
-                dy, dx = _own_gradient(distances[around], labels[around])
-                sectors[tile][inside] = quantize_directions(dy[inside], dx[inside], num_directions)
+            tile = band[top : top + TILE[0], left : left + TILE[1]]
+            rows, cols = (np.flatnonzero(tile.any(axis=axis)) for axis in (1, 0))
+            if not rows.size:
+                continue
+            # The box of what there is in it.
+            y0, y1, x0, x1 = top + rows[0], top + rows[-1] + 1, left + cols[0], left + cols[-1] + 1
+            around = np.s_[y0 : y1 + 2 * r, x0 : x1 + 2 * r]
+            dy, dx = _own_gradient(distances[around], labels[around])
+            inside = band[y0:y1, x0:x1]
+            found = quantize_directions(dy[inside], dx[inside], num_directions)
+            sectors[y0:y1, x0:x1][inside] = found
     return sectors
 
 

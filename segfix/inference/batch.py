@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,10 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, SegfixError
+from segfix.formats.files import check_writable
+from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
+from segfix.formats.threads import Threads
 
 _Job = TypeVar("_Job")
 
@@ -33,6 +36,12 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     left: int = 0
+
+    def sort(self) -> None:
+        """By name: what ends first depends on the machine."""
+        for rows in (self.skipped, self.failed):
+            rows.sort()
+        self.done.sort(key=lambda row: str(row["output"]))
 
 
 class Skipped(Exception):  # noqa: N818 - it reports, nothing failed
@@ -63,38 +72,47 @@ class Batch(Generic[_Job]):
             workers: Threads; file reading and writing of one job overlap with another's work.
             max_failures: Stop after this many failures.
             quiet: No progress bar.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; it says how much is done, and jobs that run aren't waited
+                for.
         """
         summary, tried = Summary(), 0
         waiting = iter(self.jobs)
         running: dict[Future[dict[str, Any]], _Job] = {}
         total = len(self.jobs) if isinstance(self.jobs, Sized) else None
         bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
-        with bar, ThreadPoolExecutor(workers) as pool:
-            while True:
-                full = max_failures is not None and len(summary.failed) >= max_failures
-                while not full and len(running) < workers + 1:
-                    try:
-                        job = next(waiting, None)
-                    except SegfixError as error:
-                        summary.failed.append(str(error))
-                        job = None
-                    if job is None:
+        try:
+            with bar, Threads(workers) as pool:
+                while True:
+                    full = max_failures is not None and len(summary.failed) >= max_failures
+                    while not full and len(running) < workers + 1:
+                        try:
+                            job = next(waiting, None)
+                        except SegfixError as error:
+                            summary.failed.append(str(error))
+                            job = None
+                        if job is None:
+                            break
+                        tried += 1
+                        running[pool.submit(self.work, job)] = job
+                    if not running:
                         break
-                    tried += 1
-                    running[pool.submit(self.work, job)] = job
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    collect(future, running.pop(future), summary)
-                    bar.update()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        collect(future, summary, running.pop(future))
+                        bar.update()
+        except KeyboardInterrupt as stopped:
+            done = len(summary.done) + len(summary.skipped)
+            of = "" if total is None else f" of {total}"
+            failed = f", {len(summary.failed)} failed" if summary.failed else ""
+            stopped.args = (f"{done}{of} {self.unit}{'s' * (total != 1)} done{failed}",)
+            raise
         summary.left = total - tried if total is not None else 0
-        for rows in (summary.skipped, summary.failed):
-            rows.sort()
-        summary.done.sort(key=lambda row: str(row["output"]))
+        summary.sort()
         return summary
 
 
-def collect(future: Future[dict[str, Any]], job: object, summary: Summary) -> None:
+def collect(future: Future[dict[str, Any]], summary: Summary, job: object = None) -> None:
     """Enter one job's outcome into the summary."""
     # Of a pair, the file that is worked on.
     path = getattr(getattr(job, "entry", job), "path", None)
@@ -124,9 +142,10 @@ def check_output(
 
     Raises:
         Skipped: It is there, whole, and made from the same input with the same settings.
-        SegfixError: Something else is there.
+        SegfixError: Something else is there, or the output can't be written.
     """
     if overwrite or not path.exists() or not path.stat().st_size:
+        check_writable(path)
         return
     text = read_record(path)
     try:
@@ -139,11 +158,17 @@ def check_output(
     if same and whole:
         raise Skipped(str(path))
     if ours and not whole:
+        check_writable(path)
         return
     raise SegfixError(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
         "elsewhere."
     )
+
+
+def png_path(entry: Entry, out: Path) -> Path:
+    """Where the PNG made of a file goes."""
+    return output_path(out, entry.stem)
 
 
 def output_path(folder: Path, stem: str, suffix: str = ".png") -> Path:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -63,19 +64,22 @@ class OffsetModel:
         path: The ONNX file.
         metadata: What the file says: name, backbone, num_directions, boundary_width, scores, …
         device: "cpu", "cuda:0", "tensorrt:0".
+        threads: Of the CPU.
         digest: SHA-256 of the file.
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
-        self.path = path
+        self.path, self.threads = path, threads or available_threads()
         content = read_onnx(path)
         self.digest = hashlib.sha256(content).hexdigest()
-        self.session, self.device = open_session(
-            path, content, device, threads or available_threads()
-        )
+        self.session, self.device = open_session(path, content, device, self.threads)
         self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the file: another machine opens it anew, on a device of its own.
+        return open_copy, (self.path.name, self.path.read_bytes(), self.device, self.threads)
 
     @property
     def num_directions(self) -> int:
@@ -155,6 +159,14 @@ class OffsetModel:
             )
             codes[keep] = part.codes[tuple(inner)]
         return offset_map
+
+
+def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetModel:
+    """Open a SegFix network from the bytes of its file."""
+    with tempfile.TemporaryDirectory(prefix="segfix-") as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        return OffsetModel(path, device, threads)
 
 
 @contextlib.contextmanager

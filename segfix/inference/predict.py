@@ -22,7 +22,7 @@ from segfix.formats import (
 from segfix.formats.images import Photograph, open_photograph, read_orientation
 from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
-from segfix.inference.batch import check_output, output_path
+from segfix.inference.batch import check_output, output_path, png_path
 from segfix.inference.model import OffsetModel
 
 
@@ -46,7 +46,7 @@ def predict_file(
     """
     if image.problem:
         raise SegfixError(image.problem)
-    path = output_path(out, image.stem)
+    path = png_path(image, out)
     source: dict[str, Any] = {**model.source, "image": content_digest(image.path)}
     orientation = read_orientation(image.path)
     if orientation != 1:
@@ -91,12 +91,16 @@ def video_frames(video: Path) -> Iterator[Frame]:
     return (Frame(video, digest, number, image) for number, image in enumerate(images, 1))
 
 
+def frame_path(frame: Frame, out: Path) -> Path:
+    """Where a frame's offset map goes: numbered as ffmpeg numbers what it writes to %06d.png."""
+    return output_path(out, f"{frame.number:06d}")
+
+
 def predict_frame(
     model: OffsetModel, frame: Frame, out: Path, *, overwrite: bool = False
 ) -> dict[str, Any]:
     """Predict the offset map of one frame, named after its number; see `predict_file`."""
-    # As ffmpeg numbers frames that it writes to %06d.png.
-    path = output_path(out, f"{frame.number:06d}")
+    path = frame_path(frame, out)
     source = {**model.source, "video": frame.digest, "frame": frame.number}
     check_output(path, {"source": source}, ("source",), overwrite)
     name = f"{frame.video}, frame {frame.number}"
@@ -131,7 +135,7 @@ def target_file(
     """Make the ground-truth offset map of one label map file; see `predict_file`."""
     if labels.problem:
         raise SegfixError(labels.problem)
-    path = output_path(out, labels.stem)
+    path = png_path(labels, out)
     source = {
         "labels": content_digest(labels.path),
         "num_directions": num_directions,

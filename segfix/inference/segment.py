@@ -16,7 +16,7 @@ from PIL import Image
 from segfix.errors import SegfixError
 from segfix.formats import Entry, LabelMap, read_image, write_label_map
 from segfix.formats.records import content_digest
-from segfix.inference.batch import check_output, output_path
+from segfix.inference.batch import check_output, png_path
 from segfix.inference.model import (
     available_threads,
     guarded,
@@ -191,7 +191,7 @@ def segment_file(
     """
     if image.problem:
         raise SegfixError(image.problem)
-    path = output_path(out, image.stem)
+    path = png_path(image, out)
     record = {
         "kind": "predicted label map",
         "settings": {"scales": list(scales), "flip": flip},

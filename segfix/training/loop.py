@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import signal
 import sys
 import threading
@@ -12,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from safetensors.torch import save_file
+from safetensors.torch import save as encode_weights
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -29,6 +31,8 @@ from segfix.formats.files import atomic_path
 Batch = dict[str, Tensor]
 LOG_EVERY = 50
 SAVE_EVERY = 500
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a training once the step that was begun is done."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ def fit(
 ) -> dict[str, float]:
     """Train a network; stop at any moment and resume to the same result.
 
+    Started by torchrun or accelerate launch, each process takes its part of every batch, and the
+    first one writes.
+
     Args:
         network: Moved to the device.
         dataset: Sample i must depend on i alone; steps × batch_size samples are drawn in order.
@@ -95,7 +102,7 @@ def fit(
         evaluate_every: Steps.
         workers: Processes that make batches.
         device: "auto", "cpu" or "cuda".
-        resume: Go on from `out/state.pt`.
+        resume: Go on from `out/state.pt`; begin where nothing is saved yet.
         tensorboard: Also log to `out/tensorboard`.
         quiet: No progress bar.
 
@@ -103,7 +110,9 @@ def fit(
         The last scores.
 
     Raises:
-        SegfixError: `out` holds a training already, or one with other settings.
+        SegfixError: `out` holds a training already, or one with other settings; another process
+            trains into it; or a batch can't be shared equally.
+        KeyboardInterrupt: Ctrl-C; all steps done are saved, and it says how many.
         DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -113,7 +122,15 @@ def fit(
         mixed_precision=settings.precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
+    if settings.batch_size % accelerator.num_processes:
+        raise SegfixError(
+            f"a batch of {settings.batch_size} can't be shared equally by "
+            f"{accelerator.num_processes} processes; choose another --batch-size."
+        )
     described = {**metadata, "settings": asdict(settings)}
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        # Of the whole batch's pixels, as in one process. Torch has none for CPUs.
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(
         network,
@@ -122,7 +139,12 @@ def fit(
     )
     optimizer = make_optimizer(network, settings)
     scaler_free = accelerator.mixed_precision != "fp16"
-    step, scores = 0, dict[str, float]()
+    step, scores, scored = 0, dict[str, float](), 0
+    random: dict[str, Any] | None = None
+    if resume and not holds_training(out):
+        resume = False
+        if accelerator.is_main_process and not quiet and sys.stderr is not None:
+            tqdm.write(f"{out}: nothing saved yet; training begins", file=sys.stderr)
     if resume:
         state = load_state(out, described)
         try:
@@ -130,6 +152,7 @@ def fit(
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
             step, scores = int(state["step"]), dict(state["scores"])
+            scored, random = state.get("scored", step), state.get("random")
             if not scaler_free and accelerator.scaler is not None and state["scaler"]:
                 accelerator.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -146,15 +169,17 @@ def fit(
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_stops,
     )
     plain = network
     network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
     main = accelerator.is_main_process
     log = Log(out, step, tensorboard=tensorboard) if main else None
+    started, since = time.perf_counter(), step
 
     def save() -> None:
         if main:
-            write_checkpoint(out, average.module, {**described, "step": step, "scores": scores})
+            # First what is needed to go on: killed between the two, nothing is lost.
             write_state(
                 out,
                 {
@@ -165,8 +190,27 @@ def fit(
                     "scaler": None if scaler_free else accelerator.scaler.state_dict(),
                     "step": step,
                     "scores": scores,
+                    "scored": scored,
+                    "random": random or random_state(),
                 },
             )
+        save_weights()
+
+    def save_weights() -> None:
+        if main:
+            write_checkpoint(out, average.module, {**described, "step": step, "scores": scores})
+
+    def score() -> None:
+        nonlocal scores, scored, started, since
+        if evaluate is None or scored == step or (step % evaluate_every and step < settings.steps):
+            return
+        scores = evaluate(average.module.eval())
+        scored, started, since = step, time.perf_counter(), step
+        if not bar.disable:
+            told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            bar.write(f"step {step}: {told}", file=sys.stderr)
+        if log is not None:
+            log.write(step, scores)
 
     bar = tqdm(
         total=settings.steps,
@@ -174,11 +218,22 @@ def fit(
         unit="step",
         disable=quiet or not main or sys.stderr is None,
     )
-    started, since = time.perf_counter(), step
     network.train()
     try:
+        # Stopped while it was scored, the last step is scored now; killed between its two files,
+        # its weights are written now.
+        before = scored
+        score()
+        if scored > before:
+            save()
+        elif step == settings.steps:
+            save_weights()
         for batch in loader:
-            with whole_step():
+            if random is not None:
+                # Only now: to begin with the data takes a random number, too.
+                restore_random_state(random)
+                random = None
+            with whole_step(quiet=bool(bar.disable)):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, settings)
                 with accelerator.autocast():
@@ -190,25 +245,22 @@ def fit(
                 step += 1
                 bar.update()
                 if step % LOG_EVERY == 0 or step == settings.steps:
-                    values = {name: float(loss.detach()) for name, loss in losses.items()}
+                    values = {
+                        name: float(accelerator.reduce(loss.detach(), "mean"))
+                        for name, loss in losses.items()
+                    }
                     now = time.perf_counter()
                     rate, started, since = (step - since) / (now - started), now, step
                     bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
                     if log is not None:
                         lr = learning_rate(step - 1, settings)
                         log.write(step, {**values, "learning_rate": lr, "steps_per_second": rate})
-            if evaluate is not None and (step % evaluate_every == 0 or step == settings.steps):
-                scores = evaluate(average.module.eval())
-                started, since = time.perf_counter(), step
-                if not bar.disable:
-                    told = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
-                    bar.write(f"step {step}: {told}", file=sys.stderr)
-                if log is not None:
-                    log.write(step, scores)
+            score()
             if step % SAVE_EVERY == 0 or step == settings.steps:
                 save()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         save()
+        stopped.args = (f"{step} of {settings.steps} steps done",)
         raise
     except SegfixError as error:
         # A photograph that can't be read: between two steps, so what is done can be kept.
@@ -220,6 +272,8 @@ def fit(
         bar.close()
         if log is not None:
             log.close()
+    # What the first process has written is read by all, if it is SEMEDA's edge network.
+    accelerator.wait_for_everyone()
     return scores
 
 
@@ -229,24 +283,60 @@ def check_unused(out: Path) -> None:
     Raises:
         SegfixError: It does.
     """
-    if any((out / name).exists() for name in ("state.pt", "model.safetensors")):
+    if holds_training(out):
         raise SegfixError(f"{out}: holds a training already; --resume goes on, -o goes elsewhere.")
 
 
+def holds_training(out: Path) -> bool:
+    """Whether a training has saved something in a folder."""
+    return any((out / name).exists() for name in ("state.pt", "model.safetensors"))
+
+
+def ignore_stops(_: int) -> None:
+    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
-def whole_step() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends: half a step can't be resumed to the same result."""
+def whole_step(*, quiet: bool = True) -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends: half a step can't be resumed.
+
+    Unless quiet, it says so: a step may take a while.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+
+    def hold(number: int, _: Any) -> None:
+        if not held and not quiet:
+            # Past the buffers, in the middle of whose use this may be.
+            os.write(sys.stderr.fileno(), b"\nsegfix: the step begun is finished first\n")
+        held.append(number)
+
+    before = {number: signal.signal(number, hold) for number in STOPS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
     if held:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(held[0])
+
+
+def random_state() -> dict[str, Any]:
+    """Where torch's random numbers are, of the CPU and of every GPU: dropout goes on from there."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Go back to a `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    # Of another number of GPUs, the results differ in any case.
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -271,14 +361,18 @@ def learning_rate(step: int, settings: Settings) -> float:
 def write_checkpoint(out: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
     """Write `model.safetensors`: weights, and `metadata` as JSON under "segfix"."""
     weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    # In memory first, here and below: of a full disk, Python alone says what it is.
+    content = encode_weights(weights, {"segfix": json.dumps(metadata, sort_keys=True)})
     with atomic_path(out / "model.safetensors") as temporary:
-        save_file(weights, temporary, {"segfix": json.dumps(metadata, sort_keys=True)})
+        temporary.write_bytes(content)
 
 
 def write_state(out: Path, state: dict[str, Any]) -> None:
     """Write `state.pt`: tensors and plain values only, so that no pickle is needed to read it."""
+    content = io.BytesIO()
+    torch.save(state, content)
     with atomic_path(out / "state.pt") as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
@@ -292,7 +386,8 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
         before["settings"].keys()
     except Exception as error:
         raise SegfixError(
-            f"{path}: not the state of a training ({type(error).__name__})."
+            f"{path}: not the state of a training, or not all of it ({type(error).__name__}); "
+            "train into another folder (-o), with --init from the weights saved in this one."
         ) from error
     now = json.loads(json.dumps(described))
     differing = [
@@ -311,18 +406,27 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 class Log:
-    """`log.csv` with columns step, name, value, and TensorBoard on request."""
+    """`log.csv` with columns step, name, value, and TensorBoard on request.
+
+    Args:
+        out: Folder, which no other process may log to meanwhile.
+        step: Rows of later ones are cut off.
+        tensorboard: Whether to log for TensorBoard, too.
+
+    Raises:
+        SegfixError: Another process logs there.
+    """
 
     def __init__(self, out: Path, step: int, *, tensorboard: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        path = out / "log.csv"
-        rows: list[list[str]] = []
-        if step and path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
-        self.file = path.open("w", newline="")
+        file = (out / "log.csv").open("a+b")
+        claim(file, out)
+        kept = rows_until(file, step) if step else 0
+        file.truncate(kept)
+        self.file = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self.writer = csv.writer(self.file)
-        self.writer.writerows([["step", "name", "value"], *rows])
+        if not kept:
+            self.writer.writerow(["step", "name", "value"])
         self.board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -342,3 +446,38 @@ class Log:
         self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def claim(file: IO[bytes], out: Path) -> None:
+    """Hold a file of the folder until this process ends, or closes it.
+
+    Raises:
+        SegfixError: Another process holds it.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        # Not `flock`, which processes that make batches would go on holding for a while.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise SegfixError(
+            f"{out}: another process trains into this folder; wait for it, or go elsewhere with -o."
+        ) from error
+    except OSError:
+        # Not every network file system can.
+        return
+
+
+def rows_until(file: IO[bytes], step: int) -> int:
+    """Bytes of a log up to the last whole row of a step."""
+    kept = 0
+    file.seek(0)
+    for row in file:
+        number = row.partition(b",")[0]
+        if not row.endswith(b"\n") or (number.isdigit() and int(number) > step):
+            break
+        kept += len(row)
+    return kept

@@ -39,7 +39,7 @@ from segfix.training.datasets import (
     Source,
     data_shares,
 )
-from segfix.training.loop import Settings, check_unused, fit
+from segfix.training.loop import Settings, check_unused, fit, holds_training
 from segfix.training.networks import normalized, read_checkpoint
 from segfix.training.segmenters import (
     BACKBONE,
@@ -189,8 +189,8 @@ def train_segmentation(
             edge_network = out / EDGE_FOLDER / "model.safetensors"
             shared = {k: v for k, v in options.items() if k in ("workers", "device", "quiet")}
             train_edge_network(edge_network, len(class_ids), crops(run, plain), run, **shared)
-            # Stopped before the network itself was begun, there is nothing of it to resume.
-            resume = resume and (out / "state.pt").exists()
+            # The same random numbers follow, whether it was trained just now or before.
+            torch.manual_seed(settings.seed)
         loss_options["semeda"]["edge_network"] = load_edge_network(edge_network, len(class_ids))
     added = {name: make_loss(name, loss_options[name]) for name in segmentation.losses}
     metadata = {
@@ -399,8 +399,10 @@ def train_edge_network(
         settings: Of its training.
         options: Passed on to `fit`.
     """
-    begun = path.exists()
-    if begun and read_checkpoint(path, "edge", EDGE_METADATA)[1]["step"] >= settings.steps:
+    finished = (
+        path.exists() and read_checkpoint(path, "edge", EDGE_METADATA)[1]["step"] >= settings.steps
+    )
+    if finished:
         return
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -417,7 +419,7 @@ def train_edge_network(
         settings,
         path.parent,
         metadata=metadata,
-        resume=begun,
+        resume=holds_training(path.parent),
         **options,
     )
 

@@ -46,15 +46,16 @@ def cases(labels: Path, offsets: Path, preds: Path) -> Cases:
         vectors = offset_map.vectors()
         unit = max(1, int(np.abs(vectors).max(initial=0)))
         rays = cast_rays(label_map, vectors, MAX_DISTANCE // unit)
-        confidence = np.clip(offset_map.confidence_map()[rays.rows, rays.cols], 1 - SUREST, SUREST)
+        rows, cols = np.divmod(rays.places, label_map.shape[1])
+        confidence = np.clip(offset_map.confidence_map()[rows, cols], 1 - SUREST, SUREST)
         share = share_on_wrong_side(rays, confidence, unit)
         reached = np.clip(
-            np.stack([rays.rows, rays.cols], 1) + rays.ahead[:, None] * rays.step,
+            np.stack([rows, cols], 1) + rays.ahead[:, None] * rays.step,
             0,
             np.array(label_map.shape) - 1,
         )
-        own, next_label = label_map[rays.rows, rays.cols], label_map[tuple(reached.T)]
-        true = truth[rays.rows, rays.cols]
+        own, next_label = label_map[rows, cols], label_map[tuple(reached.T)]
+        true = truth[rows, cols]
         distance = rays.ahead * unit
         told = (rays.ahead > 0) & (true != VOID) & ((own == true) != (next_label == true))
         columns = [

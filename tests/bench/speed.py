@@ -1,13 +1,15 @@
 """Ratios against a limit or a peer, measured in one run; prints a table and writes JSON.
 
-    python tests/bench/speed.py [--repeats 5] [--out build/speed.json]
+    python tests/bench/speed.py [--repeats 5] [--only WORD] [--out build/speed.json]
 
 Every line is the median over repeats in which both sides alternate, on one thread where a core
 is meant. The peers are the methods of the released SegFix code and of DAVIS, written out here.
+`speed.md` says what each line means.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,7 +29,7 @@ from scipy import io, ndimage
 from segfix.formats import Entry, OffsetMap, write_offset_map
 from segfix.geometry import make_targets
 from segfix.inference.batch import Batch
-from segfix.inference.model import load
+from segfix.inference.model import available_threads, load
 from segfix.inference.predict import predict_file
 from segfix.inference.refine import RefineSettings
 from segfix.inference.refine_files import refine_file
@@ -34,14 +37,21 @@ from segfix.metrics import class_boundary_f
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
 RADII = (1, 2, 3)
+Dilate = Callable[[NDArray[np.bool_], int], NDArray[np.bool_]]
 
 
 def street(seed: int = 0) -> NDArray[np.uint8]:
-    """A label map of smooth regions: the arg-max of blurred noise, 19 classes."""
+    """A label map of regions with rough edges: the arg-max of noise of two sizes, 19 classes.
+
+    A ninth of its pixels lie on a boundary of 5 px, as in maps predicted of KITTI's photographs.
+    """
     rng = np.random.default_rng(seed)
-    noise = rng.standard_normal((NUM_CLASSES, HEIGHT // 32, WIDTH // 32))
-    smooth = ndimage.zoom(ndimage.gaussian_filter(noise, (0, 1, 1)), (1, 32, 32), order=1)
-    return np.asarray(smooth.argmax(axis=0), np.uint8)
+    scores = np.zeros((NUM_CLASSES, HEIGHT, WIDTH), np.float32)
+    for size, weight in ((128, 1.0), (8, 0.09)):
+        noise = rng.standard_normal((NUM_CLASSES, HEIGHT // size, WIDTH // size))
+        smooth = ndimage.gaussian_filter(noise, (0, 1, 1))
+        scores += weight * ndimage.zoom(smooth, (1, size, size), order=1)
+    return np.asarray(scores.argmax(axis=0), np.uint8)
 
 
 def released_targets(labels: NDArray[np.uint8]) -> None:
@@ -57,17 +67,46 @@ def released_targets(labels: NDArray[np.uint8]) -> None:
 
 
 def released_refine(labels: Path, offsets: Path, out: Path) -> None:
-    """.mat file, bilinear grid_sample on the ids, rounding, PNG."""
+    """.mat file, bilinear grid_sample of one plane per class, arg-max, PNG.
+
+    Ids become class numbers and back class by class, as in the released script.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    ids = np.array(Image.open(labels))
+    numbers = np.full(ids.shape, 255, np.int64)
+    for k in range(NUM_CLASSES):
+        numbers[ids == k] = k
+    planes = torch.eye(NUM_CLASSES)[torch.from_numpy(numbers)].permute(2, 0, 1)[None]
+    grid = _grid(io.loadmat(offsets)["mat"].astype(np.float32) * 2)
+    found = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    best = found[0].argmax(dim=0).numpy()
+    refined = np.full(best.shape, 255, np.uint8)
+    for k in range(NUM_CLASSES):
+        refined[best == k] = k
+    Image.fromarray(refined).save(out)
+
+
+def grid_sample_ids(labels: Path, offsets: Path, out: Path) -> None:
+    """The least that the released script could do: .mat file, grid_sample of the ids, PNG."""
     import torch
     from torch.nn import functional as F
 
     ids = torch.from_numpy(np.array(Image.open(labels))).float()[None, None]
-    vectors = torch.from_numpy(io.loadmat(offsets)["mat"].astype(np.float32)) * 2
+    grid = _grid(io.loadmat(offsets)["mat"].astype(np.float32) * 2)
+    found = F.grid_sample(ids, grid, mode="nearest", padding_mode="border", align_corners=False)
+    Image.fromarray(found[0, 0].byte().numpy()).save(out)
+
+
+def _grid(vectors: NDArray[np.float32]) -> Any:
+    """Where each pixel looks, in the units of grid_sample."""
+    import torch
+
+    steps = torch.from_numpy(vectors)
     y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
-    grid = torch.stack([x + vectors[..., 1], y + vectors[..., 0]], dim=-1)
-    grid = 2 * grid / torch.tensor([WIDTH - 1, HEIGHT - 1]) - 1
-    found = F.grid_sample(ids, grid[None], padding_mode="border", align_corners=False)
-    Image.fromarray(found[0, 0].round().byte().numpy()).save(out)
+    grid = torch.stack([x + steps[..., 1], y + steps[..., 0]], dim=-1)
+    return (2 * grid / torch.tensor([WIDTH - 1, HEIGHT - 1]) - 1)[None]
 
 
 def compare(
@@ -76,6 +115,8 @@ def compare(
     """Median seconds of both, alternating, after one warm-up each."""
     ours()
     theirs()
+    if not repeats:
+        return 0, 0
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for function, taken in zip((ours, theirs), times, strict=True):
@@ -108,19 +149,24 @@ def released_lines(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(lines)
 
 
-def dilate(lines: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """With a disc, by OpenCV where it is installed, else by scikit-image."""
-    try:
-        import cv2
-    except ImportError:
-        from skimage.morphology import dilation
+def dilate_opencv(lines: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """With a disc, as DAVIS 2017's code does."""
+    import cv2
 
-        return np.asarray(dilation(lines, disc(radius)))
     cv2.setNumThreads(1)
     return np.asarray(cv2.dilate(lines.astype(np.uint8), disc(radius).astype(np.uint8)), bool)
 
 
-def released_boundary_f(preds: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float64]:
+def dilate_skimage(lines: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """With a disc, as DAVIS 2016's code does."""
+    from skimage.morphology import dilation
+
+    return np.asarray(dilation(lines, disc(radius)))
+
+
+def released_boundary_f(
+    preds: NDArray[np.uint8], target: NDArray[np.uint8], dilate: Dilate
+) -> NDArray[np.float64]:
     """DAVIS's `db_eval_boundary` per class and radius, the lines drawn once for all radii."""
     scores = np.full((NUM_CLASSES, len(RADII)), np.nan)
     for k in range(NUM_CLASSES):
@@ -139,26 +185,24 @@ def released_boundary_f(preds: NDArray[np.uint8], target: NDArray[np.uint8]) -> 
     return scores
 
 
-def bench_boundary_f(repeats: int) -> tuple[float, float]:
+def bench_boundary_f(repeats: int, dilate: Dilate) -> tuple[float, float]:
     """Boundary F at 1, 2 and 3 px of one 2048×1024 label map with 19 classes, equal to DAVIS's."""
     target = street()
     preds = np.where(street(1) == 3, street(1), np.roll(target, (1, 2), axis=(0, 1)))
     classes = np.arange(NUM_CLASSES)
-    np.testing.assert_allclose(
-        class_boundary_f(preds, target, classes, radii=RADII),
-        released_boundary_f(preds, target),
-        rtol=0,
-        atol=1e-12,
-    )
-    return compare(
-        lambda: class_boundary_f(preds, target, classes, radii=RADII),
-        lambda: released_boundary_f(preds, target),
-        repeats,
-    )
+
+    def ours() -> NDArray[np.float64]:
+        return class_boundary_f(preds, target, classes, radii=RADII)
+
+    theirs = released_boundary_f(preds, target, dilate)
+    np.testing.assert_allclose(ours(), theirs, rtol=0, atol=1e-12)
+    return compare(ours, lambda: released_boundary_f(preds, target, dilate), repeats)
 
 
-def bench_refine(folder: Path, repeats: int) -> tuple[float, float]:
-    """One label map end to end against the released script."""
+def bench_refine(
+    folder: Path, repeats: int, theirs: Callable[[Path, Path, Path], None], **settings: Any
+) -> tuple[float, float]:
+    """One label map end to end, on one core."""
     import torch
 
     torch.set_num_threads(1)
@@ -170,13 +214,64 @@ def bench_refine(folder: Path, repeats: int) -> tuple[float, float]:
     vectors = np.moveaxis(offset_map.vectors(), 0, -1).astype(np.int32)
     io.savemat(folder / "offsets.mat", {"mat": vectors}, do_compression=True)
     pair = Entry(folder / "labels.png", "labels"), Entry(folder / "offsets.png", "offsets")
+    files = folder / "labels.png", folder / "offsets.mat", folder / "released.png"
     return compare(
-        lambda: refine_file(*pair, folder / "out", RefineSettings(), overwrite=True),
-        lambda: released_refine(
-            folder / "labels.png", folder / "offsets.mat", folder / "released.png"
-        ),
+        lambda: refine_file(*pair, folder / "out", RefineSettings(**settings), overwrite=True),
+        lambda: theirs(*files),
         repeats,
     )
+
+
+def bench_workers(folder: Path, repeats: int) -> tuple[float, float]:
+    """16 label maps by one worker per core, against one worker."""
+    bench_refine(folder, 0, lambda *_: None)
+    labels, offsets = (Entry(folder / f"{name}.png", name) for name in ("labels", "offsets"))
+    entries = [Entry(labels.path, f"labels{number}") for number in range(16)]
+    batch = Batch(
+        entries,
+        lambda e: refine_file(e, offsets, folder / "out", RefineSettings(), overwrite=True),
+        "file",
+    )
+    return compare(
+        lambda: batch.run(workers=available_threads(), quiet=True),
+        lambda: batch.run(workers=1, quiet=True),
+        repeats,
+    )
+
+
+def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
+    """Six training crops of 256×256 by one loader worker, against the step that takes them."""
+    import torch
+
+    from segfix.formats import LabelledImage
+    from segfix.losses import segfix_loss
+    from segfix.training.datasets import CropDataset, OffsetTargets, Source
+    from segfix.training.networks import SegFixNet
+
+    torch.set_num_threads(1)
+    noise = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
+    photograph = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    photograph.save(folder / "photograph.jpg", quality=95)
+    Image.fromarray(street()).save(folder / "labels.png")
+    images = [LabelledImage(folder / "photograph.jpg", folder / "labels.png")]
+    crops = CropDataset([Source(images)], 10**9, crop_size=256, targets=OffsetTargets(8, 5))
+    index = itertools.count()
+    network = SegFixNet("hrnet_w18_small", 8, pretrained=False)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters())
+    samples = [crops[next(index)] for _ in range(6)]
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    image = (batch["image"] / 255).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            boundary, direction = network(image)
+            losses = segfix_loss(boundary, direction, batch["boundary"], batch["direction"])
+        optimizer.zero_grad()
+        torch.stack(list(losses)).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return compare(lambda: [crops[next(index)] for _ in range(6)], step, repeats)
 
 
 def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
@@ -199,35 +294,64 @@ def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
     )
 
 
-def bench_help(repeats: int) -> tuple[float, float]:
-    """`segfix --help` against a bare interpreter."""
-    command = Path(sys.executable).with_name("segfix")
+def bench_start(folder: Path, repeats: int, *arguments: str) -> tuple[float, float]:
+    """A whole `segfix` process against a bare interpreter."""
+    command = [str(Path(sys.executable).with_name("segfix")), *arguments]
     return compare(
-        lambda: subprocess.run([str(command), "--help"], capture_output=True, check=True),
+        lambda: subprocess.run(command, capture_output=True, check=True, cwd=folder),
         lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
         repeats,
     )
 
 
+def bench_one_file(folder: Path, repeats: int) -> tuple[float, float]:
+    """`segfix refine` of one file of 480×360."""
+    (folder / "one").mkdir()
+    labels = street()[:360, :480]
+    targets = make_targets(labels)
+    Image.fromarray(labels).save(folder / "one" / "a.png")
+    offset_map = OffsetMap.encode(targets.boundary_map == 1, targets.direction_map)
+    write_offset_map(folder / "one-offsets" / "a.png", offset_map)
+    options = ("refine", "one", "--offsets", "one-offsets", "-o", "refined", "--overwrite", "-q")
+    return bench_start(folder, repeats, *options)
+
+
 @click.command()
 @click.option("--repeats", default=5, show_default=True)
+@click.option("--only", default="", help="The lines whose title holds this.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/speed.json"))
-def main(repeats: int, out: Path) -> None:
+def main(repeats: int, only: str, out: Path) -> None:
     """Measure everything."""
     rows = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        benches: dict[str, Callable[[], tuple[float, float]]] = {
-            "targets / released generator": lambda: bench_targets(repeats),
-            "refine / released script": lambda: bench_refine(folder, repeats),
-            "evaluate, boundary F / DAVIS": lambda: bench_boundary_f(repeats),
-            "predict-offsets / bare session.run": lambda: bench_predict(folder, repeats),
-            "segfix --help / bare interpreter": lambda: bench_help(repeats),
-        }
-        for title, bench in benches.items():
-            ours, theirs = bench()
-            rows[title] = {"seconds": ours, "peer_seconds": theirs, "ratio": theirs / ours}
-            print(f"{title:<38} {ours:8.3f} s {theirs:8.3f} s   ×{theirs / ours:.2f}", flush=True)
+    benches: dict[str, Callable[[Path], tuple[float, float]]] = {
+        "targets / released generator": lambda _: bench_targets(repeats),
+        "refine / released script": lambda f: bench_refine(f, repeats, released_refine),
+        "refine --scale 2 / released script": lambda f: bench_refine(
+            f, repeats, released_refine, scale=2
+        ),
+        "refine / grid_sample of the ids": lambda f: bench_refine(f, repeats, grid_sample_ids),
+        "refine, a worker per core / one worker": lambda f: bench_workers(f, repeats),
+        "boundary F / DAVIS 2016 (scikit-image)": lambda _: bench_boundary_f(
+            repeats, dilate_skimage
+        ),
+        "boundary F / DAVIS 2017 (OpenCV)": lambda _: bench_boundary_f(repeats, dilate_opencv),
+        "predict-offsets / bare session.run": lambda f: bench_predict(f, repeats),
+        "loader of crops / training step": lambda f: bench_loader(f, repeats),
+        "segfix --help / bare interpreter": lambda f: bench_start(f, repeats, "--help"),
+        "segfix refine of a file / interpreter": lambda f: bench_one_file(f, repeats),
+    }
+    print("| | ours | peer | ratio |\n|---|---|---|---|")
+    for title, bench in benches.items():
+        if only not in title:
+            continue
+        try:
+            with tempfile.TemporaryDirectory() as name:
+                ours, theirs = bench(Path(name))
+        except ModuleNotFoundError as error:
+            print(f"| {title} | {error.name} isn't installed | | |")
+            continue
+        rows[title] = {"seconds": ours, "peer_seconds": theirs, "ratio": theirs / ours}
+        print(f"| {title} | {ours:.3f} s | {theirs:.3f} s | ×{theirs / ours:.2f} |", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2))
 

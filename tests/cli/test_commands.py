@@ -816,3 +816,38 @@ def test_an_interruption_says_how_to_go_on(
 def test_refining_again_is_said(offsets: Path) -> None:
     assert "before" not in run("refine", "preds").stdout
     assert "; 3 had been refined before" in run("refine", "refined", "-o", "again").stdout
+
+
+def test_shares_of_a_folder_and_of_a_video_make_the_whole(clip: Path, tiny_onnx: Path) -> None:
+    for source, whole in (("images", ["a", "b", "c"]), (clip, [f"{n:06d}" for n in range(1, 6)])):
+        made: list[str] = []
+        for share in ("1/2", "2/2"):
+            out = f"{Path(source).stem}-{share[0]}"
+            result = run(
+                *("predict-offsets", source, "-o", out, "--weights", tiny_onnx, "--shard", share)
+            )
+            assert result.exit_code == 0
+            made += [path.stem for path in Path(out).iterdir()]
+        assert sorted(made) == whole
+    last = run("predict-offsets", "images", "-o", "n", "--weights", tiny_onnx, "--shard", "9/9")
+    assert (last.exit_code, last.stdout) == (0, "n: 0 written\n")
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "1/0", "-1/2", "1/2/3", "a/b"])
+def test_a_share_that_is_none_is_refused(work: Path, share: str) -> None:
+    result = run("refine", "preds", "--shard", share)
+    assert result.exit_code == 2
+    assert "expected I/N with I from 1 to N" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("option", ["--address", "--num-cpus", "--num-gpus"])
+def test_an_option_of_ray_without_ray_is_refused(work: Path, option: str) -> None:
+    result = run("predict-offsets", "images", option, "1")
+    assert result.exit_code == 2
+    assert f"{option} is for --engine ray" in result.stderr
+
+
+def test_a_video_is_not_for_ray(clip: Path) -> None:
+    result = run("predict-offsets", clip, "--engine", "ray")
+    assert result.exit_code == 2
+    assert "share it among machines with --shard" in " ".join(result.stderr.split())

@@ -111,11 +111,11 @@ def test_share_on_the_wrong_side_counts_sure_pixels_some_way_off() -> None:
     assert {*rays.ahead[rays.ahead > 0]} == {2, 3, 4, 5, 6}
     assert {*rays.behind} == {0, 7, 8}, "of the columns on the other side"
     wrong = 4 * 30
-    share = share_on_wrong_side(rays, np.full(len(rays.rows), 0.9), 1)
+    share = share_on_wrong_side(rays, np.full(len(rays.places), 0.9), 1)
     assert share == pytest.approx(
         (wrong + TYPICAL_WEIGHT * TYPICAL_SHARE) / (wrong + TYPICAL_WEIGHT)
     )
-    unsure = share_on_wrong_side(rays, np.full(len(rays.rows), 0.5), 1)
+    unsure = share_on_wrong_side(rays, np.full(len(rays.places), 0.5), 1)
     assert unsure == pytest.approx(TYPICAL_SHARE)
 
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from segfix.cli.options import BatchOptions
 from segfix.errors import SegfixError
 from segfix.inference.batch import Batch
 
@@ -52,3 +57,33 @@ def test_after_too_many_failures_the_rest_is_counted_but_of_an_iterator() -> Non
     assert summary.left > 90
     endless = Batch(iter(range(4, 10**9, 5)), work, "frame").run(max_failures=2, quiet=True)
     assert (len(endless.failed) >= 2, endless.left) == (True, 0)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 20])
+def test_shares_are_disjoint_equal_and_complete(total: int) -> None:
+    jobs = list(range(11))
+
+    def share(number: int, jobs: Iterable[int]) -> list[str]:
+        options = BatchOptions(
+            (number, total),
+            recursive=False,
+            overwrite=False,
+            workers=1,
+            max_failures=None,
+            as_json=False,
+            quiet=True,
+        )
+        summary = options.run(
+            jobs,
+            lambda job, out: {"output": f"{out}/{job:02d}"},
+            "job",
+            out=Path("out"),
+            result=lambda job, out: out / str(job),
+        )
+        assert summary.left == 0
+        return [row["output"] for row in summary.done]
+
+    shares = [share(number, jobs) for number in range(1, total + 1)]
+    assert sorted(itertools.chain(*shares)) == [f"out/{job:02d}" for job in jobs]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert shares == [share(number, iter(jobs)) for number in range(1, total + 1)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -225,10 +224,26 @@ def test_resuming_with_other_settings_names_them(
     assert str(caught.value).startswith(str(tmp_path / "state.pt"))
 
 
-def test_resuming_without_a_state_says_so(tmp_path: Path) -> None:
+def test_resuming_weights_without_a_state_says_so(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_text("mine")
     with pytest.raises(SegfixError, match=r"state\.pt: no such file; nothing to resume"):
-        run(tmp_path / "new", resume=True)
-    assert not (tmp_path / "new").exists()
+        run(tmp_path, resume=True)
+    assert weights.read_text() == "mine"
+
+
+def test_resuming_before_anything_was_saved_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(UnexpectedError):
+        run(tmp_path / "killed", compute_loss=interrupted(2, fail))
+    assert files_of(tmp_path / "killed") == ["log.csv"]
+    run(tmp_path / "killed", resume=True)
+    assert log_rows(tmp_path / "killed") == log_rows(tmp_path / "whole")
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", None])
@@ -249,31 +264,20 @@ def test_a_failing_write_leaves_the_old_file_whole_and_nothing_beside_it(
 ) -> None:
     monkeypatch.setattr(loop, "SAVE_EVERY", 4)
     kept: dict[str, bytes] = {}
+    write_bytes = Path.write_bytes
 
-    def half_write(path: Path) -> None:
-        path.write_bytes(b"half")
-        if saved_step(tmp_path) == 4:
-            kept[name] = (tmp_path / name).read_bytes()
-            raise OSError(28, "No space left on device")
+    def write(path: Path, content: bytes) -> int:
+        # Of a hidden temporary file.
+        if (
+            not path.name.startswith(f".{name.partition('.')[0]}.")
+            or not (tmp_path / name).exists()
+        ):
+            return write_bytes(path, content)
+        kept[name] = (tmp_path / name).read_bytes()
+        write_bytes(path, b"half")
+        raise OSError(28, "No space left on device")
 
-    if name == "state.pt":
-        save = torch.save
-
-        def save_state(state: Any, path: Path) -> None:
-            if state["step"] > 4:
-                half_write(path)
-            save(state, path)
-
-        monkeypatch.setattr(torch, "save", save_state)
-    else:
-        save_file = safetensors.torch.save_file
-
-        def save_weights(weights: Any, path: Path, metadata: dict[str, str]) -> None:
-            if json.loads(metadata["segfix"])["step"] > 4:
-                half_write(path)
-            save_file(weights, path, metadata)
-
-        monkeypatch.setattr(loop, "save_file", save_weights)
+    monkeypatch.setattr(Path, "write_bytes", write)
     with pytest.raises(SegfixError, match="No space left"):
         run(tmp_path)
     assert (tmp_path / name).read_bytes() == kept[name]

@@ -1,0 +1,165 @@
+"""What a run costs: seconds and memory against pixels, files, classes and cores; prints Markdown.
+
+    python tests/bench/cost.py [--files 4]
+
+Each figure is of whole `segfix` processes, as a user runs them: CPU seconds (user and system) and
+peak memory as the kernel counts them. The cost of a file is the difference between a folder with
+several files and one with a single file, divided by the number of files more; start-up is what is
+left of the latter. A line a + b · megapixels is fitted to the sizes, by least squares of relative
+errors.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from segfix.formats import OffsetMap, write_offset_map
+from segfix.geometry import make_targets
+from tests.bench.speed import street
+
+SIZES = ((480, 360), (1024, 512), (2048, 1024), (4096, 2048))
+CLASSES = (2, 19, 150)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process.
+
+    Attributes:
+        cpu: Seconds, user and system.
+        wall: Seconds.
+        memory: Peak, MiB.
+    """
+
+    cpu: float
+    wall: float
+    memory: float
+
+
+def run(folder: Path, *arguments: str, cores: int | None = None) -> Cost:
+    """Run `segfix`, on some of the cores."""
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    program = str(Path(sys.executable).with_name("segfix"))
+    command = ["taskset", "--cpu-list", ",".join(map(str, allowed)), program, *arguments, "--quiet"]
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"{' '.join(arguments)} failed.")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(cpu, time.perf_counter() - start, usage.ru_maxrss / 2**10)
+
+
+def make_folder(folder: Path, width: int, height: int, classes: int, files: int) -> None:
+    """Photographs, offset maps, predictions and ground truth, each in a folder of its name."""
+    rng = np.random.default_rng(0)
+    whole = np.tile(street(), (-(-height // 1024), -(-width // 2048)))[:height, :width]
+    # Eight columns of classes of their own, where there are enough.
+    columns = np.arange(width) * 8 // width * 19
+    labels = ((whole + (columns if classes > 19 else 0)) % classes).astype(np.uint8)
+    targets = make_targets(labels)
+    offset_map = OffsetMap.encode(targets.boundary_map == 1, targets.direction_map, 0.9)
+    noise = rng.integers(0, 256, (height // 64 + 1, width // 64 + 1, 3), dtype=np.uint8)
+    photograph = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    for name in ("images", "preds", "labels", "offsets"):
+        (folder / name).mkdir()
+    photograph.save(folder / "images" / "0.jpg", quality=95)
+    Image.fromarray(np.roll(labels, 2, axis=1)).save(folder / "preds" / "0.png")
+    Image.fromarray(labels).save(folder / "labels" / "0.png")
+    write_offset_map(folder / "offsets" / "0.png", offset_map)
+    for first in folder.glob("*/0.*"):
+        for number in range(1, files):
+            first.with_stem(str(number)).hardlink_to(first)
+
+
+COMMANDS = {
+    "predict-offsets": ("predict-offsets", "images", "-o", "o", "--overwrite"),
+    "predict-offsets, int8": (
+        *("predict-offsets", "images", "-o", "o", "--overwrite"),
+        *("--weights", "hrnet_w18_small_int8"),
+    ),
+    "refine": ("refine", "preds", "--offsets", "offsets", "-o", "r", "--overwrite"),
+    "evaluate": ("evaluate", "preds", "labels"),
+}
+
+
+def cost_per_file(
+    command: tuple[str, ...], size: tuple[int, int], classes: int, files: int
+) -> tuple[float, Cost]:
+    """CPU seconds per file, and the cost of one file alone, on one core."""
+    costs = []
+    for number in (1, 1 + files):
+        with tempfile.TemporaryDirectory() as name:
+            make_folder(Path(name), *size, classes, number)
+            costs.append(run(Path(name), *command, cores=1))
+    return (costs[1].cpu - costs[0].cpu) / files, costs[0]
+
+
+@click.command()
+@click.option(
+    "--files", default=4, show_default=True, help="Of 2048×1024; of other sizes as many pixels."
+)
+def main(files: int) -> None:
+    """Measure."""
+    print(
+        "| command | size | CPU s per file | CPU s of the first | peak MiB |\n|---|---|---|---|---|"
+    )
+    fits = {}
+    for title, command in COMMANDS.items():
+        points = []
+        for size in SIZES:
+            area = size[0] * size[1] / 1e6
+            seconds, alone = cost_per_file(command, size, 19, max(2, round(files * 2 / area)))
+            points.append((area, seconds, alone))
+            print(
+                f"| {title} | {size[0]}×{size[1]} | {seconds:.3f} | {alone.cpu:.2f} "
+                f"| {alone.memory:.0f} |",
+                flush=True,
+            )
+        areas, taken = (np.array([point[i] for point in points], float) for i in (0, 1))
+        design = np.stack([1 / taken, areas / taken], 1)
+        (per_file, per_mp), *_ = np.linalg.lstsq(design, np.ones(len(areas)), rcond=None)
+        off = np.abs(design @ (per_file, per_mp) - 1).max()
+        start = float(np.mean([alone.cpu - seconds for _, seconds, alone in points]))
+        memory = np.polyfit(areas, [alone.memory for _, _, alone in points], 1)
+        fits[title] = (start, per_file, per_mp, off, memory)
+    print("\n| command | start | per file | per megapixel | largest error | memory |")
+    print("|---|---|---|---|---|---|")
+    for title, (start, per_file, per_mp, off, memory) in fits.items():
+        print(
+            f"| {title} | {start:.2f} s | {1000 * per_file:.0f} ms | {1000 * per_mp:.0f} ms "
+            f"| {off:.0%} | {memory[1]:.0f} MiB + {memory[0]:.0f} MiB per megapixel |"
+        )
+    print("\n| classes, 2048×1024 | " + " | ".join(str(number) for number in CLASSES) + " |")
+    print("|---|" + "---|" * len(CLASSES))
+    for title in ("refine", "evaluate"):
+        seconds_of = [
+            cost_per_file(COMMANDS[title], (2048, 1024), number, files)[0] for number in CLASSES
+        ]
+        print(f"| {title} | " + " | ".join(f"{seconds:.3f} s" for seconds in seconds_of) + " |")
+    most = len(os.sched_getaffinity(0))
+    print(f"\n| files per second, 1024×512 | 1 core | {most} cores | factor |\n|---|---|---|---|")
+    for title, command in COMMANDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            number = 24 if title.startswith("predict") else 200
+            make_folder(Path(folder), 1024, 512, 19, number)
+            rates = []
+            for cores in (1, most):
+                cost = run(Path(folder), *command, cores=cores)
+                rates.append(number / (cost.wall - fits[title][0]))
+        print(f"| {title} | {rates[0]:.1f} | {rates[1]:.1f} | ×{rates[1] / rates[0]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
