@@ -239,18 +239,15 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
         >>> inner_band(np.array([[1] * 5 + [2] * 5] * 9), 1)[4].astype(int)
         array([1, 0, 0, 0, 1, 1, 0, 0, 0, 1])
     """
+    if 2 * width >= min(label_map.shape):
+        return np.ones(label_map.shape, bool)
     band = np.zeros(label_map.shape, bool)
     band[:width] = band[-width:] = band[:, :width] = band[:, -width:] = True
-    # Beyond the frame nothing follows.
-    high, wide = (min(width, length) for length in label_map.shape)
     # A window holds another label where it holds a change between two neighbours.
-    for labels, inner, along, across in (
-        (label_map, band, high, wide),
-        (label_map.T, band.T, wide, high),
-    ):
+    for labels, inner in ((label_map, band), (label_map.T, band.T)):
         changes = labels[1:] != labels[:-1]
-        near = _any_in_window(changes, along, 2 * along)
-        inner |= _any_in_window(near.T, across, 2 * across + 1).T  # noqa: PLW2901 - a view
+        near = _any_in_window(_any_in_window(changes, width, 2 * width).T, width, 2 * width + 1)
+        inner |= near.T  # noqa: PLW2901 - a view, written in place
     return band
 
 

@@ -30,7 +30,8 @@ from segfix.formats.coco import (
     read_json,
     run_lengths,
 )
-from segfix.formats.files import open_picture
+from segfix.formats.files import open_picture, path_within
+from segfix.formats.limits import check_pixels
 from segfix.formats.workers import Threads
 
 LONGEST_SIDE = 65535
@@ -107,6 +108,7 @@ def coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
                 f"{labels}: image {identity!r} is {size[0]!r} high and {size[1]!r} wide; expected "
                 f"whole numbers of pixels, at most {LONGEST_SIDE}."
             )
+        check_pixels(size, f"{labels}: image {identity!r}")
 
     def table(path: Path, what: str, items: list[Any]) -> Any:
         annotations = []
@@ -335,7 +337,10 @@ def panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str
     folders = labels.with_suffix(""), preds.with_suffix("")
 
     def score(pair: Sequence[Any]) -> Any:
-        pictures = [folder / item["file_name"] for folder, item in zip(folders, pair, strict=True)]
+        pictures = [
+            path_within(folder, item["file_name"], folder, str(path))
+            for folder, item, path in zip(folders, pair, (labels, preds), strict=True)
+        ]
         _check_panoptic_pictures(pictures, pair[0]["segments_info"])
         try:
             # Unwrapped: the wrapper prints a traceback.

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import re
+import stat
 import struct
 import sys
 import tempfile
@@ -178,7 +179,11 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
 
 def check_regular(path: Path) -> None:
     """Refuse what is there and no file: to open a pipe waits for ever, a device may never end."""
-    if not path.is_file() and path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # Who opens it tells.
+    if not stat.S_ISREG(mode):
         raise FileFormatError(f"{path}: can't be read (a folder, a pipe or a device, no file).")
 
 

@@ -108,7 +108,7 @@ class Batch(Generic[_Job]):
                     if not running:
                         break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        collect(future, running.pop(future), summary)
+                        collect(future, summary, running.pop(future))
                         bar.update()
         except BrokenExecutor as error:
             raise SegfixError(BROKEN) from error
@@ -123,7 +123,7 @@ class Batch(Generic[_Job]):
         return summary
 
 
-def collect(future: Future[dict[str, Any]], job: object, summary: Summary) -> None:
+def collect(future: Future[dict[str, Any]], summary: Summary, job: object = None) -> None:
     """Enter one job's outcome into the summary."""
     # Of a pair, the file that is worked on.
     path = getattr(getattr(job, "entry", job), "path", None)

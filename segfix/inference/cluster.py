@@ -201,7 +201,7 @@ def run_on_ray(
         tried = 0
         with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
             for row in outcomes:
-                collect(settled(pickle.loads(row["outcome"])), jobs[row["number"]], summary)
+                collect(settled(pickle.loads(row["outcome"])), summary, jobs[row["number"]])
                 tried += 1
                 bar.update()
                 if max_failures is not None and len(summary.failed) >= max_failures:

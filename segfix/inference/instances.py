@@ -40,7 +40,7 @@ from segfix.formats.instances import (
 )
 from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
 from segfix.inference.batch import Batch, Skipped, check_output, output_path
-from segfix.inference.refine import RefineSettings, keep_ids, refine, refine_into, surroundings
+from segfix.inference.refine import RefineSettings, keep_ids, refine, refine_into
 
 
 @dataclass(frozen=True)
@@ -319,24 +319,26 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
         listed = [segment["id"] for segment in segments]
         keep = not run.settings.drop_empty
         lost = keep_ids(label_map, refined, listed, _segment_ids, keep=keep)
+        vanished = set(lost)
         with suppress(Skipped):
             _check_result(result, own, [], run.overwrite)
             _write_picture(result, label_map.with_array(refined), own)
         before, after = _segment_ids(label_map), _segment_ids(label_map.with_array(refined))
         moved = before != after
         touched = {*np.unique(before[moved]).tolist(), *np.unique(after[moved]).tolist()}
+        measures = _measures(after) if touched else {}
         annotations[place] = {
             **annotations[place],
             "segments_info": [
-                _measured(segment, after) if segment["id"] in touched else segment
+                _measured(segment, measures) if segment["id"] in touched else segment
                 for segment in segments
-                if not run.settings.drop_empty or segment["id"] not in lost
+                if not run.settings.drop_empty or segment["id"] not in vanished
             ],
         }
         return {
             "output": repr(image.image),
             "emptied": [{"image": image.image, "id": identity} for identity in lost],
-            "changed": sum(segment["id"] in touched - {*lost} for segment in segments),
+            "changed": sum(one in touched and one not in vanished for one in listed),
         }
 
     def write(path: Path, record: str) -> None:
@@ -347,15 +349,35 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
 
 
-def _measured(segment: dict[str, Any], ids: NDArray[np.integer[Any]]) -> dict[str, Any]:
+def _measures(ids: NDArray[np.integer[Any]]) -> dict[int, tuple[int, list[int]]]:
+    """Area and box (x, y, width, height) of every segment, all at once: there may be many."""
+    # Runs along the rows, sorted by segment.
+    begins = np.ones(ids.shape, bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    places = np.flatnonzero(begins)
+    lengths = np.diff(places, append=ids.size)
+    values = ids.ravel()[places]
+    order = np.argsort(values, kind="stable")
+    found, starts = np.unique(values[order], return_index=True)
+    rows, cols = np.divmod(places[order], ids.shape[1])
+    lengths = lengths[order]
+    top, left = (np.minimum.reduceat(numbers, starts) for numbers in (rows, cols))
+    bottom, right = (np.maximum.reduceat(ends, starts) for ends in (rows + 1, cols + lengths))
+    areas = np.add.reduceat(lengths, starts)
+    boxes = np.stack([left, top, right - left, bottom - top], axis=1)
+    return dict(zip(found.tolist(), zip(areas.tolist(), boxes.tolist(), strict=True), strict=True))
+
+
+def _measured(
+    segment: dict[str, Any], measures: Mapping[int, tuple[int, list[int]]]
+) -> dict[str, Any]:
     """A segment with the area and box of its pixels, where it has them."""
-    mask = ids == segment["id"]
+    area, box = measures.get(segment["id"], (0, None))
     measured = dict(segment)
     if "area" in segment:
-        measured["area"] = int(mask.sum())
-    if "bbox" in segment and (box := surroundings(mask, 0)):
-        rows, cols = box
-        measured["bbox"] = [cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start]
+        measured["area"] = area
+    if "bbox" in segment and box:
+        measured["bbox"] = box
     return measured
 
 

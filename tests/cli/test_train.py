@@ -105,6 +105,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(calls: list[dict[str, Any]])
 
 def test_weights_lists_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").mkdir()
+    shutil.copy(WEIGHTS / "SHA256SUMS", tmp_path / "weights")
     for name in ("hrnet_w18_small", "strong"):
         shutil.copy(WEIGHTS / "hrnet_w18_small.onnx", tmp_path / "weights" / f"{name}.onnx")
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix/inference/weights.py"))
