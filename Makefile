@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install check fix cluster demo bench smoke clean
+.PHONY: install check fix cluster demo bench faults smoke clean
 
 install: .venv/dev
 
@@ -38,6 +38,10 @@ demo: .venv/base
 
 bench: .venv/dev
 	$(BIN)/python tests/bench/speed.py
+
+# Kills the commands at many moments, fills their disk, and more: an hour. Root may mount small disks.
+faults: .venv/dev
+	$(BIN)/python tests/faults/faults.py --moments 100 --work build/faults
 
 # The wheel without extras in a clean environment: help, predict, refine.
 smoke: .venv/dev

@@ -381,7 +381,7 @@ def parse_value(text: str) -> int | float | bool | str:
     show_default=True,
     help="Steps between two scorings on --val.",
 )
-@click.option("--resume", is_flag=True, help="Go on where the training in --out stopped.")
+@click.option("--resume", is_flag=True, help="Go on where the training in --out stopped, or begin.")
 @click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
 @options.quiet
 def train(

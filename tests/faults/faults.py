@@ -42,7 +42,8 @@ segmentation.EDGE_SETTINGS = replace(segmentation.EDGE_SETTINGS, steps=3)
 main()
 """
 """The command, but a training is saved after every step, not every 500."""
-COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210], [220, 210, 70]], np.uint8)
+# Of `tiny_network`, green is the sector × 16.
+COLOURS = np.array([[200, 30, 40], [40, 60, 80], [60, 70, 210], [220, 90, 70]], np.uint8)
 SIZE = (160, 224)
 MOST_KILLED = ("predict-offsets", "refine", "train")
 """The others are killed a fifth as often."""
@@ -126,7 +127,7 @@ def make_scene(folder: Path, count: int = 14) -> None:
         stem = f"{number:02d}"
         noise = ndimage.gaussian_filter(rng.random(SIZE), 7)
         labels = np.digitize(noise, np.quantile(noise, [0.3, 0.5, 0.7])).astype(np.uint8)
-        photograph = np.clip(COLOURS[labels] + rng.normal(0, 9, (*SIZE, 3)), 0, 255)
+        photograph = np.clip(COLOURS[labels] + rng.normal(0, 9, (*SIZE, 3)), 0, [255, 127, 255])
         Image.fromarray(photograph.astype(np.uint8)).save(folder / "images" / f"{stem}.png")
         Image.fromarray(labels).save(folder / "labels" / f"{stem}.png")
         found = np.roll(labels, 2, axis=1)
