@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +111,24 @@ def test_the_default_weights_are_shipped_and_run_at_any_size() -> None:
     model = load()
     for height, width in ((1, 1), (33, 70), (64, 32)):
         assert model.offsets(np.zeros((height, width, 3), np.uint8)).codes.shape == (height, width)
+
+
+def test_onnxruntime_reports_nothing_unless_allowed(tmp_path: Path) -> None:
+    """Where it reports, onnxruntime begins with a session's file among the temporary ones."""
+    for allowed in ("", "0"):
+        folder = tmp_path / f"temporary{allowed}"
+        folder.mkdir()
+        environment = {**os.environ, "TMPDIR": str(folder), "ORT_DISABLE_TELEMETRY": allowed}
+        if not allowed:
+            del environment["ORT_DISABLE_TELEMETRY"]
+        code = "import os, segfix; segfix.load(device='cpu'); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        told = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        assert told.strip() == (allowed or "1")
+        if not allowed:
+            assert [*folder.iterdir()] == []
