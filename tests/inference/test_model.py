@@ -121,7 +121,10 @@ def test_onnxruntime_reports_nothing_unless_allowed(tmp_path: Path) -> None:
         environment = {**os.environ, "TMPDIR": str(folder), "ORT_DISABLE_TELEMETRY": allowed}
         if not allowed:
             del environment["ORT_DISABLE_TELEMETRY"]
-        code = "import os, segfix; segfix.load(device='cpu'); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        code = (
+            "import os, segfix; segfix.load(device='cpu'); "
+            "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        )
         told = subprocess.run(
             [sys.executable, "-c", code],
             env=environment,
