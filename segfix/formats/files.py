@@ -92,9 +92,7 @@ def check_writable(path: Path) -> None:
     Raises:
         FileFormatError: Its folder, or the one that it would be made in, can't be written to.
     """
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = next((folder for folder in path.parents if folder.exists()), path.parent)
     if os.access(folder, os.W_OK):
         return
     try:
@@ -141,7 +139,7 @@ def is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # another user's
         return True
     return True
 

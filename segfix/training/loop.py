@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -191,7 +191,7 @@ def fit(
                     "step": step,
                     "scores": scores,
                     "scored": scored,
-                    "random": random or random_state(),
+                    "random": random or random_state(accelerator.device),
                 },
             )
         save_weights()
@@ -231,7 +231,7 @@ def fit(
         for batch in loader:
             if random is not None:
                 # Only now: to begin with the data takes a random number, too.
-                restore_random_state(random)
+                restore_random_state(random, accelerator.device)
                 random = None
             with whole_step(quiet=bool(bar.disable)):
                 for group in optimizer.param_groups:
@@ -316,7 +316,8 @@ def whole_step(*, quiet: bool = True) -> Iterator[None]:
     def hold(number: int, _: Any) -> None:
         if not held and not quiet:
             # Past the buffers, in the middle of whose use this may be.
-            os.write(sys.stderr.fileno(), b"\nsegfix: the step begun is finished first\n")
+            with suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\nsegfix: the step begun is finished first\n")
         held.append(number)
 
     before = {number: signal.signal(number, hold) for number in STOPS}
@@ -329,18 +330,17 @@ def whole_step(*, quiet: bool = True) -> Iterator[None]:
         signal.raise_signal(held[0])
 
 
-def random_state() -> dict[str, Any]:
-    """Where torch's random numbers are, of the CPU and of every GPU: dropout goes on from there."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where torch's random numbers are, on the CPU and the device: dropout goes on from there."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Go back to a `random_state`."""
     torch.set_rng_state(state["cpu"])
-    # Of another number of GPUs, the results differ in any case.
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:

@@ -59,7 +59,7 @@ def run(folder: Path, *arguments: str, cores: int | None = None) -> Cost:
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
             memory = max(memory, int(peak[1])) if peak else memory
-            time.sleep(0.005)
+            time.sleep(0.02)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
