@@ -1,4 +1,4 @@
-"""A few moments of `faults.py`; `make faults` takes many."""
+"""A few moments of `faults.py`; `make faults` takes many, and kills trainings, too."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def usual_refine(faults: ModuleType, made_scene: Path) -> Any:
 def test_refine_killed_and_run_again_gives_what_an_undisturbed_run_gives(
     faults: ModuleType, scene: Path, usual_refine: Any
 ) -> None:
-    counts = faults.kill_at_random(usual_refine, 3)
-    assert counts["killed"] >= 3
+    counts = faults.kill_at_random(usual_refine, 2)
+    assert counts["killed"] >= 2
     assert counts["completed"] >= 1
 
 
-@pytest.mark.parametrize("name", ["predict-offsets", "train"])
-def test_killed_and_run_again_gives_what_an_undisturbed_run_gives(
-    faults: ModuleType, scene: Path, tiny_onnx: Path, name: str
+def test_predict_offsets_killed_and_run_again_gives_what_an_undisturbed_run_gives(
+    faults: ModuleType, scene: Path, tiny_onnx: Path
 ) -> None:
-    assert faults.kill_at_random(undisturbed(faults, name, tiny_onnx), 1)["killed"] >= 1
+    usual = undisturbed(faults, "predict-offsets", tiny_onnx)
+    assert faults.kill_at_random(usual, 1)["killed"] >= 1
 
 
 def test_two_runs_at_once_give_what_one_gives(
