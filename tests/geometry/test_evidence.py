@@ -227,6 +227,21 @@ def test_fitting_equals_the_formula_pixel_by_pixel(seed: int, num_directions: in
     assert np.array_equal(found[:, clear], expected[:, clear])
 
 
+@pytest.mark.parametrize("reach", range(1, 8))
+def test_a_shorter_reach_sees_the_same_but_what_is_farther(reach: int) -> None:
+    labels, offsets = blobs(1), true_offsets(blobs(2))
+
+    def seen(limit: int) -> NDArray[np.int8]:
+        rays = cast_rays(labels, offsets, limit)
+        maps = np.zeros((2, labels.size), np.int8)
+        maps[:, rays.places] = rays.ahead, rays.behind
+        return maps
+
+    whole = seen(8)
+    assert whole.max() == 8
+    assert np.array_equal(seen(reach), np.where(whole <= reach, whole, 0))
+
+
 def test_without_boundary_pixels_nothing_moves() -> None:
     nothing = np.zeros((2, 30, 40), np.int8)
     assert np.array_equal(fit_offsets(halves(20), nothing, np.ones((30, 40))), nothing)

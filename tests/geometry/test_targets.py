@@ -307,6 +307,10 @@ def test_ids_that_share_their_last_bytes_are_different(apart: int, backend: str)
     assert distance_map(np.array([[7, 7, 7 + apart, 7 + apart, 7]])).tolist() == [[2, 1, 1, 1, 1]]
 
 
+def test_a_map_without_pixels_has_distances_of_its_shape(backend: str) -> None:
+    assert distance_map(np.zeros((0, 5), np.uint8)).shape == (0, 5)
+
+
 def test_boundary_includes_the_distance_equal_to_its_width() -> None:
     distances = np.array([[0, 1, np.nextafter(3, 0), 3, np.nextafter(3, 4), np.inf]], np.float32)
     distances[0, 4] = np.nextafter(np.float32(3), np.float32(4))
