@@ -136,7 +136,7 @@ def distance_map(
     if ignore_index is not None:
         regions[label_map == ignore_index] = 0
     if regions.min(initial=regions.max(initial=1)) == regions.max(initial=1):
-        return np.where(regions > 0, np.float32(np.inf), np.float32(0))
+        return np.full(regions.shape, np.inf, np.float32)
     try:
         edt: Any = importlib.import_module("edt")
     except ImportError:

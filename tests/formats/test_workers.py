@@ -63,7 +63,7 @@ def test_a_process_that_is_killed_ends_the_run_with_advice() -> None:
 
 
 SLEEPERS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from segfix.formats.files import atomic_path
 from segfix.inference.batch import Batch
@@ -74,6 +74,8 @@ def work(number):
         print(flush=True)
         time.sleep(60)
 
+# A shell has what it runs in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     Batch(range(100), work, "job").run(workers=2, processes=True, quiet=True)
 except KeyboardInterrupt as stopped:

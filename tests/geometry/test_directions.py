@@ -78,8 +78,13 @@ def test_minus_and_plus_180_degrees_are_one_direction(m: int) -> None:
 
 
 def test_a_vector_shorter_than_a_millionth_has_no_direction() -> None:
-    dx = np.array([0.0, 0.9e-6, -0.9e-6, 1.1e-6, -1.1e-6])
+    dx = np.array([0.0, 0.9e-6, -0.9e-6, 1e-6, -1e-6])
     assert quantize_directions(np.zeros(5), dx).tolist() == [UNDEFINED] * 3 + [4, 0]
+
+
+def test_eight_directions_are_meant_where_nothing_is_said() -> None:
+    assert np.array_equal(direction_angles(), direction_angles(8))
+    assert np.array_equal(unit_offsets(), unit_offsets(8))
 
 
 def test_the_shape_of_the_vectors_is_kept_down_to_none() -> None:

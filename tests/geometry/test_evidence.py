@@ -46,6 +46,54 @@ def refined(
     )
 
 
+def slow_fit(
+    labels: NDArray[Any], offsets: NDArray[np.int8], confidence: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`fit_offsets` pixel by pixel, from its formula, and the log-odds; NaN for none."""
+    height, width = labels.shape
+    unit = max(1, int(np.abs(offsets).max()))
+
+    def first_change(y: int, x: int, dy: int, dx: int) -> int:
+        for t in range(1, 8 // unit + 1):
+            # The label map goes on beyond the frame as at the frame.
+            there = min(max(y + t * dy, 0), height - 1), min(max(x + t * dx, 0), width - 1)
+            if labels[there] != labels[y, x]:
+                return t
+        return 0
+
+    def is_opposed(y: int, x: int, dy: int, dx: int, steps: int) -> bool:
+        places = [(y + t * dy, x + t * dx) for t in range(1, steps + 1)]
+        return any(
+            dy * int(offsets[0, i, j]) + dx * int(offsets[1, i, j]) < 0
+            for i, j in places
+            if 0 <= i < height and 0 <= j < width
+        )
+
+    rays = {}
+    wrong = total = 0
+    for y, x in np.argwhere(offsets.any(axis=0)).tolist():
+        dy, dx = (int(v) for v in offsets[:, y, x])
+        ahead, behind = first_change(y, x, dy, dx), first_change(y, x, -dy, -dx)
+        ahead = 0 if is_opposed(y, x, dy, dx, ahead) else ahead
+        rays[y, x] = dy, dx, ahead, behind
+        apart = [t * unit if t else 7 for t in (ahead, behind)]
+        if confidence[y, x] > 0.8 and 3 <= min(apart) <= 6:
+            total += 1
+            wrong += apart[0] <= apart[1]
+    share = (wrong + 6) / (total + 100)
+    fitted = np.zeros((2, height, width), int)
+    odds = np.full((height, width), np.nan)
+    for (y, x), (dy, dx, ahead, behind) in rays.items():
+        if ahead:
+            sure = min(max(confidence[y, x], 0.03), 0.97)
+            odds[y, x] = 0.1 + 0.5 * np.log(sure / (1 - sure))
+            odds[y, x] += 0.135 * np.log(share) * ahead * unit
+            odds[y, x] -= 0.8 * (0 < behind * unit <= 6)
+            if odds[y, x] > 0:
+                fitted[:, y, x] = ahead * dy, ahead * dx
+    return fitted, odds
+
+
 def halves(edge: int, width: int = 40) -> NDArray[np.uint8]:
     labels = np.zeros((30, width), np.uint8)
     labels[:, edge:] = 1
@@ -155,6 +203,48 @@ def test_mirrored_input_gives_the_mirrored_result(seed: int, other: int) -> None
         labels[:, ::-1], fit_offsets(labels[:, ::-1], mirrored, confidence[:, ::-1]), scale=1
     )
     assert np.array_equal(found[:, ::-1], again)
+
+
+@pytest.mark.parametrize("num_directions", [4, 8, 16])
+@pytest.mark.parametrize("seed", range(6))
+def test_fitting_equals_the_formula_pixel_by_pixel(seed: int, num_directions: int) -> None:
+    size = [(40, 45), (33, 12), (300, 20)][seed % 3]
+    photograph = blobs(seed, size)
+    # A map that strayed by a few pixels, and one that has nothing to do with the photograph.
+    labels = np.roll(photograph, (2, 3), (0, 1)) if seed % 2 else blobs(seed + 100, size)
+    rng = np.random.default_rng(seed)
+    confidence = rng.random(size) ** 0.3
+    specks = rng.random(size)
+    confidence[specks < 0.2], confidence[specks < 0.1], confidence[specks < 0.03] = 0.8, 1, 0
+    offsets = true_offsets(photograph, num_directions)
+    expected, odds = slow_fit(labels, offsets, confidence)
+    clear = ~(np.abs(odds) < 1e-9)
+    assert clear.mean() > 0.99
+    assert (odds > 0).sum() > 10
+    assert (odds < 0).sum() > 10
+    found = fit_offsets(labels, offsets, confidence)
+    assert found.dtype == np.int8
+    assert np.array_equal(found[:, clear], expected[:, clear])
+
+
+@pytest.mark.parametrize("reach", range(1, 8))
+def test_a_shorter_reach_sees_the_same_but_what_is_farther(reach: int) -> None:
+    labels, offsets = blobs(1), true_offsets(blobs(2))
+
+    def seen(limit: int) -> NDArray[np.int8]:
+        rays = cast_rays(labels, offsets, limit)
+        maps = np.zeros((2, labels.size), np.int8)
+        maps[:, rays.places] = rays.ahead, rays.behind
+        return maps
+
+    whole = seen(8)
+    assert whole.max() == 8
+    assert np.array_equal(seen(reach), np.where(whole <= reach, whole, 0))
+
+
+def test_without_boundary_pixels_nothing_moves() -> None:
+    nothing = np.zeros((2, 30, 40), np.int8)
+    assert np.array_equal(fit_offsets(halves(20), nothing, np.ones((30, 40))), nothing)
 
 
 def test_shapes_that_differ_are_refused() -> None:

@@ -173,6 +173,13 @@ def test_fractional_scales_round_the_same_for_odd_and_even_pixels() -> None:
     assert apply_offsets(labels, -step, scale=1.5).tolist() == [[0, 0, 0, 1, 2, 3]]
 
 
+def test_without_a_word_pixels_go_two_steps_or_follow_ten() -> None:
+    labels = np.arange(30)[None]
+    right = np.array([np.zeros((1, 30)), np.ones((1, 30))], np.int8)
+    assert np.array_equal(apply_offsets(labels, right), np.minimum(labels + 2, 29))
+    assert np.array_equal(follow_offsets(labels, right), np.minimum(labels + 10, 29))
+
+
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
 def test_a_scale_that_is_not_finite_is_refused(scale: float) -> None:
     with pytest.raises(ValueError, match="finite scale but got"):

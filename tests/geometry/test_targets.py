@@ -302,6 +302,15 @@ def test_another_void_id_than_255_is_honoured(backend: str) -> None:
     assert make_targets(labels, ignore_index=0).boundary_map.tolist() == [[1, 1, 255, 1]]
 
 
+@pytest.mark.parametrize("apart", [2**8, 2**16, 2**32])
+def test_ids_that_share_their_last_bytes_are_different(apart: int, backend: str) -> None:
+    assert distance_map(np.array([[7, 7, 7 + apart, 7 + apart, 7]])).tolist() == [[2, 1, 1, 1, 1]]
+
+
+def test_a_map_without_pixels_has_distances_of_its_shape(backend: str) -> None:
+    assert distance_map(np.zeros((0, 5), np.uint8)).shape == (0, 5)
+
+
 def test_boundary_includes_the_distance_equal_to_its_width() -> None:
     distances = np.array([[0, 1, np.nextafter(3, 0), 3, np.nextafter(3, 4), np.inf]], np.float32)
     distances[0, 4] = np.nextafter(np.float32(3), np.float32(4))
@@ -317,6 +326,24 @@ def test_directions_end_at_twice_the_boundary_width_or_where_asked(
         assert np.array_equal(found != UNDEFINED, distances <= 2 * width)
     found = direction_map(half_plane, distances, max_distance=3)
     assert np.array_equal(found != UNDEFINED, distances <= 3)
+    found = direction_map(half_plane, distances)
+    assert np.array_equal(found != UNDEFINED, distances <= 10)
+
+
+@pytest.mark.parametrize("size", [(300, 14), (14, 600)])
+def test_every_part_of_a_large_map_has_directions(size: tuple[int, int]) -> None:
+    height, width = size
+    across = np.zeros(size, np.uint8)
+    across[:, 5:] = 1
+    found = make_targets(across).direction_map
+    assert np.all(found[:, :5] == 0)
+    assert np.all(found[:, 5 : min(width, 15)] == 4)
+    down = np.zeros(size, np.uint8)
+    down[5:] = 1
+    found = make_targets(down).direction_map
+    assert np.all(found[:5] == 2)
+    assert np.all(found[5 : min(height, 15)] == 6)
+    assert np.all(found[15:] == UNDEFINED)
 
 
 # Properties.
@@ -389,6 +416,9 @@ def test_colours_rows_and_floats_are_refused(labels: NDArray[np.generic]) -> Non
 def test_other_numbers_of_directions_are_refused(half_plane: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="but got 12"):
         make_targets(half_plane, num_directions=12)
+    nowhere = np.full((3, 4), np.inf, np.float32)
+    with pytest.raises(ValueError, match="but got 12"):
+        direction_map(np.zeros((3, 4), np.uint8), nowhere, num_directions=12)
 
 
 def filled_by_definition(labels: NDArray[np.uint8], width: float) -> NDArray[np.uint8]:
@@ -454,6 +484,12 @@ def test_void_along_the_frame_is_filled_up_to_the_width_of_half_a_band() -> None
     assert (fill_void_bands(labels) == 3).all()
     labels[:, 24:] = VOID
     assert np.array_equal(fill_void_bands(labels), labels)
+
+
+def test_filling_changes_void_alone() -> None:
+    # The third pixel's nearest neighbour at the void has another label.
+    labels = np.array([[255, 255, 1, 2, 2, 2]])
+    assert fill_void_bands(labels).tolist() == [[1, 1, 1, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("ignore_index", [None, 9])
