@@ -98,8 +98,18 @@ def plain() -> SegFixNet:
 
 
 def save(network: SegFixNet, folder: Path, backbone: str, num_directions: int = 8) -> Path:
-    metadata: dict[str, Any] = dict.fromkeys(KEPT_METADATA, 0)
-    metadata |= {"kind": "segfix", "backbone": backbone, "num_directions": num_directions}
+    metadata: dict[str, Any] = {
+        "kind": "segfix",
+        "backbone": backbone,
+        "num_directions": num_directions,
+        "boundary_width": 5,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+        "data": {},
+        "step": 0,
+        "scores": {},
+    }
+    assert metadata.keys() >= set(KEPT_METADATA)
     write_checkpoint(folder, network, metadata)
     return folder / "model.safetensors"
 

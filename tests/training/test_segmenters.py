@@ -114,13 +114,18 @@ def test_statistics_are_those_of_the_backbone() -> None:
 
 def save(network: Segmenter, folder: Path, **described: object) -> Path:
     metadata = {
-        **dict.fromkeys(SEGMENTER_METADATA, 0),
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+        "data": {},
+        "step": 0,
+        "scores": {},
         "kind": "segmentation",
         "network": "fcn32s",
         "backbone": "resnet10t",
         "class_ids": [0, 1, 5],
         **described,
     }
+    assert metadata.keys() >= set(SEGMENTER_METADATA)
     write_checkpoint(folder, network, metadata)
     return folder / "model.safetensors"
 
