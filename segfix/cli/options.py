@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -546,7 +547,14 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
 
 def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse results that would replace an input, however the folders lie in each other."""
-    read = {path.resolve() for path in inputs}
+    real = functools.cache(os.path.realpath)
+
+    def place(path: Path) -> tuple[str, str]:
+        folder, name = os.path.split(path)
+        return real(folder), name
+
+    # A result takes the place of a link; an input is where the link leads.
+    read = {place(path.resolve() if path.is_symlink() else path) for path in inputs}
     for path in results:
-        if path.resolve() in read:
+        if place(path) in read:
             raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

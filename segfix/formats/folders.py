@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -45,7 +46,7 @@ KNOWN_PARTS = re.compile(r"(?<![^/])COCO_(?:train|val|test)\d{4}_|_(?:road|lane)
 MAP_SEPARATORS = ("\t", ",", " ")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file of a folder.
 
@@ -62,7 +63,7 @@ class Entry:
     chosen: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A file and its partner in another folder, None where there is none."""
 
@@ -100,13 +101,22 @@ def list_entries(
         return [Entry(source, source.stem, chosen=True)]
     if not source.is_dir():
         raise PairingError(f"{source}: no such file or folder.")
-    found: dict[str, list[Path]] = {}
-    for path in _walk(source, recursive, {folder.resolve() for folder in leave_out}):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        stem = path.relative_to(source).with_suffix("").as_posix()
-        found.setdefault(stem, []).append(path)
-    if not found:
+    entries: list[Entry] = []
+    for folder, below, names in _walk(source, recursive, leave_out):
+        by_stem: dict[str, list[str]] = {}
+        for name in names:
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - of a million names
+            if suffix.lower() in suffixes:
+                by_stem.setdefault(stem, []).append(name)
+        for stem, same in by_stem.items():
+            if len(same) > 1:
+                same.sort(key=lambda name: suffixes.index(Path(name).suffix.lower()))
+            for name in same:
+                problem = None
+                if one_per_stem and name != same[0]:
+                    problem = f"{folder / name}: same stem as {same[0]}; rename one of them."
+                entries.append(Entry(folder / name, below + stem, problem))
+    if not entries:
         children = [child for child in source.iterdir() if not child.name.startswith(".")]
         hints = []
         if not recursive and any(child.is_dir() for child in children):
@@ -115,32 +125,36 @@ def list_entries(
         hints += [f"it holds {count} {suffix}" for suffix, count in others.most_common(1)]
         hint = f" ({'; '.join(hints)})" if hints else ""
         raise PairingError(f"{source}: no {what} here ({', '.join(suffixes)}){hint}.")
-    entries = []
-    for stem, paths in found.items():
-        paths.sort(key=lambda path: suffixes.index(path.suffix.lower()))
-        for path in paths:
-            problem = None
-            if one_per_stem and path != paths[0]:
-                problem = f"{path}: same stem as {paths[0].name}; rename one of them."
-            entries.append(Entry(path, stem, problem))
     return entries
 
 
-def _walk(folder: Path, recursive: bool, leave_out: set[Path]) -> Iterator[Path]:
-    seen = {folder.resolve()} | leave_out
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        within = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        folders.clear()
-        for name in within:
-            # Links may lead to a folder twice, or round in circles.
-            real = Path(parent, name).resolve()
-            if real not in seen:
+def _walk(
+    source: Path, recursive: bool, leave_out: Sequence[Path]
+) -> Iterator[tuple[Path, str, list[str]]]:
+    """Folders, how they are called below the first one, and the names of their files."""
+    # Links may lead to a folder twice, or round in circles.
+    seen = {folder.resolve() for folder in (source, *leave_out)}
+    waiting = [(source, "")]
+    while waiting:
+        folder, below = waiting.pop()
+        folders, names = [], []
+        try:
+            with os.scandir(folder) as found:
+                for child in found:
+                    if child.name.startswith("."):
+                        continue
+                    with suppress(OSError):  # a link to itself
+                        if child.is_file():
+                            names.append(child.name)
+                        elif recursive and child.is_dir():
+                            folders.append(child.name)
+        except OSError as error:
+            raise PairingError(f"{folder}: can't be listed ({error.strerror or error}).") from error
+        yield folder, below, sorted(names)
+        for name in sorted(folders, reverse=True):
+            if (real := (folder / name).resolve()) not in seen:
                 seen.add(real)
-                folders.append(name)
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.is_file():
-                yield path
+                waiting.append((folder / name, f"{below}{name}/"))
 
 
 def pair_entries(
@@ -188,12 +202,12 @@ def pair_entries(
     for entry in by_stem.values():
         core = _core(entry.stem, suffixes)
         by_core.setdefault(core, []).append(entry)
-        by_name.setdefault(PurePosixPath(core).name, []).append(entry)
-    names = Counter(PurePosixPath(_core(entry.stem, suffixes)).name for entry in entries)
+        by_name.setdefault(_name(core), []).append(entry)
+    cores = [_core(entry.stem, suffixes) for entry in entries]
+    names = Counter(map(_name, cores))
     pairs, owners = [], dict[Path, Entry]()
-    for entry in entries:
-        core = _core(entry.stem, suffixes)
-        name = PurePosixPath(core).name
+    for entry, core in zip(entries, cores, strict=True):
+        name = _name(core)
         mapped = (name_map or {}).get(entry.stem)
         if mapped is not None:
             # Said to belong elsewhere, it has no other partner, of whatever name.
@@ -246,6 +260,8 @@ def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Ent
         ['a_labelIds', 'b_mask']
     """
     endings = tuple(suffix for suffix in suffixes if suffix)
+    if not endings:
+        return list(entries)
     meant = {_core(entry.stem, suffixes) for entry in entries if entry.stem.endswith(endings)}
     return [
         entry
@@ -308,11 +324,16 @@ def stem_of_name(name: str) -> str:
 
 
 def _core(stem: str, suffixes: Sequence[str]) -> str:
-    for suffix in (*suffixes, *KNOWN_SUFFIXES):
+    known = KNOWN_SUFFIXES if stem.endswith(KNOWN_SUFFIXES) else ()
+    for suffix in (*suffixes, *known):
         if suffix and stem.endswith(suffix) and not stem.endswith("/" + suffix):
             stem = stem[: -len(suffix)]
             break
     return KNOWN_PARTS.sub("", stem)
+
+
+def _name(core: str) -> str:
+    return core.rpartition("/")[2]
 
 
 def _sample(entries: Sequence[Entry]) -> str:

@@ -205,14 +205,31 @@ def keep_ids(
     Returns:
         The ids of which nothing was left, or would not have been without others put back.
     """
-    listed, before = list(listed), ids_of(label_map)
-    lost: dict[int, None] = {}
-    while True:
-        there = {*np.unique(ids_of(label_map.with_planes(refined))).tolist()}
-        # What is put back may take the last pixels of one that had moved there.
-        more = [one for one in listed if one not in there and one not in lost]
-        lost.update(dict.fromkeys(more))
-        if not keep or not more:
-            return list(lost)
-        back = np.isin(before, more)
-        refined[back] = label_map.planes[back]
+    ids = ids_of(label_map)
+    before, after = ids.ravel(), ids_of(label_map.with_planes(refined)).ravel()
+    left = _counts(after)
+    wanted = dict.fromkeys(listed)
+    lost = [one for one in wanted if one not in left]
+    if not keep or not lost:
+        return lost
+    order = before.argsort(kind="stable")
+    numbers = _counts(before)
+    places = dict(zip(numbers, np.split(order, np.cumsum([*numbers.values()])), strict=False))
+    back = np.zeros(before.shape, np.bool_)
+    # What is put back may take the last pixels of one that had moved there.
+    for one in lost:
+        here = places.get(one, order[:0])
+        for other, number in _counts(after[here]).items():
+            left[other] -= number
+            if not left[other] and other in wanted:
+                lost.append(other)
+        back[here] = True
+    kept = back.reshape(ids.shape)
+    refined[kept] = label_map.planes[kept]
+    return lost
+
+
+def _counts(ids: NDArray[np.integer[Any]]) -> dict[int, int]:
+    """How many pixels each id has, in the order of the ids."""
+    found, numbers = np.unique(ids, return_counts=True)
+    return dict(zip(found.tolist(), numbers.tolist(), strict=True))

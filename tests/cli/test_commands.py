@@ -441,6 +441,19 @@ def test_results_never_replace_inputs_in_folders_within(offsets: Path) -> None:
     assert Path("preds/in/a.png").read_bytes() == Path("preds/a.png").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_an_input_is_where_its_link_leads_a_result_takes_the_place_of_one(offsets: Path) -> None:
+    before = Path("preds/a.png").read_bytes()
+    Path("links").mkdir()
+    Path("links/a.png").symlink_to("../preds/a.png")
+    result = run("refine", "links", "-o", "preds", "--overwrite")
+    assert result.exit_code == 2
+    assert "preds/a.png would replace an input" in " ".join(result.stderr.split())
+    assert run("refine", "preds/a.png", "-o", "links", "--overwrite").exit_code == 0
+    assert not Path("links/a.png").is_symlink()
+    assert Path("preds/a.png").read_bytes() == before
+
+
 def test_evaluate_refuses_two_sets_of_one_name(work: Path) -> None:
     result = run("evaluate", "preds", "labels", "--against", "x=labels", "--against", "x=preds")
     assert result.exit_code == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -94,11 +95,30 @@ def test_recursive_is_suggested_only_where_it_could_help(tmp_path: Path, recursi
     assert ("--recursive" in str(caught.value)) != recursive
 
 
+def test_a_folder_that_cant_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "in").mkdir()
+    listed = os.scandir
+
+    def refused(folder: Path) -> object:
+        if folder.name == "in":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert len(list_entries(tmp_path, (".png",), what="images")) == 1
+    with pytest.raises(PairingError, match=r"in: can't be listed \(Permission denied\)\.$"):
+        list_entries(tmp_path, (".png",), what="images", recursive=True)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-def test_a_link_to_nowhere_is_passed_over(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_or_itself_is_passed_over(tmp_path: Path) -> None:
     make_files(tmp_path, "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "d.png").symlink_to("d.png")
     found = list_entries(tmp_path, (".png",), what="images")
     assert [entry.stem for entry in found] == ["a", "c"]
 

@@ -141,6 +141,26 @@ def test_segments_that_push_each_other_out_all_come_back() -> None:
         assert len(found) == len(lost) + 2
 
 
+@given(
+    before=arrays(np.uint16, (3, 8), elements=st.integers(0, 9)),
+    after=arrays(np.uint16, (3, 8), elements=st.integers(0, 9)),
+    listed=st.sets(st.integers(0, 11)),
+)
+def test_ids_come_back_until_none_is_missing(
+    before: NDArray[np.uint16], after: NDArray[np.uint16], listed: set[int]
+) -> None:
+    refined = after.copy()
+    lost = keep_ids(LabelMap(before), refined, listed)
+    expected, missing = after.copy(), set[int]()
+    while more := listed - missing - set(expected.ravel().tolist()):
+        missing |= more
+        back = np.isin(before, [*more])
+        expected[back] = before[back]
+    assert set(lost) == missing
+    assert len(lost) == len(missing)
+    np.testing.assert_array_equal(refined, expected)
+
+
 def entries(*stems: str) -> list[Entry]:
     return [Entry(Path("offsets", f"{stem}.png"), stem) for stem in stems]
 
