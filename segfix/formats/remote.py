@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from segfix.errors import FileFormatError, MissingExtraError
 from segfix.formats.folders import Entry, Pair
+from segfix.formats.records import record_path
 
 PACKAGES = {"s3": "segfix-refine[remote]", "gs": "gcsfs", "memory": "segfix-refine[remote]"}
 """What each kind of URL needs. All of them take a file whole or not at all."""
@@ -222,6 +223,9 @@ def fetched(stage: Stage, job: _Job) -> Iterator[tuple[_Job, Stage]]:
             path = moved(entry.path, stage, own)
             if not path.exists():
                 own.fetch(path)
+                # What made it, if a run of ours did.
+                if (beside := record_path(entry.path)).exists():
+                    own.fetch(moved(beside, stage, own), if_there=True)
             return replace(entry, path=path)
 
         yield replace_entries(job, fetch), own

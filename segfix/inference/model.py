@@ -208,10 +208,12 @@ def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
         yield
     except Exception as error:
         # onnxruntime's exceptions have no common base but Exception.
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        too_little = re.search("alloc|memory", reason, re.IGNORECASE)
+        advice = "use smaller pictures" if too_little else "use other --weights, or --device cpu"
         raise SegfixError(
             f"the network failed on a picture of {image.shape[1]}×{image.shape[0]} ({reason}); "
-            "with too little memory, use smaller pictures."
+            f"{advice}."
         ) from error
 
 

@@ -118,6 +118,8 @@ def test_records_beside_results_are_stored_with_them(
     assert run(*refine).exit_code == 0
     assert set(stored(f"{memory}/r")) == {"a.npy", ".a.npy.segfix"}
     assert "1 already there" in run(*refine).stdout
+    twice = run("refine", f"{memory}/r", "-o", f"{memory}/twice")
+    assert twice.stdout.endswith("; 1 had been refined before\n")
     other = run(*refine, "--scale", 2)
     assert other.exit_code == 1
     assert "exists and is not what this run would make" in other.stderr

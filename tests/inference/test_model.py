@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 import segfix
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.inference import model as model_module
-from segfix.inference.model import OffsetModel, available_threads, load
+from segfix.inference.model import OffsetModel, available_threads, has_nvidia_driver, load
 from segfix.inference.weights import DEFAULT_WEIGHTS, file_digest, find_weights, shipped_weights
 
 
@@ -94,6 +98,100 @@ def test_the_provider_obtained_is_compared_with_the_one_asked_for(
     assert OffsetModel(tiny_onnx, "auto").device == "cpu"
 
 
+def test_a_gpu_whose_session_fails_is_told_from_a_file_that_is_no_network(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = onnxruntime.InferenceSession
+
+    def fails_on_gpus(content: bytes, options: object, providers: list[Any]) -> object:
+        if providers != ["CPUExecutionProvider"]:
+            raise RuntimeError("CUDA error 999")
+        return real(content, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fails_on_gpus)
+    monkeypatch.setattr(
+        onnxruntime,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr(model_module, "has_nvidia_driver", lambda: True)
+    assert OffsetModel(tiny_onnx, "auto").device == "cpu"
+    with pytest.raises(DeviceError, match="'cuda:1' isn't available here"):
+        OffsetModel(tiny_onnx, "cuda:1")
+    path = tmp_path / "weights.onnx"
+    path.write_text("no network")
+    with pytest.raises(FileFormatError, match="not a readable ONNX file"):
+        OffsetModel(path, "auto")
+
+
+def test_a_driver_that_does_not_load_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", refuses)
+    assert not has_nvidia_driver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: name)
+    assert has_nvidia_driver()
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "advice"),
+    [
+        (RuntimeError("Failed to allocate memory\nmore"), "Failed to allocate memory", "smaller"),
+        (MemoryError(), "MemoryError", "smaller"),
+        (RuntimeError("CUDNN_STATUS_EXECUTION_FAILED"), "CUDNN_STATUS", "--device cpu"),
+    ],
+)
+def test_smaller_pictures_are_advised_where_memory_is_what_was_missing(
+    tiny_onnx: Path, failure: Exception, reason: str, advice: str
+) -> None:
+    class Session:
+        def run(self, *_: object) -> None:
+            raise failure
+
+    model = load(tiny_onnx)
+    model.session = Session()
+    with pytest.raises(SegfixError, match=rf"picture of 5×4 \({reason}.*\); use .*{advice}"):
+        model.offsets(np.zeros((4, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize("answers", ["sectors", "sizes", "types"])
+def test_a_network_with_other_answers_than_maps_of_sectors_is_refused(
+    tiny_onnx: Path, answers: str
+) -> None:
+    model, good = load(tiny_onnx), np.zeros((1, 4, 5), np.uint8)
+    wrong: NDArray[Any] = good + 8
+    if answers != "sectors":
+        wrong = good[:, :3] if answers == "sizes" else good.astype(np.float32)
+
+    class Session:
+        def run(self, *_: object) -> list[NDArray[Any]]:
+            return [wrong, good, good]
+
+    model.session = Session()
+    match = "not 8 directions" if answers == "sectors" else "no maps of that size"
+    with pytest.raises(SegfixError, match=match):
+        model.predict(np.zeros((4, 5, 3), np.uint8))
+
+
+def test_a_pickled_network_is_opened_anew_from_its_bytes(tiny_onnx: Path, tmp_path: Path) -> None:
+    path = tmp_path / "copied.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    model = OffsetModel(path, threads=1)
+    pickled = pickle.dumps(model)
+    path.unlink()
+    copy = pickle.loads(pickled)
+    assert (copy.source, copy.device, copy.threads) == (model.source, "cpu", 1)
+    image = np.random.default_rng(0).integers(0, [256, 128, 256], (4, 5, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(copy.offsets(image).codes, model.offsets(image).codes)
+
+
+def test_weights_that_are_no_file_or_gone_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone.onnx"):
+        with pytest.raises(SegfixError, match=path.name):
+            OffsetModel(path)
+
+
 def test_two_builds_of_onnxruntime_are_refused_with_the_remedy(
     tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +202,33 @@ def test_two_builds_of_onnxruntime_are_refused_with_the_remedy(
 
 def test_threads_are_at_least_one_and_within_the_affinity_mask() -> None:
     assert 1 <= available_threads() <= 4096
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads"),
+    [
+        ("max 100000", 8),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+        ("nonsense", 8),
+        (None, 8),
+    ],
+)
+def test_threads_are_within_the_quota_of_the_control_group(
+    monkeypatch: pytest.MonkeyPatch, quota: str | None, threads: int
+) -> None:
+    def read_text(path: Path) -> str:
+        assert path == Path("/sys/fs/cgroup/cpu.max")
+        if quota is None:
+            raise FileNotFoundError(path)
+        return quota
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    # As on macOS.
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert available_threads() == threads
 
 
 def test_the_default_weights_are_shipped_and_run_at_any_size() -> None:

@@ -172,8 +172,8 @@ def test_a_network_that_fails_names_the_photograph(
     with pytest.raises(SegfixError) as caught:
         segment_file(model, entry, tmp_path / "preds")
     assert str(caught.value) == (
-        f"{entry.path}: the network failed on a picture of 37×23 (Failed to allocate); with too "
-        "little memory, use smaller pictures."
+        f"{entry.path}: the network failed on a picture of 37×23 (Failed to allocate); use "
+        "smaller pictures."
     )
     assert not (tmp_path / "preds").exists()
 
