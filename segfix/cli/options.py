@@ -522,8 +522,10 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     """Refuse to write into the folder that is read."""
     if not source.exists():
         return
+    from segfix.formats.files import real_path
+
     folder = source if source.is_dir() else source.parent
-    if out.resolve() == folder.resolve():
+    if real_path(out) == real_path(folder):
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
 
 
@@ -546,7 +548,9 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
 
 def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse results that would replace an input, however the folders lie in each other."""
-    read = {path.resolve() for path in inputs}
+    from segfix.formats.files import real_path
+
+    read = set(map(real_path, inputs))
     for path in results:
-        if path.resolve() in read:
+        if real_path(path) in read:
             raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

@@ -104,8 +104,8 @@ def read_panoptic_map(path: Path) -> LabelMap:
 def is_number(value: Any) -> bool:
     """Whether a value is finite, or not given."""
     # Whole numbers in a file may have thousands of digits.
-    number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
-    return value is None or number
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and abs(value) <= sys.float_info.max)
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Any:

@@ -179,6 +179,11 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
     return Path(path)
 
 
+def real_path(path: Path) -> Path:
+    """A path without links, like `Path.resolve`, which fails at links that lead in circles."""
+    return Path(os.path.realpath(path))
+
+
 def check_regular(path: Path) -> None:
     """Refuse what is there and no file: to open a pipe waits for ever, a device may never end."""
     try:
@@ -241,6 +246,9 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise FileFormatError(f"{path}: {OUT_OF_MEMORY}") from error
     except DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:
+            # The system's own; a decoder's has no number.
+            raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
         raise FileFormatError(
             f"{path}: broken or truncated {what} ({error}); replace the file."
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import read_text
+from segfix.formats.files import read_text, real_path
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
@@ -101,7 +101,7 @@ def list_entries(
     if not source.is_dir():
         raise PairingError(f"{source}: no such file or folder.")
     found: dict[str, list[Path]] = {}
-    for path in _walk(source, recursive, {folder.resolve() for folder in leave_out}):
+    for path in _walk(source, recursive, {real_path(folder) for folder in leave_out}):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         stem = path.relative_to(source).with_suffix("").as_posix()

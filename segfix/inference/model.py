@@ -409,7 +409,7 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
             and all(isinstance(score, int | float) for score in metadata["scores"].values())
             and (has_sectors if kind == "segfix network" else has_classes)(metadata, session)
         )
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
         known = False
     if found and found != KINDS[kind]:
         raise FileFormatError(
