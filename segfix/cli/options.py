@@ -102,6 +102,8 @@ class Location(click.Path):
             from urllib.request import url2pathname
 
             value = url2pathname(urlsplit(url).path)
+            if "\0" in value:
+                self.fail(f"{url}: no file name holds a zero byte.", param, ctx)
         elif "://" in url and ctx is not None:
             from tempfile import TemporaryDirectory
 

@@ -128,6 +128,24 @@ def test_links_in_circles_are_told(work: Path, tiny_onnx: Path) -> None:
     assert not Path("refined", "b.png").is_symlink()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("refine", "file:///a%00b"),
+        ("refine", "preds", "-o", "file:///a%00b"),
+        ("refine", "preds", "--map", "file:///a%00b"),
+        ("evaluate", "preds", "file:///%00"),
+        ("predict-offsets", "x" * 5000),
+        ("refine", "preds", "--offsets", "x" * 300),
+        ("evaluate", "preds", "x/" * 3000),
+    ],
+)
+def test_what_can_be_no_name_is_told(work: Path, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert result.stderr
+
+
 def test_what_is_no_file_is_never_replaced(work: Path, tiny_onnx: Path) -> None:
     assert run("predict-offsets", "images", "--weights", tiny_onnx, "-q").exit_code == 0
     Path("refined").mkdir()

@@ -74,7 +74,11 @@ def test_run_lengths_that_do_not_fill_the_image_are_refused(counts: Any, text: s
         run_lengths({"size": [6, 7], "counts": counts}, 6, 7)
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), math.nan, math.inf, "1", [1]])
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), math.nan, math.inf, "1", [1]],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_finite_number_is_told_apart(value: Any) -> None:
     assert not is_number(value)
     assert is_number(None)
