@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install check fix coverage mutants cluster demo bench faults smoke clean
+.PHONY: install check fix coverage mutants fuzz cluster demo bench faults smoke clean
 
 install: .venv/dev
 
@@ -38,6 +38,10 @@ coverage: .venv/dev
 # Small faults put in on purpose; tests/mutants.md says which of them no test can notice.
 mutants: .venv/dev
 	$(BIN)/python tests/mutants.py geometry losses
+
+# Ten thousand broken files for every reader: an hour or so. build/fuzz keeps what should not have happened.
+fuzz: .venv/dev
+	$(BIN)/python tests/fuzz.py --files 10000
 
 # Ray on a cluster of two nodes on this machine.
 cluster: .venv/dev

@@ -103,6 +103,8 @@ class Location(click.Path):
             from urllib.request import url2pathname
 
             value = url2pathname(urlsplit(url).path)
+            if "\0" in value:
+                self.fail(f"{url}: no file name holds a zero byte.", param, ctx)
         elif "://" in url and ctx is not None:
             from tempfile import TemporaryDirectory
 
@@ -523,8 +525,10 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     """Refuse to write into the folder that is read."""
     if not source.exists():
         return
+    from segfix.formats.files import real_path
+
     folder = source if source.is_dir() else source.parent
-    if out.resolve() == folder.resolve():
+    if real_path(out) == real_path(folder):
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
 
 
@@ -549,12 +553,12 @@ def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse results that would replace an input, however the folders lie in each other."""
     real = functools.cache(os.path.realpath)
 
-    def place(path: Path) -> tuple[str, str]:
+    def place(path: Path | str) -> tuple[str, str]:
         folder, name = os.path.split(path)
         return real(folder), name
 
     # A result takes the place of a link; an input is where the link leads.
-    read = {place(path.resolve() if path.is_symlink() else path) for path in inputs}
+    read = {place(real(path) if path.is_symlink() else path) for path in inputs}
     for path in results:
         if place(path) in read:
             raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

@@ -16,6 +16,7 @@ from segfix.cli.evaluate import (
     pair_sets,
 )
 from segfix.cli.outcome import list_failures
+from segfix.errors import one_line
 
 
 @click.command()
@@ -117,10 +118,8 @@ def report(
     )
     if not quiet:
         kilobytes = out.stat().st_size / 1000
-        click.echo(
-            f"{out}: {summary['images']} images scored, {summary['shown']} shown, "
-            f"{kilobytes:,.0f} kB"
-        )
+        told = f"{out}: {summary['images']} images scored, {summary['shown']} shown"
+        click.echo(one_line(f"{told}, {kilobytes:,.0f} kB"))
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:
         click.get_current_context().exit(1)

@@ -344,9 +344,15 @@ def panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str
         _check_panoptic_pictures(pictures, pair[0]["segments_info"])
         try:
             # Unwrapped: the wrapper prints a traceback.
-            return evaluator.pq_compute_single_core.__wrapped__(
-                0, [pair], *map(str, folders), categories
-            )
+            with np.errstate(divide="raise", invalid="raise"):
+                return evaluator.pq_compute_single_core.__wrapped__(
+                    0, [pair], *map(str, folders), categories
+                )
+        except FloatingPointError as error:
+            raise FileFormatError(
+                f"{pictures[0]}: the areas in {labels} aren't those of its segments; write the "
+                "JSON again."
+            ) from error
         except KeyError as error:
             raise FileFormatError(
                 f"{pictures[1]}: its segments aren't those in {preds} ({error.args[0]})."

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, one_line
+from segfix.formats.files import check_regular
 from segfix.formats.limits import check_bytes, check_pixels
 from segfix.formats.records import recorded_path
 
@@ -120,6 +121,7 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str | N
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file to read bytes from; an `OSError` inside becomes a `FileFormatError` that names it."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             yield file

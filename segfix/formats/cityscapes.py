@@ -48,6 +48,8 @@ def read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
     """Class and score by mask, as the script wants them."""
     try:
         lines = read_text(path).splitlines()
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file.") from error
     except ValueError as error:
         raise FileFormatError(
             f"{path}: not a text file; expected lines 'mask.png 26 0.9'."

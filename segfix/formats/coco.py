@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,9 @@ def read_panoptic_map(path: Path) -> LabelMap:
 
 def is_number(value: Any) -> bool:
     """Whether a value is finite, or not given."""
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+    # Whole numbers in a file may have thousands of digits.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and abs(value) <= sys.float_info.max)
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Any:

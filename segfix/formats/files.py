@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from segfix.errors import FileFormatError
+from segfix.errors import OUT_OF_MEMORY, FileFormatError
 from segfix.formats.limits import check_bytes, limits
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
@@ -29,6 +29,9 @@ programs, or they hold no photographs."""
 
 LONGEST_PATH = 4096
 """Of a name in a file, characters."""
+
+LONGEST_NAME = 255
+"""Of a file, bytes, on the usual file systems."""
 
 # What Pillow and its decoders raise on broken or hostile files.
 DECODE_ERRORS = (
@@ -162,7 +165,8 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
             raise ValueError("a zero byte")
         if len(name) > LONGEST_PATH:
             raise ValueError(f"{len(name)} characters")
-        os.fsencode(name)
+        if max(map(len, os.fsencode(name).split(b"/"))) > LONGEST_NAME:
+            raise ValueError("too long")
     except ValueError as error:
         raise FileFormatError(f"{where}: {name[:200]!r} is no file name ({error}).") from error
     # Not resolved: a folder may be put together of links.
@@ -173,6 +177,11 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         )
     check_regular(Path(path))
     return Path(path)
+
+
+def real_path(path: Path) -> Path:
+    """A path without links, like `Path.resolve`, which fails at links that lead in circles."""
+    return Path(os.path.realpath(path))
 
 
 def check_regular(path: Path) -> None:
@@ -220,6 +229,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     Raises:
         FileFormatError: The file is missing, not a picture, truncated or too large.
     """
+    check_regular(path)
     try:
         # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
         # even where a TIFF file says that it is displayed a quarter turn from there.
@@ -233,7 +243,12 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         raise FileFormatError(
             f"{path}: too large a picture; --max-pixels allows more, or cut it into tiles."
         ) from error
+    except MemoryError as error:
+        raise FileFormatError(f"{path}: {OUT_OF_MEMORY}") from error
     except DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:
+            # The system's own; a decoder's has no number.
+            raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
         raise FileFormatError(
             f"{path}: broken or truncated {what} ({error}); replace the file."
         ) from error

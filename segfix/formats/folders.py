@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import read_text
+from segfix.formats.files import read_text, real_path
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
@@ -133,7 +133,7 @@ def _walk(
 ) -> Iterator[tuple[Path, str, list[str]]]:
     """Folders, how they are called below the first one, and the names of their files."""
     # Links may lead to a folder twice, or round in circles.
-    seen = {folder.resolve() for folder in (source, *leave_out)}
+    seen = set(map(real_path, (source, *leave_out)))
     waiting = [(source, "")]
     while waiting:
         folder, below = waiting.pop()
@@ -152,7 +152,7 @@ def _walk(
             raise PairingError(f"{folder}: can't be listed ({error.strerror or error}).") from error
         yield folder, below, sorted(names)
         for name in sorted(folders, reverse=True):
-            if (real := (folder / name).resolve()) not in seen:
+            if (real := real_path(folder / name)) not in seen:
                 seen.add(real)
                 waiting.append((folder / name, f"{below}{name}/"))
 

@@ -241,7 +241,7 @@ def _stems(root: Path, layout: Layout, split: str) -> list[str]:
                 f"{path}: can't read the list of the split ({type(error).__name__})."
             ) from error
         for stem in stems:
-            path_within(root, stem, root, str(path))
+            path_within(root, layout.images.format(split=split, stem=stem), root, str(path))
         if not stems:
             raise PairingError(f"{path}: lists no images.")
         return stems

@@ -38,7 +38,7 @@ TEXTS = {1: "utf-8", 2: "utf-8", 16: "utf-8", 4: "utf-16-{}", 17: "utf-16-{}"}
 TEXT_CLASS, NUMBER_CLASSES = 4, range(6, 16)
 OTHER_CLASSES = {1: "a cell array", 2: "a struct", 3: "an object", 5: "a sparse matrix"}
 COMPLEX_FLAG = 1 << 11
-HEADER = 128
+HEADER, MOST_AXES = 128, 64
 DESCRIPTION = b"MATLAB 5.0 MAT-file, segfix".ljust(116)
 
 
@@ -127,6 +127,8 @@ def parse_matrix(content: memoryview, order: str, path: Path) -> tuple[str, NDAr
     elements = parse_elements(content, order)
     flags = struct.unpack_from(order + "I", next_element(elements)[1])[0]
     sizes = next_element(elements)[1]
+    if len(sizes) > 4 * MOST_AXES:
+        raise ValueError(f"a variable of {len(sizes) // 4} axes")
     shape = struct.unpack(f"{order}{len(sizes) // 4}i", sizes)
     name = bytes(next_element(elements)[1]).decode("utf-8")
     kind = flags & 255

@@ -12,13 +12,16 @@ from pathlib import Path
 from PIL import Image
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import DECODE_ERRORS, atomic_path
+from segfix.formats.files import (
+    DECODE_ERRORS,
+    LONGEST_NAME,
+    atomic_path,
+    check_regular,
+    read_text,
+)
 
 RECORD_KEY = "segfix"
 """Keyword of the PNG text chunk that holds our record."""
-
-LONGEST_NAME = 255
-"""Of a file, bytes, on the usual file systems."""
 
 
 def record_path(path: Path) -> Path:
@@ -97,8 +100,9 @@ def content_digest(path: Path) -> str:
     """Short digest of a file's bytes, to notice when it has changed.
 
     Raises:
-        FileFormatError: It can't be read.
+        FileFormatError: It can't be read, or is no file.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -113,7 +117,7 @@ def _is_shorter(path: Path, beside: dict[str, object]) -> bool:
 
 def _beside(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(record_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(read_text(record_path(path)))
+    except (FileFormatError, OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
+from segfix.formats.files import check_regular
 from segfix.formats.limits import check_pixels, most_pixels
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """
     import av
 
+    check_regular(path)
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -94,6 +95,9 @@ def _begin(work: Callable[[Any], Any]) -> None:
     """In a new process: leave Ctrl-C to the first one, and end with it."""
     global _work  # noqa: PLW0603 - a process has one kind of work
     _work = work
+    # What the first process has left over is its own to delete: of a network, threads would be
+    # waited for that aren't here.
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     with suppress(AttributeError, OSError):

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, SegfixError
-from segfix.formats.files import check_writable
+from segfix.formats.files import check_regular, check_writable
 from segfix.formats.folders import Entry
 from segfix.formats.records import is_whole, read_record
 from segfix.formats.workers import BROKEN, Processes, open_pool
@@ -155,6 +155,7 @@ def check_output(
         Skipped: It is there, whole, and made from the same input with the same settings.
         SegfixError: Something else is there, or the output can't be written.
     """
+    check_regular(path)
     if overwrite or not path.exists() or not path.stat().st_size:
         check_writable(path)
         return

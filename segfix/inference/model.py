@@ -8,9 +8,9 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import re
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -392,11 +392,11 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
     Raises:
         FileFormatError: The file is not one that `segfix export` made of such a network.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
-    names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
     what, _ = KINDS[kind]
     found = None
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+        names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
         metadata = json.loads(text)
         found = KINDS.get(metadata["kind"])
         known = (
@@ -411,7 +411,7 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
             and all(isinstance(score, int | float) for score in metadata["scores"].values())
             and (has_sectors if kind == "segfix network" else has_classes)(metadata, session)
         )
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError):
         known = False
     if found and found != KINDS[kind]:
         raise FileFormatError(
@@ -426,7 +426,8 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
 
 def are_numbers(values: Iterable[Any]) -> bool:
     """Whether all are finite numbers."""
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    most = sys.float_info.max
+    return all(isinstance(value, int | float) and abs(value) <= most for value in values)
 
 
 def has_sectors(metadata: dict[str, Any], _: Any) -> bool:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from segfix.errors import DeviceError, SegfixError
-from segfix.formats.files import atomic_path
+from segfix.formats.files import atomic_path, check_regular
 
 Batch = dict[str, Tensor]
 LOG_EVERY = 50
@@ -384,6 +384,7 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     path = out / "state.pt"
     if not path.exists():
         raise SegfixError(f"{path}: no such file; nothing to resume in {out}.")
+    check_regular(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = json.loads(state["described"])

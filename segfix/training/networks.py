@@ -238,7 +238,10 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
         FileFormatError: The file is not a checkpoint of ours, or its weights don't fit.
     """
     weights, metadata = read_checkpoint(path, "segfix", KEPT_METADATA)
-    network = SegFixNet(metadata["backbone"], metadata["num_directions"])
+    try:
+        network = SegFixNet(metadata["backbone"], metadata["num_directions"])
+    except SegfixError as error:
+        raise FileFormatError(f"{path}: {error}") from error
     try:
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as error:

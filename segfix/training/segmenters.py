@@ -247,7 +247,10 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """
     weights, metadata = read_checkpoint(path, "segmentation", SEGMENTER_METADATA)
     name, backbone = metadata["network"], metadata["backbone"]
-    network = Segmenter(name, backbone, len(metadata["class_ids"]))
+    try:
+        network = Segmenter(name, backbone, len(metadata["class_ids"]))
+    except SegfixError as error:
+        raise FileFormatError(f"{path}: {error}") from error
     try:
         network.load_state_dict({key: value.float() for key, value in weights.items()})
     except RuntimeError as error:

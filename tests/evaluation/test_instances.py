@@ -464,6 +464,8 @@ def coco(tmp_path: Path) -> tuple[Path, Path]:
         ("score", None, "results[0] has no 'score'"),
         ("score", math.nan, "not a number"),
         ("score", "high", "not a number"),
+        ("score", True, "not a number"),
+        pytest.param("score", 10**400, "not a number", id="score-huge"),
         ("segmentation", None, "results[0] has no 'segmentation'"),
         ("segmentation", [], "empty list"),
         ("segmentation", [[1, 2, 3, 4]], "three points or more"),
@@ -740,6 +742,7 @@ def first_segment(document: Any) -> Any:
         (1, lambda table: first_segment(table).pop("area"), "has no 'area'"),
         (1, lambda table: first_segment(table).update(area=5000), "exceed 80×60 pixels"),
         (1, lambda table: first_segment(table).update(area="big"), "not a number"),
+        (1, lambda table: first_segment(table).update(area=0), "aren't those of its segments"),
         (1, lambda table: table["annotations"][0].update(segments_info=4), "is no list"),
     ],
 )

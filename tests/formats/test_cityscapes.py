@@ -42,6 +42,12 @@ def test_a_faulty_line_is_named(content: bytes, text: str, tmp_path: Path) -> No
     assert str(caught.value).startswith(f"{path}: {text}")
 
 
+def test_a_missing_list_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a_pred.txt"
+    with pytest.raises(FileFormatError, match=r"a_pred\.txt: no such file"):
+        read_list(path, tmp_path)
+
+
 def test_lists_are_found_by_the_name_of_their_image() -> None:
     paths = [Path("x/a_leftImg8bit_pred.txt"), Path("y/b_pred.txt"), Path("y/notes.txt")]
     found = by_image([Entry(path, path.stem) for path in paths], Path("x"))

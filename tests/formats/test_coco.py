@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.formats.coco import decode_runs, run_lengths
+from segfix.formats.coco import decode_runs, is_number, run_lengths
 from segfix.formats.folders import Entry
 from segfix.formats.instances import (
     decode_mask,
@@ -71,6 +72,17 @@ def test_any_text_is_whole_run_lengths_or_refused(counts: str) -> None:
 def test_run_lengths_that_do_not_fill_the_image_are_refused(counts: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         run_lengths({"size": [6, 7], "counts": counts}, 6, 7)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), math.nan, math.inf, "1", [1]],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_finite_number_is_told_apart(value: Any) -> None:
+    assert not is_number(value)
+    assert is_number(None)
+    assert is_number(10**300)
 
 
 def test_a_polygon_to_and_fro_does_not_fill_the_memory() -> None:

@@ -18,6 +18,8 @@ from segfix.formats.files import (
     check_writable,
     machine,
     open_picture,
+    path_within,
+    real_path,
     remove_unfinished,
 )
 
@@ -158,6 +160,29 @@ def test_a_picture_beyond_the_limit_of_pillow_is_named(
     write_picture(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 3)
     check_error(path, "too large")
+
+
+def test_too_little_memory_is_told_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "fine.png"
+    write_picture(path)
+    with (
+        pytest.raises(FileFormatError, match=r"fine\.png: out of memory"),
+        open_picture(path, "map"),
+    ):
+        raise MemoryError
+
+
+def test_a_link_that_leads_in_circles_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "round.png"
+    path.symlink_to("round.png")
+    check_error(path, "can't be read (Too many levels of symbolic links).")
+    assert real_path(path).name == "round.png"
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a/" + "é" * 128, "x/" * 2500, "a\0b", "\ud800"])
+def test_what_can_be_no_file_name_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileFormatError, match=r"^list\.txt: '.* is no file name \("):
+        path_within(tmp_path, name, tmp_path, "list.txt")
 
 
 def test_errors_of_our_own_pass_through_unchanged(tmp_path: Path) -> None:

@@ -270,6 +270,16 @@ def test_a_list_that_is_missing_or_empty_or_lists_nothing_we_have_is_named(
     assert str(caught.value).startswith(f"{named}: ")
 
 
+@pytest.mark.parametrize("stem", ["x" * 252, "../../a", "a\0"])
+def test_a_list_of_what_is_no_name_within_is_named(tmp_path: Path, stem: str) -> None:
+    voc(tmp_path)
+    listed = tmp_path / "ImageSets/Segmentation/train.txt"
+    listed.write_text(f"{stem}\n")
+    with pytest.raises(FileFormatError) as caught:
+        find_labelled_images(tmp_path)
+    assert str(caught.value).startswith(f"{listed}: ")
+
+
 @pytest.mark.parametrize("gone", ["images", "labels"])
 def test_a_folder_of_no_known_layout_is_told_what_was_looked_for(tmp_path: Path, gone: str) -> None:
     plain(tmp_path)

@@ -158,6 +158,12 @@ def test_what_is_packed_small_takes_little_memory(tmp_path: Path) -> None:
         check_error(path, text, limit_bytes=1 << 20)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
         tracemalloc.stop()
+    # As many axes as there are pixels elsewhere, whose product would have millions of digits.
+    path.write_bytes(HEADER + packed(variable((2,) * (1 << 20))))
+    tracemalloc.start()
+    check_error(path, "1048576 axes")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
     # Many small ones add up.
     path.write_bytes(HEADER + packed(variable((1 << 18, 1), bytes(1 << 18))) * 5)
     check_error(path, "once unpacked", limit_bytes=1 << 20)

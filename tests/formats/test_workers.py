@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -41,6 +42,31 @@ def test_many_jobs_are_done_by_processes_with_the_same_outcome() -> None:
     assert 1 <= len({one["process"] for one in shared.done}) <= 2
     assert [one["output"] for one in shared.done] == [one["output"] for one in alone.done]
     assert (shared.skipped, shared.failed) == (alone.skipped, alone.failed)
+
+
+@linux
+def test_what_is_left_over_here_is_not_deleted_there(tmp_path: Path) -> None:
+    # A network that waits in a circle of references: its threads are not in a copy.
+    class Network:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            (tmp_path / str(os.getpid())).touch()
+
+    def work(job: int) -> dict[str, object]:
+        gc.collect()
+        return row(0)
+
+    gc.disable()
+    try:
+        Network()
+        Batch(range(10 * FEW_JOBS), work, "job").run(workers=2, processes=True, quiet=True)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == [str(os.getpid())]
 
 
 def test_one_worker_unknown_numbers_and_few_jobs_are_for_threads() -> None:

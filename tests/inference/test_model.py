@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -64,6 +65,30 @@ def test_a_file_that_is_no_onnx_is_named(tmp_path: Path) -> None:
 def test_an_onnx_file_of_somebody_else_is_named(foreign_onnx: Path) -> None:
     with pytest.raises(FileFormatError, match=r"foreign\.onnx: an ONNX file, but not one of"):
         load(foreign_onnx)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"name": "tiny"', b'"name": "t\xff\xffy"'),
+        (b'"boundary_width": 5,', b'"boundary_width": 1' + b"0" * 400 + b","),
+        (b'"boundary_width": 5,', b'"boundary_width": NaN,'),
+    ],
+)
+def test_metadata_that_cannot_be_so_are_named(
+    tiny_onnx: Path, tmp_path: Path, before: bytes, after: bytes
+) -> None:
+    model = onnx.load(str(tiny_onnx))
+    text = model.metadata_props[0].value.encode()
+    assert before in text
+    # As long as it will be; not every text of a file is one of Python's.
+    model.metadata_props[0].value = "x" * len(text.replace(before, after))
+    content = model.SerializeToString()
+    mark = model.metadata_props[0].value.encode()
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(content.replace(mark, text.replace(before, after)))
+    with pytest.raises(FileFormatError, match=r"odd\.onnx: an ONNX file, but not one of"):
+        load(path, device="cpu")
 
 
 def test_unknown_weights_are_answered_with_the_names_there_are() -> None:

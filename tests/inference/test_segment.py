@@ -222,6 +222,14 @@ def test_metadata_that_do_not_fit_are_refused(
         SegmentationModel(tmp_path / "odd.onnx", "cpu")
 
 
+def test_an_output_of_another_shape_is_refused(tmp_path: Path, segmenter_onnx: Path) -> None:
+    network = onnx.load(str(segmenter_onnx))
+    network.graph.output[0].type.tensor_type.shape.dim.add(dim_value=7)
+    onnx.save(network, str(tmp_path / "odd.onnx"))
+    with pytest.raises(FileFormatError, match=r"odd\.onnx: an ONNX file, but not one of a segm"):
+        SegmentationModel(tmp_path / "odd.onnx", "cpu")
+
+
 def test_files_that_are_none_of_ours_are_named(tmp_path: Path, foreign_onnx: Path) -> None:
     with pytest.raises(FileFormatError, match=r"foreign\.onnx: an ONNX file, but not one of"):
         SegmentationModel(foreign_onnx, "cpu")

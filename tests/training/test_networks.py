@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import timm
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save as encode_weights
 
-from segfix.errors import SegfixError
+from segfix.errors import FileFormatError, SegfixError
 from segfix.training import hrnet2x
-from segfix.training.loop import write_checkpoint
+from segfix.training.loop import load_state, write_checkpoint
 from segfix.training.networks import (
     BACKBONES,
     HEAD_CHANNELS,
@@ -19,6 +25,7 @@ from segfix.training.networks import (
     head,
     load_checkpoint,
     normalization,
+    read_checkpoint,
     start_from,
 )
 
@@ -214,3 +221,43 @@ def test_pretrained_weights_are_asked_for_where_timm_has_them(
     assert asked == [("hrnet_w18_small", True)]
     with pytest.raises(SegfixError, match=r"^timm has no .* hrnet_w20_2x: train --from-scratch"):
         SegFixNet("hrnet_w20_2x", pretrained=True)
+
+
+@pytest.mark.parametrize("key", ["boundary_width", "mean"])
+def test_numbers_beyond_all_floats_are_refused(plain: SegFixNet, tmp_path: Path, key: str) -> None:
+    path = save(plain, tmp_path, "hrnet_w18_small")
+    weights, metadata = read_checkpoint(path, "segfix", KEPT_METADATA)
+    metadata[key] = 10**400 if key == "boundary_width" else [10**400] * 3
+    path.write_bytes(encode_weights(weights, {"segfix": json.dumps(metadata)}))
+    with pytest.raises(FileFormatError, match="a safetensors file, but not of a SegFix network"):
+        load_checkpoint(path)
+
+
+def test_an_unknown_backbone_is_told_with_the_file(plain: SegFixNet, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"model\.safetensors: backbone 'none': expected one"):
+        load_checkpoint(save(plain, tmp_path, "none"))
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Whatever waits is interrupted."""
+
+    def end(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, pipes aren't files")
+@pytest.mark.usefixtures("impatient")
+def test_a_pipe_in_a_checkpoints_place_is_refused(tmp_path: Path) -> None:
+    for name in ("state.pt", "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(FileFormatError, match=r"state\.pt: can't be read \(a folder, a pipe"):
+        load_state(tmp_path, {})
+    with pytest.raises(FileFormatError, match=r"safetensors: can't be read \(a folder, a pipe"):
+        load_checkpoint(tmp_path / "model.safetensors")

@@ -145,6 +145,8 @@ def test_a_checkpoint_that_does_not_fit_names_itself(tmp_path: Path) -> None:
         load_segmenter(save(network, tmp_path, class_ids=[0, 1]))
     with pytest.raises(FileFormatError, match="not of a segmentation network"):
         load_segmenter(save(network, tmp_path, kind="segfix"))
+    with pytest.raises(FileFormatError, match=r"model\.safetensors: backbone 'none': timm has no"):
+        load_segmenter(save(network, tmp_path, backbone="none"))
 
 
 def test_a_start_for_other_classes_keeps_the_new_last_layer(tmp_path: Path) -> None:
