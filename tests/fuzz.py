@@ -1023,15 +1023,16 @@ def read_some(
         put(make_files(samples, Random(f"{seed} {name} {number}")), folder)
         shutil.rmtree(out / "out", ignore_errors=True)
         os.write(pipe, f"{number}\n".encode())
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
         limit = LONGEST_RESULT if reader.writes else 0
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, 20 * SECONDS)
         kind, text = outcome_of(reader, folder)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
         os.write(pipe, (json.dumps([number, kind, text]) + "\n").encode())
 
 
