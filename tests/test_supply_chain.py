@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -213,12 +216,53 @@ def test_the_issue_template_asks_for_the_doctors_report() -> None:
 # The smoke test
 
 
-def test_the_smoke_test_knows_what_only_extras_bring() -> None:
+def smoke_test() -> Any:
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("smoke", ROOT / "tests" / "smoke.py")
     assert spec is not None
     assert spec.loader is not None
     smoke = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(smoke)
-    names = smoke.names_of_extras()
+    return smoke
+
+
+def test_the_smoke_test_knows_what_only_extras_bring() -> None:
+    names = smoke_test().names_of_extras()
     assert {"torch", "timm", "onnx", "jinja2", "ray", "cityscapesscripts"} <= names
     assert not names & {"numpy", "onnxruntime-gpu", "click", "segfix-refine"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("found", "offsets", "state", "told"),
+    [
+        ("/elsewhere", "golden", "as shipped", "another copy was run: /elsewhere"),
+        ("{env}/segfix", "golden", "damaged", "its weights changed"),
+        ("{env}/segfix", "preds", "as shipped", "of its offsets aren't as they were"),
+        ("{env}/segfix", "golden", "as shipped", "0.00% of its labels moved"),
+        ("{env}/segfix", "missing", "as shipped", "predict-offsets images/ --device cpu:\ncp: "),
+    ],
+)
+def test_the_smoke_test_fails_where_the_commands_do_little(
+    tmp_path: Path, found: str, offsets: str, state: str, told: str
+) -> None:
+    smoke = smoke_test()
+    shutil.copytree(smoke.CROPS, tmp_path / "work")
+    (tmp_path / "work" / "offsets").rename(tmp_path / "work" / "golden")
+    command = tmp_path / "env" / "bin" / "segfix"
+    command.parent.mkdir(parents=True)
+    where = {"segfix_path": found.format(env=tmp_path / "env")}
+    report = json.dumps({"paths": where, "shipped_weights": {"a": state}})
+    command.write_text(
+        f"""#!/bin/sh
+        case $1 in
+        --help) echo predict-offsets ;;
+        doctor) echo '{report}' ;;
+        predict-offsets) cp -r {offsets} offsets ;;
+        refine) cp -r preds refined && echo 3 written ;;
+        esac"""
+    )
+    command.chmod(0o755)
+    with pytest.raises(SystemExit) as ended:
+        smoke.check_commands(command.parent, tmp_path / "work")
+    assert told in str(ended.value)
