@@ -57,14 +57,15 @@ def faults_of_changelog(text: str, version: str) -> Iterator[str]:
     """Of the uppermost section with a version, which is the one to release."""
     sections = re.findall(r"^## \[?([^\]\s]+)\]?(?: - (\S+))?$", text, re.MULTILINE)
     name, day = next((one for one in sections if one[0] != "Unreleased"), ("", ""))
+    expected = f"'## [{version}] - {date.today()}'"
     if name != version:
-        yield f"CHANGELOG.md: its newest section is {name or 'none'}, expected {version}"
+        yield f"CHANGELOG.md: its newest section is {name or 'none'}, expected {expected}"
         return
     try:
         if date.fromisoformat(day) > date.today():
             yield f"CHANGELOG.md: {version} is of {day}, which is to come"
     except ValueError:
-        yield f"CHANGELOG.md: expected '## [{version}] - {date.today()}'"
+        yield f"CHANGELOG.md: expected {expected}"
 
 
 def git(*arguments: str) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+DAY = str(date.today())
+TOMORROW = str(date.today() + timedelta(days=1))
 SCRIPT = Path(__file__).with_name("release.py")
 PYPROJECT = """\
 [build-system]
@@ -72,7 +74,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tagged_commit_becomes_an_sdist_a_wheel_and_their_checksums() -> None:
-    commit("0.2.0", "## [0.2.0] - 2026-11-22", "v0.2.0")
+    commit("0.2.0", f"## [0.2.0] - {DAY}", "v0.2.0")
     done = release()
     assert done.returncode == 0, done.stderr
     names = ["segfix_refine-0.2.0-py3-none-any.whl", "segfix_refine-0.2.0.tar.gz"]
@@ -85,10 +87,6 @@ def test_a_tagged_commit_becomes_an_sdist_a_wheel_and_their_checksums() -> None:
         1,
         "release: dist/ isn't empty: remove what is in it\n",
     )
-
-
-DAY = "2026-11-22"
-TOMORROW = str(date.today() + timedelta(days=1))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +102,13 @@ TOMORROW = str(date.today() + timedelta(days=1))
         ("0.2.0", "## [0.2.0]", "v0.2.0", "CHANGELOG.md: expected '## [0.2.0] - "),
         ("0.2.0", "## [0.2.0] - soon", "v0.2.0", "CHANGELOG.md: expected '## [0.2.0] - "),
         ("0.2.0", f"## [0.2.0] - {TOMORROW}", "v0.2.0", "0.2.0 is of"),
-        ("0.2.0", f"## [0.3.0] - {DAY}", "v0.2.0", "its newest section is 0.3.0, expected 0.2.0"),
-        ("0.2.0", "", "v0.2.0", "its newest section is 0.1.0, expected 0.2.0"),
+        (
+            "0.2.0",
+            f"## [0.3.0] - {DAY}",
+            "v0.2.0",
+            "its newest section is 0.3.0, expected '## [0.2.0] - ",
+        ),
+        ("0.2.0", "", "v0.2.0", "its newest section is 0.1.0, expected '## [0.2.0] - "),
         ("0.2", f"## [0.2] - {DAY}", "v0.2", "version '0.2', expected X.Y.Z"),
     ],
 )
