@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -88,7 +89,8 @@ def test_every_package_of_every_extra_is_looked_for(monkeypatch: pytest.MonkeyPa
     for requirement in named:
         name = re.split(r"[^\w.-]", requirement.lower())[0]
         assert name in found or name in ("hatchling", "editables"), name
-    assert found["nvidia-cudnn-cu13"], "of the libraries of CUDA, too"
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        assert any(name.startswith("nvidia-cudnn") for name in found), "CUDA's libraries, too"
 
 
 def test_text_and_json_tell_the_same() -> None:
