@@ -1,19 +1,36 @@
 # Everything runs in .venv, which is made when first needed. PYTHON picks the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# What `make check` installs, file by file with its SHA-256; `make check LOCK=` takes the newest.
+LOCK ?= .ci/requirements.lock
 
-.PHONY: install check fix coverage mutants fuzz cluster demo bench faults smoke clean
+.PHONY: install lock check fix coverage mutants fuzz cluster demo bench faults smoke release clean
 
 install: .venv/dev
 
-.venv/base: pyproject.toml
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
+
+.venv/base: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-.venv/dev: .venv/base pyproject.toml
+# Wheels alone, as building from source runs code that no checksum covers.
+.venv/dev: .venv/pyvenv.cfg pyproject.toml $(LOCK)
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,examples]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endif
 	@touch $@
+
+# Versions that are locked stay; to take newer ones, remove the file first. uv asks its own index.
+lock: .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --extra dev --extra examples pyproject.toml \
+		--output-file .ci/requirements.lock
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -58,13 +75,16 @@ bench: .venv/dev
 faults: .venv/dev
 	$(BIN)/python tests/faults/faults.py --moments 100 --work build/faults
 
-# The wheel without extras in a clean environment: help, predict, refine.
+# The wheel in a clean environment without extras: help, doctor, predict, refine, and what they gain.
 smoke: .venv/dev
 	rm -rf build/smoke
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/smoke .
-	$(PYTHON) -m venv build/smoke/env
-	build/smoke/env/bin/python -m pip install --quiet build/smoke/*.whl
-	cd build/smoke && env/bin/segfix --help > /dev/null && env/bin/segfix doctor && env/bin/segfix demo
+	$(BIN)/python -m hatchling build --directory build/smoke
+	$(BIN)/python tests/smoke.py build/smoke/*.tar.gz build/smoke/*.whl
+
+# What is to be published of a commit with the tag of its version, in dist/; publishes nothing.
+release: .venv/dev
+	$(BIN)/python tests/release.py
+	$(BIN)/python tests/smoke.py dist/*.tar.gz dist/*.whl
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis demo offsets refined shown

@@ -1,30 +1,29 @@
-"""segfix doctor."""
+"""segfix doctor: an installation in parts, as a bug report needs it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 
+import segfix
 from segfix.cli import options
-from segfix.errors import SegfixError, one_line
+from segfix.cli.outcome import shortened
+from segfix.errors import DeviceError, SegfixError, one_line
 
-PACKAGES = (
-    "segfix-refine",
-    "numpy",
-    "scipy",
-    "pillow",
-    "click",
-    "tqdm",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "torch",
-    "timm",
-    "accelerate",
-    "safetensors",
-    "edt",
-)
+VARIABLES = re.compile(r"(ORT|SEGFIX)_.*|(OMP|OPENBLAS|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES")
+"""Of the environment, what changes what segfix does; the rest is nobody's business."""
+BUILDS = ("onnxruntime", "onnxruntime-gpu")
 
 
 @click.command()
@@ -32,44 +31,205 @@ PACKAGES = (
 @options.device
 @options.as_json
 def doctor(weights: str | None, device: str, as_json: bool) -> None:
-    """Check this installation: packages, devices, weights, and one small prediction."""
-    import importlib.metadata
+    """Check this installation: packages, machine, weights, and one small prediction.
 
-    versions = {"python": platform.python_version(), "system": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    report: dict[str, object] = {"versions": versions}
-    problem: SegfixError | None = None
-    try:
-        import numpy as np
+    Bug reports want what it prints with --json. That names your home folder "~", and of the
+    environment only variables that segfix and its libraries obey.
+    """
+    installed = versions()
+    problems: list[Exception] = []
+    report: dict[str, Any] = {"versions": installed, "paths": paths(), "machine": machine()}
+    report["environment"] = {
+        name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
+    }
+    with noting(problems):
         import onnxruntime as ort
 
-        from segfix.inference.model import available_threads, load
-
         report["providers"] = ort.get_available_providers()
-        report["threads"] = available_threads()
-        model = load(weights, device=device)
-        offset_map = model.offsets(np.zeros((48, 64, 3), np.uint8))
-        report["weights"] = {"path": str(model.path), **model.source}
-        report["device"] = model.device
-        report["prediction"] = f"{offset_map.codes.shape[1]}×{offset_map.codes.shape[0]} px"
-    except ImportError as error:
-        problem = SegfixError(
-            f"{error.name} can't be imported ({error}); reinstall: "
-            "pip install --force-reinstall onnxruntime-gpu"
-        )
-    except SegfixError as error:
-        problem = error
-    report["problem"] = str(problem) if problem else "none, all fine"
+    with noting(problems):
+        from segfix.inference.model import available_threads, check_installation
+
+        report["machine"]["cores_available"] = available_threads()
+        check_installation()
+    with noting(problems):
+        report["shipped_weights"] = shipped(problems)
+        report["weights"] = chosen(weights)
+    with noting(problems):
+        report["prediction"] = prediction(weights, device)
+
+    # Several steps fail of the same.
+    told = dict.fromkeys(text_of(problem, installed) for problem in problems)
+    report = without_home({**report, "problems": list(told)})
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
         for name, value in report.items():
             rows = value.items() if isinstance(value, dict) else [(name, value)]
-            for key, text in rows:
-                click.echo(one_line(f"{key:<16} {text}"))
-    if problem:
-        raise problem
+            for key, entry in rows:
+                text = ", ".join(entry) or "none" if isinstance(entry, list) else entry
+                click.echo(one_line(f"{key:<22} {text}"))
+    for text in report["problems"]:
+        click.echo(f"segfix: {shortened(text)}", err=True)
+    if problems:
+        # 3 as of every command that lacks its device.
+        lacks_device = any(isinstance(problem, DeviceError) for problem in problems)
+        click.get_current_context().exit(3 if lacks_device else 1)
+
+
+@contextlib.contextmanager
+def noting(problems: list[Exception]) -> Iterator[None]:
+    """Go on after whatever fails inside: what is broken breaks anywhere."""
+    try:
+        yield
+    except Exception as error:
+        problems.append(error)
+
+
+def text_of(problem: Exception, installed: dict[str, str]) -> str:
+    """What is wrong, and the remedy where there is one."""
+    if isinstance(problem, SegfixError):
+        return str(problem)
+    if isinstance(problem, ImportError):
+        remedy = "install segfix again."
+        if (problem.name or "").startswith("onnxruntime"):
+            present = [build for build in BUILDS if build in installed]
+            wanted = present[0] if len(present) == 1 else "onnxruntime-gpu"
+            remedy = f"mend it: pip uninstall -y {' '.join(BUILDS)} && pip install {wanted}"
+        return f"{problem.name or 'a package'} can't be imported ({problem}); {remedy}"
+    return f"{type(problem).__name__}: {problem}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of what is installed of the packages that segfix and its extras name."""
+    from importlib import metadata
+
+    found = {"python": platform.python_version(), "segfix": segfix.__version__}
+    # CUDA's libraries are named by onnxruntime's extras.
+    for package in ("segfix-refine", *BUILDS):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            requirements = metadata.requires(package) or []
+            named = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+            for name in sorted({package, *(match[0].lower() for match in named if match)}):
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    # None where a package was removed in part.
+                    found[name] = metadata.version(name) or "unknown"
+    return found
+
+
+def paths() -> dict[str, str]:
+    """Which Python runs which copy of segfix."""
+    return {"python_path": sys.executable, "segfix_path": str(Path(segfix.__file__).parent)}
+
+
+def machine() -> dict[str, Any]:
+    """The system, cores, memory and its limit in GiB, and GPUs."""
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+    # Windows has no sysconf.
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found["memory"] = gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    # No file, or "max".
+    with contextlib.suppress(OSError, ValueError):
+        found["memory_limit"] = gib(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return {**found, "gpus": gpus()}
+
+
+def gib(size: int) -> float:
+    """Of bytes."""
+    return round(size / 2**30, 1)
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of NVIDIA's, or why they can't be told."""
+    import subprocess
+
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            [program, *query],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return [f"nvidia-smi fails: {getattr(error, 'stdout', None) or error}".strip()]
+    return done.stdout.splitlines()
+
+
+def shipped(problems: list[Exception]) -> dict[str, str]:
+    """What became of each network that was shipped."""
+    from segfix.inference.weights import checked, shipped_digests, shipped_weights
+
+    found = {}
+    for name, path in shipped_weights().items():
+        found[name] = "damaged"
+        with noting(problems):
+            listed = checked(path).name in shipped_digests(path.parent)
+            found[name] = "as shipped" if listed else "added"
+    return found
+
+
+def chosen(weights: str | None) -> dict[str, str]:
+    """The file of the weights asked for, damaged or not, and its digest."""
+    from segfix.inference.weights import (
+        DEFAULT_WEIGHTS,
+        file_digest,
+        find_weights,
+        shipped_weights,
+    )
+
+    path = shipped_weights().get(weights or DEFAULT_WEIGHTS) or find_weights(weights)
+    return {"path": str(path), "sha256": file_digest(path)}
+
+
+def prediction(weights: str | None, device: str) -> dict[str, Any]:
+    """What the network finds around a bright square, and the seconds it took.
+
+    Raises:
+        SegfixError: It is none of ours, fails, or finds nothing.
+    """
+    import numpy as np
+
+    from segfix.inference.model import load
+    from segfix.inference.weights import shipped_weights
+
+    start = time.perf_counter()
+    model = load(weights, device=device)
+    loaded = time.perf_counter()
+    image = np.full((48, 64, 3), 40, np.uint8)
+    image[12:36, 16:48] = 220, 180, 90
+    boundary = model.offsets(image).boundary_mask().mean()
+    if model.path in shipped_weights().values() and not 0 < boundary < 0.5:
+        raise SegfixError(
+            f"{model.source['weights']} on {model.device}: finds {boundary:.0%} boundary in a "
+            "picture of a square; try --device cpu, and report it."
+        )
+    return {
+        "network": model.source["weights"],
+        "device": model.device,
+        "threads": model.threads,
+        "boundary": f"{boundary:.1%} of 64×48 px",
+        "seconds_to_load": round(loaded - start, 3),
+        "seconds_to_predict": round(time.perf_counter() - loaded, 3),
+    }
+
+
+def without_home(value: Any) -> Any:
+    """The same with the home folder written "~", as it holds the user's name."""
+    if isinstance(value, dict):
+        return {key: without_home(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_home(entry) for entry in value]
+    home = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises where there is none
+    if isinstance(value, str) and len(home) > 1:
+        for folder in {home, os.path.realpath(home)}:
+            value = re.sub(re.escape(folder) + r"(?![\w.-])", "~", value)
+    return value

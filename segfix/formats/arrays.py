@@ -152,7 +152,7 @@ def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -
             f"{left} are there); replace the file."
         )
     data = np.empty(nbytes, np.uint8)
-    filled = memoryview(data)  # type: ignore[arg-type]
+    filled = data.data
     while filled:
         got = file.read(min(len(filled), CHUNK))
         if not got:

@@ -71,12 +71,7 @@ def checked(path: Path) -> Path:
     Raises:
         SegfixError: They have changed, or their checksums are missing.
     """
-    sums = path.with_name(CHECKSUMS)
-    try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
-        listed = {name: digest for digest, name in (line.split() for line in lines)}
-    except (OSError, ValueError) as error:
-        raise SegfixError(f"{sums}: missing or damaged; install segfix again.") from error
+    listed = shipped_digests(path.parent)
     # What somebody has put there is known to nobody.
     if path.name in listed and file_digest(path) != listed[path.name]:
         raise SegfixError(
@@ -84,6 +79,20 @@ def checked(path: Path) -> Path:
             "again."
         )
     return path
+
+
+def shipped_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 in hex of every file of weights as shipped, by file name.
+
+    Raises:
+        SegfixError: Their checksums are missing.
+    """
+    sums = folder / CHECKSUMS
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, name in (line.split() for line in lines)}
+    except (OSError, ValueError) as error:
+        raise SegfixError(f"{sums}: missing or damaged; install segfix again.") from error
 
 
 def file_digest(path: Path) -> str:

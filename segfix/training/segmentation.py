@@ -383,7 +383,7 @@ def score_segmentation(
     hits, total = np.diagonal(counts).sum(), counts.sum()
     return {
         "miou": float(np.nanmean(iou)) if total else 0.0,
-        "pixel_accuracy": float(hits / max(1, total)),
+        "pixel_accuracy": float(hits / max(1, int(total))),
     }
 
 

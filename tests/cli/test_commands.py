@@ -362,25 +362,11 @@ def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> Non
     assert "PREDS: 960 pixels predicted as ids that are no class in LABELS (9)" in result.stderr
 
 
-def test_weights_and_doctor_describe_the_shipped_network() -> None:
+def test_weights_describes_the_shipped_network() -> None:
     listed = run("weights")
     assert listed.exit_code == 0
     assert "hrnet_w18_small (default)" in listed.stdout
     assert "research-only data" in listed.stdout
-    report = run_json_without_quiet("doctor")
-    assert report["problem"] == "none, all fine"
-    assert report["versions"]["numpy"] == np.__version__
-
-
-def run_json_without_quiet(*arguments: object) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
-    return report
-
-
-def test_doctor_names_what_is_wrong(foreign_onnx: Path) -> None:
-    result = run("doctor", "--weights", foreign_onnx)
-    assert result.exit_code == 1
-    assert "not one of a SegFix network" in result.stderr
 
 
 def test_demo_draws_before_and_after_of_every_photograph(

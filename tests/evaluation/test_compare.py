@@ -33,7 +33,7 @@ def blocks(seed: int, classes: int = 5, sets: int = 2, size: int = 5) -> Maps:
     preds = [np.roll(target, (1 - n, 2), axis=(0, 1)) for n in range(sets)]
     for found in preds:
         noise = rng.random(target.shape) < 0.1
-        found[noise] = rng.integers(0, classes, noise.sum())
+        found[noise] = rng.integers(0, classes, np.count_nonzero(noise))
     target[rng.random(target.shape) < 0.1] = VOID
     return target, *preds
 
