@@ -140,4 +140,4 @@ def encode_tiff(
             f"{path}: its tags can't be written ({error}); replace the label map."
         ) from error
     with recorded_path(path, record) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())

@@ -376,7 +376,7 @@ def write_state(out: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     with atomic_path(out / "state.pt") as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
 
 
 def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
