@@ -143,5 +143,6 @@ def _warn_of_probabilities(logits: Tensor) -> None:
             "The logits look like probabilities (in [0, 1], adding up to 1): pass what comes "
             "before the soft-max; it is taken here.",
             UserWarning,
-            stacklevel=4,
+            # Past torch's wrapper of this function, the check and the loss, at its caller.
+            stacklevel=5,
         )

@@ -183,7 +183,9 @@ def test_images_of_one_class_have_a_finite_loss(loss: Case, classes: int) -> Non
     generator = torch.Generator().manual_seed(2)
     logits = 5 * torch.randn(2, classes, 6, 7, generator=generator)
     for label in {0, classes - 1}:
-        value, gradient = value_and_gradient(loss, logits, torch.full((2, 6, 7), label))
+        target = torch.full((2, 6, 7), label)
+        target[0, 0, 0] = VOID
+        value, gradient = value_and_gradient(loss, logits, target)
         assert value.isfinite()
         assert gradient.isfinite().all()
 
@@ -385,6 +387,8 @@ def test_order_of_images_and_classes_and_flips_change_nothing(
         ((2, 4, 5, 6), (5, 6)),
         ((4, 5, 6), (5, 6)),
         ((2, 4, 5, 6, 1), (2, 5, 6)),
+        ((2, 4, 5), (2, 5)),
+        ((2, 4, 5, 6, 1), (2, 5, 6, 1)),
     ],
 )
 def test_shapes_that_do_not_fit_are_errors(
