@@ -321,6 +321,18 @@ def test_half_precision_is_computed_in_float32(
 
 
 @every_loss
+def test_float32_equals_float64(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    value, gradient = value_and_gradient(loss, logits, target)
+    found, found_gradient = value_and_gradient(loss, logits.float(), target)
+    torch.testing.assert_close(found.double(), value, rtol=1e-5, atol=0)
+    largest = float(gradient.abs().max())
+    torch.testing.assert_close(
+        found_gradient.double(), gradient, rtol=1e-4, atol=1e-5 * largest or 1e-9
+    )
+
+
+@every_loss
 def test_logits_far_apart_have_finite_gradients(loss: Case, batch: Batch) -> None:
     for scale in (1e2, 1e4):
         value, gradient = value_and_gradient(loss, scale * batch[0].float(), batch[1])
