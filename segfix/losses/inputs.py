@@ -124,9 +124,10 @@ def check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> Non
         return
     lowest, highest = (int(value) for value in torch.aminmax(target))
     if lowest < 0 or highest >= num_classes:
+        void = "" if ignore_index is None else f" or {ignore_index} for void"
         raise ValueError(
             f"Expected target ids from 0 to {num_classes - 1} ({num_classes} classes in the "
-            f"logits) or {ignore_index} for void but got {lowest if lowest < 0 else highest}."
+            f"logits){void} but got {lowest if lowest < 0 else highest}."
         )
 
 

@@ -152,6 +152,14 @@ def test_any_number_can_mean_void(loss: Case, batch: Batch, void: int) -> None:
 
 
 @every_loss
+def test_without_a_void_id_every_pixel_counts(loss: Case, batch: Batch) -> None:
+    logits, target = batch[0], batch[1].masked_fill(batch[1] == VOID, 4)
+    assert loss(logits, target, ignore_index=None) == loss(logits, target)
+    with pytest.raises(ValueError, match=r"from 0 to 4 \(5 classes in the logits\) but got 255"):
+        loss(*batch, ignore_index=None)
+
+
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_without_a_valid_pixel_the_loss_is_a_zero_with_a_gradient(
     loss: Case, batch: Batch, dtype: torch.dtype

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from math import exp, isqrt
 from typing import Any
 
@@ -17,6 +18,7 @@ from segfix.losses import (
     epl_loss,
     epl_point_loss,
 )
+from segfix.losses.epl import _kth_values_padded, closeness, kth_values
 
 VOID = 255
 Direction = tuple[int, int] | None  # None: the plain box
@@ -377,6 +379,36 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
         *batch, width=7, splitter="A", power=10, match="region", reduction="mean"
     )
     assert epl_line_loss(*batch) == expected
+    assert epl_point_loss(*batch, norm=2) == epl_point_loss(*batch)
+    both = 0.1 * epl_point_loss(*batch) + 0.2 * expected
+    torch.testing.assert_close(epl_loss(*batch), both)
+    for module, loss in ((EPLPointLoss, epl_point_loss), (EPLLineLoss, epl_line_loss)):
+        assert module()(*batch) == loss(*batch)
+    assert EPLLoss()(*batch) == epl_loss(*batch)
+
+
+def test_closeness_is_a_float32_far_from_the_line_too() -> None:
+    for power in (2, 10):
+        far = closeness(torch.tensor([6.0, 1e6]), 1, power)
+        assert (far.square() > 0).all()
+        assert (far[1] < 1e-16).all()
+    near = closeness(torch.tensor([1.0, 2.0, 0.0, 1.5]), 1, 2)
+    torch.testing.assert_close(near, torch.tensor([1, exp(-1), exp(-1), exp(-0.25)]))
+
+
+@pytest.mark.parametrize("kth", [kth_values, _kth_values_padded])
+def test_values_of_a_rank_are_those_of_the_sorted_rows(kth: Any) -> None:
+    generator = torch.Generator().manual_seed(6)
+    rows = torch.randint(0, 9, (5, 12), generator=generator).double()  # with ties
+    rows[1, 3:] = torch.inf
+    ranks = torch.randint(0, 12, (5, 4), generator=generator)
+    ranks[0, 0], ranks[1, 0], ranks[2, 1] = 0, 11, 11
+    ranks[3] = torch.tensor([5, 5, 0, 11])
+    for dtype in (torch.float32, torch.float64):
+        expected = rows.to(dtype).sort(dim=1).values.gather(1, ranks)
+        assert torch.equal(kth(rows.to(dtype), ranks), expected)
+        assert torch.equal(kth(rows.to(dtype), ranks[:, :1]), expected[:, :1])
+    assert kth(rows[:0], ranks[:0]).shape == (0, 4)
 
 
 def released_reference(
@@ -490,22 +522,40 @@ def test_gradients_of_lines_agree_with_finite_differences(
     assert logits.grad.any()
 
 
+def test_gradients_of_the_released_form_agree_with_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(7)
+    logits = torch.randn(1, 3, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    target = torch.zeros(1, 5, 6, dtype=torch.int64)
+    target[0, 1:4, 2:5] = 1
+
+    def loss(values: Tensor) -> Tensor:
+        return epl_loss(values, target, width=5, power=2, released=True)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+
+
 @pytest.mark.parametrize(
-    ("loss", "options", "found"),
+    ("options", "told"),
     [
-        (epl_point_loss, {"width": 6}, "6"),
-        (epl_point_loss, {"splitter": "D"}, "D"),
-        (epl_point_loss, {"norm": 3}, "3"),
-        (epl_point_loss, {"reduction": "none"}, "none"),
-        (epl_line_loss, {"width": 6}, "6"),
-        (epl_line_loss, {"power": 9}, "9"),
-        (epl_line_loss, {"splitter": "D"}, "D"),
-        (epl_line_loss, {"match": "points"}, "points"),
-        (epl_line_loss, {"reduction": "none"}, "none"),
+        ({"width": 6}, "an odd width of 3 or more but got 6"),
+        ({"width": 1}, "an odd width of 3 or more but got 1"),
+        ({"splitter": "D"}, "splitter to be one of 'A', 'B', 'C', 'plain' but got 'D'"),
+        ({"norm": 3}, "norm to be one of 1, 2 but got 3"),
+        ({"power": 9}, "an even power μ of 2 or more but got 9"),
+        ({"power": 0}, "an even power μ of 2 or more but got 0"),
+        ({"match": "points"}, "match to be one of 'region', 'lines' but got 'points'"),
+        ({"reduction": "none"}, "reduction to be one of 'mean', 'sum' but got 'none'"),
     ],
 )
 def test_wrong_options_say_what_was_found(
-    batch: tuple[Tensor, Tensor], loss: Any, options: dict[str, Any], found: str
+    batch: tuple[Tensor, Tensor], options: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"(?s)Expected.*got.*{found}"):
-        loss(*batch, **options)
+    (name,) = options
+    losses = [partial(epl_loss, released=released) for released in (False, True)]
+    if name in ("match", "reduction"):  # the released form has one of each
+        losses.pop()
+    losses += [partial(epl_point_loss)] if name not in ("power", "match") else []
+    losses += [partial(epl_line_loss)] if name != "norm" else []
+    for loss in losses:
+        with pytest.raises(ValueError, match=f"^Expected {told}\\.$"):
+            loss(*batch, **options)

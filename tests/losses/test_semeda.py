@@ -214,6 +214,11 @@ def test_edge_map_equals_one_drawn_by_hand() -> None:
     assert torch.equal(edge_map(other, ignore_index=7), edges)
 
 
+def test_without_a_void_id_its_number_is_a_label() -> None:
+    target = torch.tensor([[[0, 0, 0, VOID, VOID, VOID]]])
+    assert edge_map(target, ignore_index=None).tolist() == [[[0, 0, 1, 1, 0, 0]]]
+
+
 def test_the_frame_is_no_edge() -> None:
     assert not edge_map(torch.full((2, 3, 4), 5)).any()
     assert not edge_map(torch.zeros(1, 1, 1, dtype=torch.int64)).any()
@@ -301,6 +306,13 @@ def test_edge_network_loss_equals_loops_over_pixels(
 def test_edge_network_loss_takes_bytes(network: EdgeNetwork, batch: tuple[Tensor, Tensor]) -> None:
     expected = edge_network_loss(network, batch[1])
     assert edge_network_loss(network, batch[1].byte()) == expected
+
+
+def test_edge_network_loss_without_a_void_id_counts_every_pixel(network: EdgeNetwork) -> None:
+    target = torch.tensor([[[0, 0, 0, 2, 2, 2]]])
+    assert edge_network_loss(network, target, ignore_index=None) == edge_network_loss(
+        network, target
+    )
 
 
 def test_edge_network_loss_looks_into_a_wrapper(
