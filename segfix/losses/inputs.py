@@ -138,7 +138,7 @@ def _warn_of_probabilities(logits: Tensor) -> None:
     height, width = logits.shape[-2:]
     sample = logits.detach()[:, :, :: max(1, height // 4), :: max(1, width // 4)].float()
     if logits.shape[1] > 1 and bool(
-        ((sample >= 0) & (sample <= 1)).all() & ((sample.sum(dim=1) - 1).abs() < 1e-3).all()
+        (sample >= 0).all() & ((sample.sum(dim=1) - 1).abs() < 1e-3).all()
     ):
         warnings.warn(
             "The logits look like probabilities (in [0, 1], adding up to 1): pass what comes "

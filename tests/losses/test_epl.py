@@ -298,6 +298,16 @@ def test_ties_at_the_ends_of_the_region_are_all_in_it() -> None:
     assert float(loss) == pytest.approx(1 - 2 * 5 / (5 + 25))
 
 
+def test_the_mean_of_one_line_is_that_line() -> None:
+    # Void leaves one box, of 3×3: 5 pixels of class 0, 2 of either other. Energies are 2/9 of
+    # these, so that only class 0 has a line.
+    target = torch.full((1, 5, 5), VOID)
+    target[0, 1:4, 1:4] = torch.tensor([[0, 0, 0], [0, 0, 1], [1, 2, 2]])
+    d, d_hat = exp(-((10 / 9 - 1) ** 2)), exp(-((6 / 9 - 1) ** 2))
+    loss = epl_line_loss(torch.zeros(1, 3, 5, 5), target, width=3, splitter="plain", power=2)
+    assert float(loss) == pytest.approx(1 - 2 * d_hat / (d + d_hat))
+
+
 def test_line_matching_sees_what_region_matching_does_not() -> None:
     # Width 5: energies of class 1 to the right are 0.9 1.6 1.4 1.9 1.8, truly 0 1 2 3 3: the
     # region is right, its two lines are swapped. So it is to the left, and for class 0.
@@ -412,13 +422,20 @@ def test_values_of_a_rank_are_those_of_the_sorted_rows(kth: Any) -> None:
 
 
 def released_reference(
-    probability: NDArray[np.float64], truth: NDArray[np.float64], width: int, power: int
+    probability: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    *,
+    width: int,
+    splitter: str,
+    norm: int,
+    power: int,
 ) -> tuple[float, float]:
     """Point and line loss as the released code has them, by loops and a full sort."""
     r = width // 2
     rows = len(probability) * len(probability[0])
     point = line = 0.0
-    for direction in FOUR:
+    for direction in SPLITTERS[splitter]:
+        ray = steps(direction, r)
         fields = {}
         for name, maps in (("found", probability), ("true", truth)):
             for beyond in ("edge", "constant"):
@@ -426,10 +443,11 @@ def released_reference(
                 wide = np.pad(maps, pads, mode=beyond)
                 energies = np.zeros(maps.shape)
                 for y, x in np.ndindex(maps.shape[2:]):
-                    for dy, dx in steps(direction, r):
+                    for dy, dx in ray:
                         energies[:, :, y, x] += wide[:, :, y + r + dy, x + r + dx]
-                fields[name, beyond] = energies
-        point += float(((fields["found", "edge"] - fields["true", "edge"]) ** 2).mean())
+                fields[name, beyond] = energies * (1 if direction else (r + 1) / len(ray))
+        apart = abs(fields["found", "edge"] - fields["true", "edge"])
+        point += float((apart**norm).mean())
         found = fields["found", "constant"].reshape(rows, -1)
         true = fields["true", "constant"].reshape(rows, -1)
         for one, other in zip(found, true, strict=True):
@@ -439,26 +457,44 @@ def released_reference(
             one[off] = 0
             other[(other < 1) | (other > r)] = 0
         for tau in range(1, r + 1):
+            if not (abs(true - tau) < 0.5).any():
+                continue
             d_found, d_true = (np.exp(-((e - tau) ** power)) for e in (found, true))
             overlap = 2 * ((d_found * d_true).sum() + 1) * d_true.sum()
             sizes = (d_found.sum() + d_true.sum() + 1) * (d_true**2).sum()
             line += float(1 - overlap / sizes)
-    return point / 4, line / 4
+    return point / len(SPLITTERS[splitter]), line / len(SPLITTERS[splitter])
 
 
-@pytest.mark.parametrize(("width", "power"), [(3, 2), (5, 4), (7, 10)])
-def test_released_form_equals_loops_over_pixels(width: int, power: int) -> None:
-    generator = torch.Generator().manual_seed(width)
-    logits = 3 * torch.randn(2, 3, 12, 11, generator=generator, dtype=torch.float64)
-    target = torch.zeros(2, 12, 11, dtype=torch.int64)
-    target[:, 3:9, 2:10], target[1, :, 5:] = 1, 2
-    point, line = released_reference(
-        softmax(logits), (one_hot(target, 3) / 200).double().numpy(), width, power
-    )
-    options: dict[str, Any] = {"width": width, "power": power, "released": True}
-    assert epl_loss(logits, target, **options).item() == pytest.approx(0.02 * point + 0.2 * line)
-    both: dict[str, Any] = {"point_weight": 3.0, "line_weight": 0.0}
-    assert epl_loss(logits, target, **options, **both).item() == pytest.approx(3 * point)
+def squares() -> Tensor:
+    """(3, 12, 11) labels: a square, one cut by another class, one class alone."""
+    target = torch.zeros(3, 12, 11, dtype=torch.int64)
+    target[:, 3:9, 2:10], target[1, :, 5:], target[2] = 1, 2, 1
+    return target
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        (squares(), {"width": 3, "power": 2}),
+        (squares(), {"width": 5, "power": 4, "norm": 1}),
+        (squares(), {"width": 7, "power": 10}),
+        (squares(), {"width": 3, "power": 2, "splitter": "C"}),
+        (squares(), {"width": 5, "power": 2, "splitter": "plain"}),
+        # Every box holds 9 of 25: no line at 2.
+        (torch.zeros(1, 3, 3, dtype=torch.int64), {"width": 5, "power": 2, "splitter": "plain"}),
+    ],
+)
+def test_released_form_equals_loops_over_pixels(target: Tensor, options: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(options["width"])
+    shape = (len(target), 3, *target.shape[1:])
+    logits = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    truth = (one_hot(target, 3) / 200).double().numpy()
+    expected = {"splitter": "A", "norm": 2, **options}
+    point, line = released_reference(softmax(logits), truth, **expected)
+    loss = partial(epl_loss, logits, target, released=True, **options)
+    assert loss().item() == pytest.approx(0.02 * point + 0.2 * line)
+    assert loss(point_weight=3.0, line_weight=0.0).item() == pytest.approx(3 * point)
 
 
 def test_released_form_without_a_valid_pixel_is_zero() -> None:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segfix.losses import LevelSetLoss, level_set_loss
-from segfix.losses.level_set import LEVEL_SET_WEIGHT
+from segfix.losses.level_set import HEAVISIDES, LEVEL_SET_WEIGHT
 
-HEAVISIDES = ("mahf", "ahf", "hf")
 EPSILON = 0.05
 VOID = 255
 
@@ -110,6 +109,14 @@ def row(*class_1: float) -> Tensor:
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """Logits that are sure of these labels."""
     return 200.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
+
+
+def test_steps_are_those_of_the_paper() -> None:
+    phi = torch.tensor([-0.25, 0.0, 0.25], dtype=torch.float64)
+    soft = [(1 + np.tanh(z)) / 2 for z in (-1, 0, 1)]
+    assert HEAVISIDES["mahf"](phi, 0.25).tolist() == pytest.approx(soft)
+    assert HEAVISIDES["ahf"](phi, 0.25).tolist() == pytest.approx([1 / 4, 1 / 2, 3 / 4])
+    assert HEAVISIDES["hf"](phi, 0.25).tolist() == [0, 1, 1]
 
 
 def test_hard_step_equals_the_energy_derived_by_hand() -> None:
