@@ -297,7 +297,8 @@ class Runner:
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> Iterator[tuple[pytest.Item, bool]]:
         """Run tests in turn, up to the first failure."""
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        # Of no tests there is none that follows.
+        for item, following in zip(items, [*items[1:], None], strict=False):
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             yield item, not session.testsfailed
             if session.testsfailed:
