@@ -135,7 +135,7 @@ def distance_map(
     regions += 1
     if ignore_index is not None:
         regions[label_map == ignore_index] = 0
-    if regions.min(initial=regions.max(initial=1)) == regions.max(initial=1):
+    if not regions.size or 0 < regions.min() == regions.max():
         return np.full(regions.shape, np.inf, np.float32)
     try:
         edt: Any = importlib.import_module("edt")
