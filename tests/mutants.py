@@ -202,8 +202,8 @@ def apply(mutant: Mutant) -> None:
 class Runner:
     """A plugin: instead of running the tests, run them on every mutant."""
 
-    def __init__(self, paths: list[Path], log: Path, lines: set[int]) -> None:
-        self.paths, self.log, self.lines = paths, log, lines
+    def __init__(self, lines: dict[Path, set[int]], log: Path) -> None:
+        self.lines, self.log = lines, log
 
     def pytest_sessionstart(self) -> None:
         from hypothesis import Phase, settings
@@ -219,9 +219,9 @@ class Runner:
         chosen.sort(key=lambda item: calls[item.nodeid][0])
         print(f"\n{len(chosen)} of {len(session.items)} tests take part", flush=True)
         counts: dict[str, int] = {}
-        for path in self.paths:
+        for path, lines in self.lines.items():
             for mutant in mutants_of(path):
-                if self.lines and mutant.line not in self.lines:
+                if lines and mutant.line not in lines:
                     continue
                 module = (str(path), 0)
                 places = {mutant.place} if mutant.place != module else None
@@ -297,7 +297,8 @@ class Runner:
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> Iterator[tuple[pytest.Item, bool]]:
         """Run tests in turn, up to the first failure."""
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        # Of no tests there is none that follows.
+        for item, following in zip(items, [*items[1:], None], strict=False):
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             yield item, not session.testsfailed
             if session.testsfailed:
@@ -332,18 +333,17 @@ class Runner:
 
 def main(names: list[str]) -> None:
     """Floors (geometry) or modules (losses/epl.py), optionally lines (losses/epl.py:12)."""
-    paths: list[Path] = []
-    lines: set[int] = set()
+    lines: dict[Path, set[int]] = {}
     for argument in names:
         name, _, line = argument.partition(":")
         place = ROOT / "segfix" / name
-        paths += [place] if place.is_file() else sorted(place.glob("[a-z]*.py"))
-        lines |= {int(line)} if line else set()
-    floors = sorted({path.parent.name for path in paths})
+        for path in [place] if place.is_file() else sorted(place.glob("[a-z]*.py")):
+            lines.setdefault(path, set()).update({int(line)} if line else ())
+    floors = sorted({path.parent.name for path in lines})
     folders = [str(ROOT / where / floor) for floor in floors for where in ("tests", "segfix")]
     log = Path(os.environ.get("MUTANTS_LOG", "/dev/null"))
     options = ["-q", "-s", "-p", "no:cacheprovider", "-k", "not compiled", "--tb=no", "-rN"]
-    sys.exit(pytest.main([*options, *folders], plugins=[Runner(paths, log, lines)]))
+    sys.exit(pytest.main([*options, *folders], plugins=[Runner(lines, log)]))
 
 
 if __name__ == "__main__":

@@ -238,6 +238,9 @@ def fit_offsets(
             f"Expected offset_map of shape {(2, *shape)} and confidence_map of {shape} but got "
             f"{offset_map.shape} and {confidence_map.shape}."
         )
+    fitted = np.zeros(offset_map.shape, np.int8)
+    if not fitted.size:
+        return fitted
     unit = max(1, int(np.abs(offset_map).max(initial=0)))
     rays = cast_rays(label_map, offset_map, MAX_DISTANCE // unit)
     confidence = confidence_map.ravel().take(rays.places)
@@ -251,6 +254,5 @@ def fit_offsets(
         + WEIGHTS.distance * np.log(share) * ahead * unit
         + WEIGHTS.thin * ((behind > 0) & (behind * unit <= THIN))
     )
-    fitted = np.zeros(offset_map.shape, np.int8)
     fitted.reshape(2, -1)[:, places] = np.where(odds > 0, ahead, 0) * step.T
     return fitted

@@ -135,7 +135,7 @@ def distance_map(
     regions += 1
     if ignore_index is not None:
         regions[label_map == ignore_index] = 0
-    if regions.min(initial=regions.max(initial=1)) == regions.max(initial=1):
+    if not regions.size or 0 < regions.min() == regions.max():
         return np.full(regions.shape, np.inf, np.float32)
     try:
         edt: Any = importlib.import_module("edt")
@@ -150,7 +150,7 @@ def _distance_by_region(regions: NDArray[np.integer[Any]]) -> NDArray[np.float32
     from scipy import ndimage
 
     distances = np.zeros(regions.shape, np.float32)
-    boxes: list[Any] = ndimage.find_objects(regions.astype(np.int32))
+    boxes: list[Any] = ndimage.find_objects(regions.astype(np.int32)) if regions.size else []
     for region, box in enumerate(boxes, start=1):
         if box is None:
             continue
@@ -216,11 +216,13 @@ def direction_map(
     check_num_directions(num_directions)
     r = SOBEL_RADIUS
     band = (distance_map > 0) & (distance_map <= max_distance)
+    sectors = np.full(label_map.shape, UNDEFINED, np.uint8)
+    if not band.any():
+        return sectors
     # Beyond this no pixel of the band can see a difference, and infinity must not meet itself.
     capped = np.minimum(distance_map, np.float32(max_distance + 2 * r))
     distances = np.pad(capped, r, mode="edge")
     labels = np.pad(label_map, r, mode="edge")
-    sectors = np.full(label_map.shape, UNDEFINED, np.uint8)
     # In tiles that stay in the processor's cache.
     for top in range(0, label_map.shape[0], TILE[0]):
         for left in range(0, label_map.shape[1], TILE[1]):

@@ -294,7 +294,7 @@ def _released_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         maps = [m.flatten(0, 1) for m in class_maps(logits, target, valid)]
-        point = line = 0 * maps[0].sum()
+        point = line = logits.new_zeros(())
         for window in windows:
             found, true = (factor * energies(m, (window,))[:, 0] for m in maps)
             apart = (found - true).square() if norm == 2 else (found - true).abs()

@@ -124,9 +124,10 @@ def check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> Non
         return
     lowest, highest = (int(value) for value in torch.aminmax(target))
     if lowest < 0 or highest >= num_classes:
+        void = "" if ignore_index is None else f" or {ignore_index} for void"
         raise ValueError(
             f"Expected target ids from 0 to {num_classes - 1} ({num_classes} classes in the "
-            f"logits) or {ignore_index} for void but got {lowest if lowest < 0 else highest}."
+            f"logits){void} but got {lowest if lowest < 0 else highest}."
         )
 
 
@@ -137,11 +138,12 @@ def _warn_of_probabilities(logits: Tensor) -> None:
     height, width = logits.shape[-2:]
     sample = logits.detach()[:, :, :: max(1, height // 4), :: max(1, width // 4)].float()
     if logits.shape[1] > 1 and bool(
-        ((sample >= 0) & (sample <= 1)).all() & ((sample.sum(dim=1) - 1).abs() < 1e-3).all()
+        (sample >= 0).all() & ((sample.sum(dim=1) - 1).abs() < 1e-3).all()
     ):
         warnings.warn(
             "The logits look like probabilities (in [0, 1], adding up to 1): pass what comes "
             "before the soft-max; it is taken here.",
             UserWarning,
-            stacklevel=4,
+            # Past torch's wrapper of this function, the check and the loss, at its caller.
+            stacklevel=5,
         )

@@ -84,10 +84,12 @@ def level_set_loss(
             inside = HEAVISIDES[heaviside](phi, epsilon)
             outside = 1 - inside
         else:
-            # 1 - H loses all digits where H is close to 1, and with them the slope.
-            small = HEAVISIDES[heaviside](-phi.abs(), epsilon)
-            inside = torch.where(phi < 0, small, 1 - small)
-            outside = torch.where(phi < 0, 1 - small, small)
+            # 1 - H loses all digits where H is close to 1, and with them the slope; that of
+            # -|φ| would be lost at 0.
+            below = phi < 0
+            small = HEAVISIDES[heaviside](torch.where(below, phi, -phi), epsilon)
+            inside = torch.where(below, small, 1 - small)
+            outside = torch.where(below, 1 - small, small)
         hits, misses = (
             torch.stack([(side * mask).sum(dim=(1, 2)) for side in (inside, outside)])
             for mask in (present.truth, present.other)

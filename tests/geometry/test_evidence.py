@@ -247,6 +247,14 @@ def test_without_boundary_pixels_nothing_moves() -> None:
     assert np.array_equal(fit_offsets(halves(20), nothing, np.ones((30, 40))), nothing)
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
+def test_a_map_without_pixels_has_offsets_of_its_shape(shape: tuple[int, int]) -> None:
+    nothing = np.zeros((2, *shape), np.int8)
+    fitted = fit_offsets(np.zeros(shape, np.uint8), nothing, np.zeros(shape, np.float32))
+    assert fitted.shape == nothing.shape
+    assert fitted.dtype == np.int8
+
+
 def test_shapes_that_differ_are_refused() -> None:
     labels = np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match=r"\(2, 4, 5\)"):

@@ -307,8 +307,14 @@ def test_ids_that_share_their_last_bytes_are_different(apart: int, backend: str)
     assert distance_map(np.array([[7, 7, 7 + apart, 7 + apart, 7]])).tolist() == [[2, 1, 1, 1, 1]]
 
 
-def test_a_map_without_pixels_has_distances_of_its_shape(backend: str) -> None:
-    assert distance_map(np.zeros((0, 5), np.uint8)).shape == (0, 5)
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
+def test_a_map_without_pixels_has_targets_of_its_shape(
+    shape: tuple[int, int], backend: str
+) -> None:
+    targets = make_targets(np.zeros(shape, np.uint8))
+    assert [part.shape for part in targets] == [shape] * 3
+    assert [part.dtype for part in targets] == [np.float32, np.uint8, np.uint8]
+    assert _distance_by_region(np.zeros(shape, np.uint32)).shape == shape
 
 
 def test_boundary_includes_the_distance_equal_to_its_width() -> None:

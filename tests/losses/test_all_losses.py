@@ -152,6 +152,14 @@ def test_any_number_can_mean_void(loss: Case, batch: Batch, void: int) -> None:
 
 
 @every_loss
+def test_without_a_void_id_every_pixel_counts(loss: Case, batch: Batch) -> None:
+    logits, target = batch[0], batch[1].masked_fill(batch[1] == VOID, 4)
+    assert loss(logits, target, ignore_index=None) == loss(logits, target)
+    with pytest.raises(ValueError, match=r"from 0 to 4 \(5 classes in the logits\) but got 255"):
+        loss(*batch, ignore_index=None)
+
+
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_without_a_valid_pixel_the_loss_is_a_zero_with_a_gradient(
     loss: Case, batch: Batch, dtype: torch.dtype
@@ -183,7 +191,9 @@ def test_images_of_one_class_have_a_finite_loss(loss: Case, classes: int) -> Non
     generator = torch.Generator().manual_seed(2)
     logits = 5 * torch.randn(2, classes, 6, 7, generator=generator)
     for label in {0, classes - 1}:
-        value, gradient = value_and_gradient(loss, logits, torch.full((2, 6, 7), label))
+        target = torch.full((2, 6, 7), label)
+        target[0, 0, 0] = VOID
+        value, gradient = value_and_gradient(loss, logits, target)
         assert value.isfinite()
         assert gradient.isfinite().all()
 
@@ -319,6 +329,18 @@ def test_half_precision_is_computed_in_float32(
 
 
 @every_loss
+def test_float32_equals_float64(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    value, gradient = value_and_gradient(loss, logits, target)
+    found, found_gradient = value_and_gradient(loss, logits.float(), target)
+    torch.testing.assert_close(found.double(), value, rtol=1e-5, atol=0)
+    largest = float(gradient.abs().max())
+    torch.testing.assert_close(
+        found_gradient.double(), gradient, rtol=1e-4, atol=1e-5 * largest or 1e-9
+    )
+
+
+@every_loss
 def test_logits_far_apart_have_finite_gradients(loss: Case, batch: Batch) -> None:
     for scale in (1e2, 1e4):
         value, gradient = value_and_gradient(loss, scale * batch[0].float(), batch[1])
@@ -385,6 +407,8 @@ def test_order_of_images_and_classes_and_flips_change_nothing(
         ((2, 4, 5, 6), (5, 6)),
         ((4, 5, 6), (5, 6)),
         ((2, 4, 5, 6, 1), (2, 5, 6)),
+        ((2, 4, 5), (2, 5)),
+        ((2, 4, 5, 6, 1), (2, 5, 6, 1)),
     ],
 )
 def test_shapes_that_do_not_fit_are_errors(

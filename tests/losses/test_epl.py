@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from math import exp, isqrt
 from typing import Any
 
@@ -17,6 +18,7 @@ from segfix.losses import (
     epl_loss,
     epl_point_loss,
 )
+from segfix.losses.epl import _kth_values_padded, closeness, kth_values
 
 VOID = 255
 Direction = tuple[int, int] | None  # None: the plain box
@@ -296,6 +298,16 @@ def test_ties_at_the_ends_of_the_region_are_all_in_it() -> None:
     assert float(loss) == pytest.approx(1 - 2 * 5 / (5 + 25))
 
 
+def test_the_mean_of_one_line_is_that_line() -> None:
+    # Void leaves one box, of 3×3: 5 pixels of class 0, 2 of either other. Energies are 2/9 of
+    # these, so that only class 0 has a line.
+    target = torch.full((1, 5, 5), VOID)
+    target[0, 1:4, 1:4] = torch.tensor([[0, 0, 0], [0, 0, 1], [1, 2, 2]])
+    d, d_hat = exp(-((10 / 9 - 1) ** 2)), exp(-((6 / 9 - 1) ** 2))
+    loss = epl_line_loss(torch.zeros(1, 3, 5, 5), target, width=3, splitter="plain", power=2)
+    assert float(loss) == pytest.approx(1 - 2 * d_hat / (d + d_hat))
+
+
 def test_line_matching_sees_what_region_matching_does_not() -> None:
     # Width 5: energies of class 1 to the right are 0.9 1.6 1.4 1.9 1.8, truly 0 1 2 3 3: the
     # region is right, its two lines are swapped. So it is to the left, and for class 0.
@@ -377,16 +389,54 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
         *batch, width=7, splitter="A", power=10, match="region", reduction="mean"
     )
     assert epl_line_loss(*batch) == expected
+    assert epl_point_loss(*batch, norm=2) == epl_point_loss(*batch)
+    both = 0.1 * epl_point_loss(*batch) + 0.2 * expected
+    torch.testing.assert_close(epl_loss(*batch), both)
+    for module, loss in ((EPLPointLoss, epl_point_loss), (EPLLineLoss, epl_line_loss)):
+        assert module()(*batch) == loss(*batch)
+    assert EPLLoss()(*batch) == epl_loss(*batch)
+
+
+def test_closeness_is_a_float32_far_from_the_line_too() -> None:
+    for power in (2, 10):
+        far = closeness(torch.tensor([6.0, 1e6]), 1, power)
+        assert (far.square() > 0).all()
+        assert (far[1] < 1e-16).all()
+    near = closeness(torch.tensor([1.0, 2.0, 0.0, 1.5]), 1, 2)
+    torch.testing.assert_close(near, torch.tensor([1, exp(-1), exp(-1), exp(-0.25)]))
+
+
+@pytest.mark.parametrize("kth", [kth_values, _kth_values_padded])
+def test_values_of_a_rank_are_those_of_the_sorted_rows(kth: Any) -> None:
+    generator = torch.Generator().manual_seed(6)
+    rows = torch.randint(0, 9, (5, 12), generator=generator).double()  # with ties
+    rows[1, 3:] = torch.inf
+    ranks = torch.randint(0, 12, (5, 4), generator=generator)
+    ranks[0, 0], ranks[1, 0], ranks[2, 1] = 0, 11, 11
+    ranks[3] = torch.tensor([5, 5, 0, 11])
+    for dtype in (torch.float32, torch.float64):
+        expected = rows.to(dtype).sort(dim=1).values.gather(1, ranks)
+        assert torch.equal(kth(rows.to(dtype), ranks), expected)
+        assert torch.equal(kth(rows.to(dtype), ranks[:, :1]), expected[:, :1])
+    for nothing in (rows[:0], rows[:0, :1]):
+        assert kth(nothing, ranks[:0]).shape == (0, 4)
 
 
 def released_reference(
-    probability: NDArray[np.float64], truth: NDArray[np.float64], width: int, power: int
+    probability: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    *,
+    width: int,
+    splitter: str,
+    norm: int,
+    power: int,
 ) -> tuple[float, float]:
     """Point and line loss as the released code has them, by loops and a full sort."""
     r = width // 2
     rows = len(probability) * len(probability[0])
     point = line = 0.0
-    for direction in FOUR:
+    for direction in SPLITTERS[splitter]:
+        ray = steps(direction, r)
         fields = {}
         for name, maps in (("found", probability), ("true", truth)):
             for beyond in ("edge", "constant"):
@@ -394,10 +444,11 @@ def released_reference(
                 wide = np.pad(maps, pads, mode=beyond)
                 energies = np.zeros(maps.shape)
                 for y, x in np.ndindex(maps.shape[2:]):
-                    for dy, dx in steps(direction, r):
+                    for dy, dx in ray:
                         energies[:, :, y, x] += wide[:, :, y + r + dy, x + r + dx]
-                fields[name, beyond] = energies
-        point += float(((fields["found", "edge"] - fields["true", "edge"]) ** 2).mean())
+                fields[name, beyond] = energies * (1 if direction else (r + 1) / len(ray))
+        apart = abs(fields["found", "edge"] - fields["true", "edge"])
+        point += float((apart**norm).mean())
         found = fields["found", "constant"].reshape(rows, -1)
         true = fields["true", "constant"].reshape(rows, -1)
         for one, other in zip(found, true, strict=True):
@@ -407,26 +458,44 @@ def released_reference(
             one[off] = 0
             other[(other < 1) | (other > r)] = 0
         for tau in range(1, r + 1):
+            if not (abs(true - tau) < 0.5).any():
+                continue
             d_found, d_true = (np.exp(-((e - tau) ** power)) for e in (found, true))
             overlap = 2 * ((d_found * d_true).sum() + 1) * d_true.sum()
             sizes = (d_found.sum() + d_true.sum() + 1) * (d_true**2).sum()
             line += float(1 - overlap / sizes)
-    return point / 4, line / 4
+    return point / len(SPLITTERS[splitter]), line / len(SPLITTERS[splitter])
 
 
-@pytest.mark.parametrize(("width", "power"), [(3, 2), (5, 4), (7, 10)])
-def test_released_form_equals_loops_over_pixels(width: int, power: int) -> None:
-    generator = torch.Generator().manual_seed(width)
-    logits = 3 * torch.randn(2, 3, 12, 11, generator=generator, dtype=torch.float64)
-    target = torch.zeros(2, 12, 11, dtype=torch.int64)
-    target[:, 3:9, 2:10], target[1, :, 5:] = 1, 2
-    point, line = released_reference(
-        softmax(logits), (one_hot(target, 3) / 200).double().numpy(), width, power
-    )
-    options: dict[str, Any] = {"width": width, "power": power, "released": True}
-    assert epl_loss(logits, target, **options).item() == pytest.approx(0.02 * point + 0.2 * line)
-    both: dict[str, Any] = {"point_weight": 3.0, "line_weight": 0.0}
-    assert epl_loss(logits, target, **options, **both).item() == pytest.approx(3 * point)
+def squares() -> Tensor:
+    """(3, 12, 11) labels: a square, one cut by another class, one class alone."""
+    target = torch.zeros(3, 12, 11, dtype=torch.int64)
+    target[:, 3:9, 2:10], target[1, :, 5:], target[2] = 1, 2, 1
+    return target
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        (squares(), {"width": 3, "power": 2}),
+        (squares(), {"width": 5, "power": 4, "norm": 1}),
+        (squares(), {"width": 7, "power": 10}),
+        (squares(), {"width": 3, "power": 2, "splitter": "C"}),
+        (squares(), {"width": 5, "power": 2, "splitter": "plain"}),
+        # Every box holds 9 of 25: no line at 2.
+        (torch.zeros(1, 3, 3, dtype=torch.int64), {"width": 5, "power": 2, "splitter": "plain"}),
+    ],
+)
+def test_released_form_equals_loops_over_pixels(target: Tensor, options: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(options["width"])
+    shape = (len(target), 3, *target.shape[1:])
+    logits = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    truth = (one_hot(target, 3) / 200).double().numpy()
+    expected = {"splitter": "A", "norm": 2, **options}
+    point, line = released_reference(softmax(logits), truth, **expected)
+    loss = partial(epl_loss, logits, target, released=True, **options)
+    assert loss().item() == pytest.approx(0.02 * point + 0.2 * line)
+    assert loss(point_weight=3.0, line_weight=0.0).item() == pytest.approx(3 * point)
 
 
 def test_released_form_without_a_valid_pixel_is_zero() -> None:
@@ -490,22 +559,40 @@ def test_gradients_of_lines_agree_with_finite_differences(
     assert logits.grad.any()
 
 
+def test_gradients_of_the_released_form_agree_with_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(7)
+    logits = torch.randn(1, 3, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    target = torch.zeros(1, 5, 6, dtype=torch.int64)
+    target[0, 1:4, 2:5] = 1
+
+    def loss(values: Tensor) -> Tensor:
+        return epl_loss(values, target, width=5, power=2, released=True)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+
+
 @pytest.mark.parametrize(
-    ("loss", "options", "found"),
+    ("options", "told"),
     [
-        (epl_point_loss, {"width": 6}, "6"),
-        (epl_point_loss, {"splitter": "D"}, "D"),
-        (epl_point_loss, {"norm": 3}, "3"),
-        (epl_point_loss, {"reduction": "none"}, "none"),
-        (epl_line_loss, {"width": 6}, "6"),
-        (epl_line_loss, {"power": 9}, "9"),
-        (epl_line_loss, {"splitter": "D"}, "D"),
-        (epl_line_loss, {"match": "points"}, "points"),
-        (epl_line_loss, {"reduction": "none"}, "none"),
+        ({"width": 6}, "an odd width of 3 or more but got 6"),
+        ({"width": 1}, "an odd width of 3 or more but got 1"),
+        ({"splitter": "D"}, "splitter to be one of 'A', 'B', 'C', 'plain' but got 'D'"),
+        ({"norm": 3}, "norm to be one of 1, 2 but got 3"),
+        ({"power": 9}, "an even power μ of 2 or more but got 9"),
+        ({"power": 0}, "an even power μ of 2 or more but got 0"),
+        ({"match": "points"}, "match to be one of 'region', 'lines' but got 'points'"),
+        ({"reduction": "none"}, "reduction to be one of 'mean', 'sum' but got 'none'"),
     ],
 )
 def test_wrong_options_say_what_was_found(
-    batch: tuple[Tensor, Tensor], loss: Any, options: dict[str, Any], found: str
+    batch: tuple[Tensor, Tensor], options: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"(?s)Expected.*got.*{found}"):
-        loss(*batch, **options)
+    (name,) = options
+    losses = [partial(epl_loss, released=released) for released in (False, True)]
+    if name in ("match", "reduction"):  # the released form has one of each
+        losses.pop()
+    losses += [partial(epl_point_loss)] if name not in ("power", "match") else []
+    losses += [partial(epl_line_loss)] if name != "norm" else []
+    for loss in losses:
+        with pytest.raises(ValueError, match=f"^Expected {told}\\.$"):
+            loss(*batch, **options)

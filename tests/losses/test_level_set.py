@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segfix.losses import LevelSetLoss, level_set_loss
+from segfix.losses.level_set import HEAVISIDES, LEVEL_SET_WEIGHT
 
-HEAVISIDES = ("mahf", "ahf", "hf")
 EPSILON = 0.05
 VOID = 255
 
@@ -111,6 +111,14 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return 200.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
 
 
+def test_steps_are_those_of_the_paper() -> None:
+    phi = torch.tensor([-0.25, 0.0, 0.25], dtype=torch.float64)
+    soft = [(1 + np.tanh(z)) / 2 for z in (-1, 0, 1)]
+    assert HEAVISIDES["mahf"](phi, 0.25).tolist() == pytest.approx(soft)
+    assert HEAVISIDES["ahf"](phi, 0.25).tolist() == pytest.approx([1 / 4, 1 / 2, 3 / 4])
+    assert HEAVISIDES["hf"](phi, 0.25).tolist() == [0, 1, 1]
+
+
 def test_hard_step_equals_the_energy_derived_by_hand() -> None:
     logits, target = row(0.9, 0.2, 0.4, 0.3), torch.tensor([[[1, 1, 0, 0]]])
     # Class 1: inside only pixel 0, c1 = 1; c2 = 1/3 of three pixels. Class 0 mirrors it.
@@ -124,6 +132,15 @@ def test_hard_step_counts_a_half_as_inside() -> None:
     logits, target = torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 0]]])
     # Both pixels are inside both classes: c1 = 1/2, and no pixel is outside.
     assert level_set_loss(logits, target, heaviside="hf", reduction="sum") == 1.0
+
+
+def test_hard_step_counts_a_half_as_inside_not_outside() -> None:
+    # Of three classes, so that what one class takes in the other does not leave out.
+    preds = torch.tensor([[0.5, 0.1, 0.1], [0.5, 0.8, 0.1], [0.0, 0.1, 0.8]], dtype=torch.float64)
+    logits = preds.log().clamp(min=-300)[None, :, None]
+    target = torch.tensor([[[1, 1, 2]]])
+    # Inside class 1 are its two pixels, inside class 2 its one.
+    assert level_set_loss(logits, target, heaviside="hf") == 0
 
 
 @pytest.mark.parametrize(("heaviside", "epsilon"), [("mahf", 0.5 / log(3)), ("ahf", 0.25)])
@@ -147,6 +164,8 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
     expected = level_set_loss(*batch, heaviside="mahf", epsilon=1 / 20, reduction="mean")
     assert level_set_loss(*batch) == expected
     assert LevelSetLoss()(*batch) == expected
+    # 0.67 in the text for the sum over the 41×41 pixels of a network's output.
+    assert pytest.approx(4e-4 * 41**2, abs=5e-3) == LEVEL_SET_WEIGHT
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -180,6 +199,22 @@ def test_autograd_equals_equation_7(
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, expected, rtol=1e-8, atol=1e-12)
     assert bool(logits.grad.any()) == (heaviside != "hf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("heaviside", ["mahf", "ahf"])
+def test_on_the_contour_the_slope_is_that_of_equation_7(heaviside: Any, dtype: Any) -> None:
+    # The second pixel's probability is exactly 1/2, where the step is steepest.
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]], dtype=dtype)[None, :, None]
+    target = torch.tensor([[[0, 1, 1]]])
+    logits.requires_grad_()
+    torch.autograd.backward(level_set_loss(logits, target, heaviside=heaviside))
+    by_preds = reference(logits, target, heaviside, "mean")[1]
+    expected = through_softmax(softmax(logits), by_preds).to(dtype)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-5, atol=0)
+    largest = logits.grad.abs().amax(dim=(0, 1, 2)).argmax()
+    assert largest == 1
 
 
 @pytest.mark.parametrize("heaviside", ["mahf", "ahf"])
@@ -257,12 +292,33 @@ def test_float32_has_the_gradient_of_equation_7_for_a_nearly_uniform_softmax() -
     )
 
 
+@pytest.mark.parametrize("sure", [1e-1, 4.0])
+def test_float32_has_the_gradient_of_equation_7_on_either_side(sure: float) -> None:
+    # 1 - H would be 0 in float32 for the surer.
+    generator = torch.Generator().manual_seed(4)
+    target = torch.randint(0, 2, (1, 4, 5), generator=generator)
+    guess = torch.randint(0, 2, (1, 4, 5), generator=generator)
+    noise = 0.1 * torch.randn(1, 2, 4, 5, generator=generator)
+    logits = sure * torch.nn.functional.one_hot(guess, 2).movedim(-1, 1) + noise
+    logits.requires_grad_()
+    torch.autograd.backward(level_set_loss(logits, target))
+    by_preds = reference(logits, target, "mahf", "mean")[1]
+    expected = through_softmax(softmax(logits), by_preds).float()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-3, atol=1e-3 * float(expected.max()))
+
+
 @pytest.mark.parametrize(
-    ("options", "found"),
-    [({"heaviside": "soft"}, "soft"), ({"reduction": "none"}, "none")],
+    ("options", "told"),
+    [
+        ({"heaviside": "soft"}, "Expected heaviside to be one of 'mahf', 'ahf', 'hf' but.*'soft'"),
+        ({"reduction": "none"}, "Expected reduction to be one of 'mean', 'sum' but.*'none'"),
+        ({"epsilon": 0.0}, r"Expected epsilon > 0 but got 0\.0"),
+        ({"epsilon": -1.0}, r"Expected epsilon > 0 but got -1\.0"),
+    ],
 )
 def test_wrong_options_say_what_was_found(
-    batch: tuple[Tensor, Tensor], options: dict[str, Any], found: str
+    batch: tuple[Tensor, Tensor], options: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"(?s)Expected.*got.*{found}"):
+    with pytest.raises(ValueError, match=told):
         level_set_loss(*batch, **options)

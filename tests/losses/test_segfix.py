@@ -57,6 +57,23 @@ def test_class_weights_equal_those_derived_by_hand() -> None:
     assert float(direction_loss) == pytest.approx((2 / 3 * log(8 / 5) + 2 * 1 / 3 * log(4)) / 3)
 
 
+def test_one_pixel_is_its_own_mean() -> None:
+    logits = torch.full((1, 1, 1, 1), log(3)), torch.zeros(1, 4, 1, 1)
+    target = torch.ones(1, 1, 1, dtype=torch.int64)
+    assert values(segfix_loss(*logits, target, target)) == pytest.approx([log(4 / 3), log(4)])
+    # Every class and every sector there is has a share of 1, and so a weight of 0.
+    assert values(segfix_loss(*logits, target, target, class_weights=True)) == [0.0, 0.0]
+
+
+def test_a_pixel_is_predicted_boundary_above_a_probability_of_a_half() -> None:
+    boundary_logits = torch.tensor([0.01, 0.0, -0.01]).view(1, 1, 1, 3)
+    direction_logits = torch.zeros(1, 4, 1, 3)
+    direction_logits[0, 2] = log(5)
+    direction = torch.tensor([2, 1, 1]).view(1, 1, 3)
+    losses = segfix_loss(boundary_logits, direction_logits, torch.ones_like(direction), direction)
+    assert float(losses[1]) == pytest.approx(log(8 / 5))
+
+
 def test_perfect_logits_cost_nothing() -> None:
     boundary = torch.tensor([[[1, 0], [1, 0]]])
     direction = torch.tensor([[[3, 255], [0, 255]]])
@@ -153,6 +170,7 @@ def test_module_equals_function(batch: Batch, class_weights: bool) -> None:
     module = SegFixLoss(class_weights=class_weights)
     expected = segfix_loss(*batch, class_weights=class_weights)
     assert values(module(*batch)) == values(expected)
+    assert SegFixLoss().class_weights is False
 
 
 @pytest.mark.parametrize("class_weights", [False, True])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from math import log
 
 import numpy as np
@@ -17,6 +18,7 @@ from segfix.losses import (
     semeda_loss,
     sobel_loss,
 )
+from segfix.losses.semeda import SOBEL_WEIGHT
 
 VOID = 255
 AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -212,6 +214,11 @@ def test_edge_map_equals_one_drawn_by_hand() -> None:
     assert torch.equal(edge_map(other, ignore_index=7), edges)
 
 
+def test_without_a_void_id_its_number_is_a_label() -> None:
+    target = torch.tensor([[[0, 0, 0, VOID, VOID, VOID]]])
+    assert edge_map(target, ignore_index=None).tolist() == [[[0, 0, 1, 1, 0, 0]]]
+
+
 def test_the_frame_is_no_edge() -> None:
     assert not edge_map(torch.full((2, 3, 4), 5)).any()
     assert not edge_map(torch.zeros(1, 1, 1, dtype=torch.int64)).any()
@@ -282,6 +289,9 @@ def test_edges_and_the_rest_weigh_the_same(network: EdgeNetwork) -> None:
     assert both.item() == pytest.approx((log(4 / 3) + log(4)) / 2)
     nothing = edge_network_loss(network, torch.zeros_like(target))
     assert nothing.item() == pytest.approx(log(4))
+    with_void = torch.zeros_like(target)
+    with_void[0, :, 9] = VOID
+    assert edge_network_loss(network, with_void).item() == pytest.approx(log(4))
     everything = edge_network_loss(network, target[..., :2])
     assert everything.item() == pytest.approx(log(4 / 3))
 
@@ -296,6 +306,32 @@ def test_edge_network_loss_equals_loops_over_pixels(
 def test_edge_network_loss_takes_bytes(network: EdgeNetwork, batch: tuple[Tensor, Tensor]) -> None:
     expected = edge_network_loss(network, batch[1])
     assert edge_network_loss(network, batch[1].byte()) == expected
+
+
+def test_edge_network_loss_without_a_void_id_counts_every_pixel(network: EdgeNetwork) -> None:
+    target = torch.tensor([[[0, 0, 0, 2, 2, 2]]])
+    assert edge_network_loss(network, target, ignore_index=None) == edge_network_loss(
+        network, target
+    )
+
+
+def test_edge_network_loss_looks_into_a_wrapper(
+    network: EdgeNetwork, batch: tuple[Tensor, Tensor]
+) -> None:
+    wrapped = nn.DataParallel(network)
+    assert edge_network_loss(wrapped, batch[1]) == edge_network_loss(network, batch[1])
+
+
+def test_edge_network_loss_of_an_id_that_is_no_class_is_an_error(network: EdgeNetwork) -> None:
+    for wrong in (4, -1):
+        with pytest.raises(ValueError, match=f"from 0 to 3 .* or 255 for void but got {wrong}"):
+            edge_network_loss(network, torch.tensor([[[0, 3, VOID, wrong]]]))
+
+
+def test_one_class_and_void_have_a_finite_edge_loss() -> None:
+    loss = edge_network_loss(new_network(1), torch.tensor([[[0, 0, 0, VOID]]]))
+    assert loss.isfinite()
+    assert loss > 0
 
 
 def test_edge_network_loss_reaches_every_parameter(
@@ -337,6 +373,7 @@ def test_default_weights_are_those_for_cityscapes(
         for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     )
     assert float(semeda_loss(*batch, network)) == pytest.approx(4 * first + 2 * second)
+    assert SOBEL_WEIGHT == 4
 
 
 def test_weights_of_zero_cost_nothing_and_keep_the_graph(
@@ -410,6 +447,14 @@ def test_a_network_of_another_class_count_is_an_error(batch: tuple[Tensor, Tenso
     ):
         with pytest.raises(ValueError, match=r"(?s)(3.*4|4.*3)"):
             loss()
+
+
+@pytest.mark.parametrize("weights", [(4.0, 2.0), (4.0, 2.0, 0.0, 0.0), (4.0, -1.0, 0.0)])
+def test_other_than_three_weights_of_0_or_more_are_an_error(
+    network: EdgeNetwork, batch: tuple[Tensor, Tensor], weights: tuple[float, ...]
+) -> None:
+    with pytest.raises(ValueError, match=f"three weights .* but got {re.escape(str(weights))}"):
+        semeda_loss(*batch, network, weights=weights)
 
 
 # The baseline with fixed kernels.
