@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import read_text, real_path
+from segfix.formats.files import check_regular, read_text, real_path
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
@@ -95,11 +95,13 @@ def list_entries(
             the name of the first one's.
 
     Raises:
-        PairingError: `source` doesn't exist or holds no such file.
+        PairingError: `source` doesn't exist or holds no such file, or a folder can't be listed.
+        FileFormatError: `source` is a pipe or a device.
     """
     if source.is_file():
         return [Entry(source, source.stem, chosen=True)]
     if not source.is_dir():
+        check_regular(source)
         raise PairingError(f"{source}: no such file or folder.")
     entries: list[Entry] = []
     for folder, below, names in _walk(source, recursive, leave_out):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segfix.errors import PairingError
+from segfix.errors import FileFormatError, PairingError
 from segfix.formats import Entry, list_entries, pair_entries
 from segfix.formats.folders import KNOWN_SUFFIXES, read_name_map
 
@@ -111,6 +111,15 @@ def test_a_folder_that_cant_be_listed_is_named(
     assert len(list_entries(tmp_path, (".png",), what="images")) == 1
     with pytest.raises(PairingError, match=r"in: can't be listed \(Permission denied\)\.$"):
         list_entries(tmp_path, (".png",), what="images", recursive=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+def test_a_pipe_is_told_from_nothing(tmp_path: Path) -> None:
+    with pytest.raises(PairingError, match="no such file or folder"):
+        list_entries(tmp_path / "pipe", (".png",), what="images")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match="pipe: can't be read"):
+        list_entries(tmp_path / "pipe", (".png",), what="images")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
