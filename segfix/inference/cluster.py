@@ -127,7 +127,7 @@ class Worker:
             outcome = self.do(int(row["number"]), pickle.loads(row["job"]))
         except Exception as error:
             outcome = error
-        return {"outcome": pickle.dumps(outcome)}
+        return {"number": row["number"], "outcome": pickle.dumps(outcome)}
 
     def do(self, number: int, job: Any) -> dict[str, Any]:
         """Work on a job, unless it is what kills the workers: then it is a failure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ import pytest
 from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
 from segfix.formats import Entry
-from segfix.inference.batch import Batch, Skipped
+from segfix.inference import cluster as cluster_module
+from segfix.inference.batch import Batch, Skipped, Summary
 from segfix.inference.cluster import QUIET, UnfitError, Worker, Workers, marked, run_on_ray
 
 # Of Ray itself, as it starts.
@@ -245,3 +249,72 @@ def test_all_workers_have_the_same_kind_of_device(asked: str, gpus: float, devic
 def test_a_device_that_workers_have_not_is_refused(asked: str, gpus: float) -> None:
     with pytest.raises(DeviceError, match="num-gpus"):
         Workers(num_gpus=gpus).device(asked)
+
+
+class Rows(list[dict[str, Any]]):
+    """Ray's data, as far as `run_on_ray` asks for it, in this process."""
+
+    def map(self, kind: Any, *, fn_constructor_args: tuple[Any, ...], **_: object) -> Rows:
+        worker = kind(*fn_constructor_args)
+        # What is ready first comes first.
+        return Rows(worker(row) for row in reversed(self))
+
+    def iter_rows(self) -> Rows:
+        return self
+
+
+class LocalRay(types.ModuleType):
+    """What of Ray `run_on_ray` and its workers call, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__("ray")
+        self.cloudpickle = pickle
+        self.data = types.SimpleNamespace(from_items=lambda rows, **_: Rows(rows))
+
+    def remote(self, **_: object) -> Any:
+        def actor(kind: Any) -> Any:
+            def made() -> Any:
+                held = kind()
+                call = functools.partial
+                return types.SimpleNamespace(
+                    begin=types.SimpleNamespace(remote=call(kind.begin, held)),
+                    end=types.SimpleNamespace(remote=call(kind.end, held)),
+                )
+
+            return types.SimpleNamespace(remote=made)
+
+        return actor
+
+    @staticmethod
+    def get(value: object) -> object:
+        return value
+
+
+def work_by_name(job: Entry) -> dict[str, Any]:
+    if job.stem == "broken":
+        raise SegfixError(f"{job.path}: broken.")
+    if job.stem == "done":
+        raise Skipped("out/done.png")
+    if job.stem == "huge":
+        raise MemoryError
+    return {"output": f"out/{job.stem}.png"}
+
+
+def test_every_outcome_finds_its_way_back_to_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = LocalRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(cluster_module, "connected", lambda _: nullcontext((ray, 2)))
+    out = tmp_path / "out"
+    jobs = [Entry(Path(f"{stem}.png"), stem) for stem in ("b", "huge", "broken", "done", "a")]
+    batch = Batch(jobs, work_by_name, "file")
+    summary = run_on_ray(batch, Workers(), out=out, quiet=True)
+    here = batch.run(quiet=True)
+    assert summary == here
+    assert [row["output"] for row in summary.done] == ["out/a.png", "out/b.png"]
+    assert [text.partition(":")[0] for text in summary.failed] == ["broken.png", "huge.png"]
+    assert run_on_ray(Batch([], work_by_name, "file"), Workers(), out=out) == Summary()
+    stopped = run_on_ray(batch, Workers(), out=out, max_failures=1, quiet=True)
+    assert (len(stopped.failed), stopped.left) == (1, 2)
+    assert not out.exists()
