@@ -525,10 +525,9 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     """Refuse to write into the folder that is read."""
     if not source.exists():
         return
-    from segfix.formats.files import real_path
-
     folder = source if source.is_dir() else source.parent
-    if real_path(out) == real_path(folder):
+    # Not resolve(), which fails at links that lead in circles.
+    if os.path.realpath(out) == os.path.realpath(folder):
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
 
 
@@ -557,8 +556,12 @@ def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
         folder, name = os.path.split(path)
         return real(folder), name
 
-    # A result takes the place of a link; an input is where the link leads.
-    read = {place(real(path) if path.is_symlink() else path) for path in inputs}
+    # A result takes the place of a link; an input is both the link and where it leads.
+    read = set[tuple[str, str]]()
+    for path in inputs:
+        read.add(place(path))
+        if path.is_symlink():
+            read.add(place(real(path)))
     for path in results:
         if place(path) in read:
             raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

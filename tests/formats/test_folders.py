@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segfix.errors import PairingError
+from segfix.errors import FileFormatError, PairingError
 from segfix.formats import Entry, list_entries, pair_entries
 from segfix.formats.folders import KNOWN_SUFFIXES, read_name_map
 
@@ -78,6 +78,13 @@ def test_one_file_is_taken_whatever_its_ending(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(PairingError, match=r"none: no such file or folder"):
         list_entries(tmp_path / "none", (".png",), what="images")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes there")
+def test_a_pipe_is_told_from_what_is_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(FileFormatError, match=r"a\.png: can't be read \(a folder, a pipe or"):
+        list_entries(tmp_path / "a.png", (".png",), what="images")
 
 
 def test_an_empty_folder_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
