@@ -99,10 +99,13 @@ class Location(click.Path):
         """To a path."""
         url = str(value)
         if url.startswith("file://"):
-            from urllib.parse import urlsplit
             from urllib.request import url2pathname
 
-            value = url2pathname(urlsplit(url).path)
+            # Not split as other URLs are: ? and # may be in names.
+            rest = url.removeprefix("file://").removeprefix("localhost")
+            if not rest.startswith("/"):
+                self.fail(f"{url}: expected file:///FOLDER, from the root on.", param, ctx)
+            value = url2pathname("/" + rest.lstrip("/"))
             if "\0" in value:
                 self.fail(f"{url}: no file name holds a zero byte.", param, ctx)
         elif "://" in url and ctx is not None:

@@ -441,6 +441,25 @@ def test_an_input_is_where_its_link_leads_a_result_takes_the_place_of_one(offset
     assert Path("preds/a.png").read_bytes() == before
 
 
+def test_the_current_folder_is_refined_like_any(
+    offsets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("preds")
+    assert run("refine", ".", "--offsets", "../offsets", "-o", "../refined").exit_code == 0
+    assert {path.name for path in Path("../refined").iterdir()} == {"a.png", "b.png", "c.png"}
+
+
+def test_file_urls_are_taken_whole_or_refused(offsets: Path) -> None:
+    for name in ("a#b", "a?b", "a b"):
+        shutil.copytree("preds", name)
+        url = f"file://{Path(name).absolute().as_posix()}".replace(" ", "%20")
+        assert run("refine", url, "-o", f"{name} refined").exit_code == 0
+    for url in ("file://preds", "file://host/preds", "file://", "file://["):
+        result = run("refine", url)
+        assert result.exit_code == 2
+        assert f"{url}: expected file:///FOLDER" in result.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 def test_a_link_that_is_read_is_not_replaced_either(offsets: Path) -> None:
     Path("preds/in").mkdir()
