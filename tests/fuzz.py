@@ -68,7 +68,7 @@ SECONDS = 10
 """Of the processor, for one file; with waiting, twenty times as many."""
 MEMORY = 3 << 30
 """Bytes that reading may add: a picture of --max-pixels in four channels takes two thirds of it."""
-LONGEST_RESULT = 64 << 20
+LONGEST_RESULT = 512 << 20
 """Bytes of a file written by what writes."""
 PER_FORK = 500
 

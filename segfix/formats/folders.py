@@ -95,7 +95,7 @@ def list_entries(
             the name of the first one's.
 
     Raises:
-        PairingError: `source` doesn't exist or holds no such file.
+        PairingError: `source` doesn't exist or holds no such file, or a folder can't be listed.
         FileFormatError: `source` is a pipe or a device.
     """
     if source.is_file():

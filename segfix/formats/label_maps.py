@@ -110,8 +110,10 @@ class LabelMap:
                 ids[whole] = self.array[whole]
                 return ids
             return self.array.astype(np.uint8) if self.array.dtype == bool else self.array
-        weights = 256 ** np.arange(self.array.shape[2], dtype=np.int64)
-        packed: NDArray[np.int64] = self.array.astype(np.int64) @ weights
+        packed = np.zeros(self.array.shape[:2], np.int64)
+        for place in range(self.array.shape[2]):
+            # One by one: all at once would take four times the memory.
+            packed += self.array[..., place].astype(np.int64) << 8 * place
         return packed
 
 

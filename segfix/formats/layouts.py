@@ -241,7 +241,13 @@ def _stems(root: Path, layout: Layout, split: str) -> list[str]:
                 f"{path}: can't read the list of the split ({type(error).__name__})."
             ) from error
         for stem in stems:
-            path_within(root, layout.images.format(split=split, stem=stem), root, str(path))
+            image = path_within(root, layout.images.format(split=split, stem=stem), root, str(path))
+            try:
+                image.exists()
+            except OSError as error:
+                raise FileFormatError(
+                    f"{path}: {stem[:200]!r} is no file name ({error.strerror})."
+                ) from error
         if not stems:
             raise PairingError(f"{path}: lists no images.")
         return stems

@@ -14,7 +14,6 @@ from PIL import Image
 from segfix.errors import FileFormatError
 from segfix.formats.files import (
     DECODE_ERRORS,
-    LONGEST_NAME,
     atomic_path,
     check_regular,
     read_text,
@@ -22,6 +21,9 @@ from segfix.formats.files import (
 
 RECORD_KEY = "segfix"
 """Keyword of the PNG text chunk that holds our record."""
+
+LONGEST_NAME = 255
+"""Of a file, bytes, on the usual file systems."""
 
 
 def record_path(path: Path) -> Path:

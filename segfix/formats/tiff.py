@@ -28,6 +28,10 @@ LAYOUT_TAGS = {
 GEO_REFERENCE = {33550, 33922, 34264}
 """Tags that say where each pixel lies: true of one size alone."""
 
+WHOLE_TYPES, FRACTION_TYPES = {1, 3, 4, 6, 8, 9, 16, 17}, {5, 10, 11, 12}
+NUMBER_TYPES = WHOLE_TYPES | FRACTION_TYPES
+"""Codes of types; the others are texts and bytes."""
+
 MOST_PAGES = 64
 """That are looked at: each overview has half the rows of the one before."""
 
@@ -62,7 +66,7 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
     tags = {
         tag: (picture.tag_v2.tagtype[tag], value)
         for tag, value in picture.tag_v2.items()
-        if tag not in LAYOUT_TAGS
+        if tag not in LAYOUT_TAGS and is_of_its_type(tag, picture.tag_v2.tagtype[tag], value)
     }
     if compression == "raw":
         tags.pop(PREDICTOR, None)
@@ -73,6 +77,23 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         "palette": bytes(palette) if palette is not None else None,
         "rest": {"tags": tags, "compression": compression, "orientation": orientation},
     }
+
+
+def is_of_its_type(tag: int, kind: int, value: Any) -> bool:
+    """Whether a tag's value is what its number stands for: libtiff writes others with a crash.
+
+    Args:
+        tag: Its number.
+        kind: Type of the value in the file.
+        value: As Pillow gives it.
+    """
+    known = TiffTags.lookup(tag)
+    if not known.type:
+        return tag not in TiffTags.LIBTIFF_CORE
+    count = len(value) if isinstance(value, tuple) else 1
+    counted = kind in NUMBER_TYPES and known.length
+    same = any({kind, known.type} <= kinds for kinds in ({kind}, WHOLE_TYPES, FRACTION_TYPES))
+    return same and (not counted or count == known.length)
 
 
 def check_samples(path: Path, picture: TiffImagePlugin.TiffImageFile, array: NDArray[Any]) -> None:

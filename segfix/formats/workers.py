@@ -60,6 +60,11 @@ class Processes(ProcessPoolExecutor):
     def __init__(self, workers: int, work: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("fork")
         super().__init__(workers, context, initializer=_begin, initargs=(work,))
+        # What is left over here is not deleted there: of a network, threads would be waited for
+        # that are not copied. With the first job, all processes begin.
+        gc.freeze()
+        self.submit(os.getpid)
+        gc.unfreeze()
 
     def __exit__(
         self,
@@ -95,9 +100,6 @@ def _begin(work: Callable[[Any], Any]) -> None:
     """In a new process: leave Ctrl-C to the first one, and end with it."""
     global _work  # noqa: PLW0603 - a process has one kind of work
     _work = work
-    # What the first process has left over is its own to delete: of a network, threads would be
-    # waited for that aren't here.
-    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     with suppress(AttributeError, OSError):

@@ -10,10 +10,12 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from segfix.cli import main
+from segfix.formats import OffsetMap, write_offset_map
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 
@@ -58,13 +60,24 @@ def odd(work: Path) -> Path:
     return work
 
 
-def test_every_name_is_worked_on_and_told_on_one_line(odd: Path, tiny_onnx: Path) -> None:
-    weights = ("--weights", tiny_onnx)
-    predicted = json.loads(run("predict-offsets", "images", *weights, "--json", "-q").stdout)
+@pytest.fixture
+def offset_maps(odd: Path) -> Path:
+    """An offset map of each of the names."""
+    for name in NAMES:
+        path = Path("offsets", os.fsdecode(name + b".png"))
+        write_offset_map(path, OffsetMap(np.zeros((24, 40), np.uint8)))
+    return Path("offsets")
+
+
+def test_every_photograph_is_worked_on_and_told_on_one_line(odd: Path, tiny_onnx: Path) -> None:
+    arguments = ("predict-offsets", "images", "--weights", tiny_onnx, "-q")
+    predicted = json.loads(run(*arguments, "--json").stdout)
     assert len(predicted["done"]) == len(NAMES)
     assert len(predicted["failed"]) == len(BROKEN)
-    told = run("predict-offsets", "images", *weights, "-q", "-o", "again")
-    assert told.stderr.count("\n") == 21
+    assert run(*arguments, "-o", "again").stderr.count("\n") == 21
+
+
+def test_every_map_is_worked_on_and_told_on_one_line(odd: Path, offset_maps: Path) -> None:
     refined = json.loads(run("refine", "preds", "--json", "-q").stdout)
     assert (len(refined["done"]), refined["failed"]) == (len(NAMES), [])
     assert {Path(row["output"]).name for row in refined["done"]} == {
@@ -82,8 +95,7 @@ def test_every_name_is_worked_on_and_told_on_one_line(odd: Path, tiny_onnx: Path
     assert (paged.exit_code, paged.stdout.count("\n")) == (0, 1)
 
 
-def test_names_in_a_map_pair_files(odd: Path, tiny_onnx: Path) -> None:
-    assert run("predict-offsets", "images", "--weights", tiny_onnx, "-q").exit_code == 1
+def test_names_in_a_map_pair_files(odd: Path, offset_maps: Path) -> None:
     stems = ["-rf", "blank ", "[a]", "\u202emirrored", "😀"]
     for stem, other in pairwise(stems):
         Path("map.txt").write_text(f"{stem}.png\t{other}.png\n", encoding="utf-8")

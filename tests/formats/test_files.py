@@ -179,7 +179,7 @@ def test_a_link_that_leads_in_circles_is_named(tmp_path: Path) -> None:
     check_error(path, "can't be read (Too many levels of symbolic links).")
 
 
-@pytest.mark.parametrize("name", ["x" * 256, "a/" + "é" * 128, "x/" * 2500, "a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["x/" * 2500, "a\0b", "\ud800"])
 def test_what_can_be_no_file_name_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileFormatError, match=r"^list\.txt: '.* is no file name \("):
         path_within(tmp_path, name, tmp_path, "list.txt")
