@@ -529,8 +529,8 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     if not source.exists():
         return
     folder = source if source.is_dir() else source.parent
-    # Not resolve(), which fails at links that lead in circles.
-    if os.path.realpath(out) == os.path.realpath(folder):
+    # Asked of the system, as some take preds and PREDS for one.
+    if out.exists() and out.samefile(folder):
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
 
 

@@ -441,6 +441,14 @@ def test_an_input_is_where_its_link_leads_a_result_takes_the_place_of_one(offset
     assert Path("preds/a.png").read_bytes() == before
 
 
+def test_the_folder_of_inputs_is_known_by_any_of_its_names(offsets: Path) -> None:
+    if not Path("PREDS").exists():
+        pytest.skip("a and A are two names here")
+    result = run("refine", "preds", "-o", "PREDS", "--overwrite")
+    assert result.exit_code == 2
+    assert "PREDS is the folder of PREDS" in " ".join(result.stderr.split())
+
+
 def test_the_current_folder_is_refined_like_any(
     offsets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
