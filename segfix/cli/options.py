@@ -98,6 +98,9 @@ class Location(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """To a path."""
         url = str(value)
+        if not url:
+            # As of a script's variable that isn't set.
+            self.fail("an empty path; . is the current folder.", param, ctx)
         if url.startswith("file://"):
             from urllib.request import url2pathname
 

@@ -457,6 +457,18 @@ def test_the_current_folder_is_refined_like_any(
     assert {path.name for path in Path("../refined").iterdir()} == {"a.png", "b.png", "c.png"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("refine", ""), ("refine", "preds", "-o", ""), ("evaluate", "preds", "")],
+)
+def test_an_empty_path_is_refused(offsets: Path, arguments: tuple[str, ...]) -> None:
+    before = {path.name for path in Path().iterdir()}
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "an empty path; . is the current folder" in result.stderr
+    assert {path.name for path in Path().iterdir()} == before
+
+
 def test_file_urls_are_taken_whole_or_refused(offsets: Path) -> None:
     for name in ("a#b", "a?b", "a b"):
         shutil.copytree("preds", name)
