@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from segfix.errors import DeviceError, SegfixError, one_line
 VARIABLES = re.compile(r"(ORT|SEGFIX)_.*|(OMP|OPENBLAS|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES")
 """Of the environment, what changes what segfix does; the rest is nobody's business."""
 BUILDS = ("onnxruntime", "onnxruntime-gpu")
+NEEDED = ("numpy", "PIL", "scipy.ndimage", "tqdm")
+"""What a small prediction doesn't import is needed by other commands."""
 
 
 @click.command()
@@ -42,6 +46,9 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
     report["environment"] = {
         name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
     }
+    for name in NEEDED:
+        with noting(problems):
+            importlib.import_module(name)
     with noting(problems):
         import onnxruntime as ort
 
@@ -90,12 +97,15 @@ def text_of(problem: Exception, installed: dict[str, str]) -> str:
     if isinstance(problem, SegfixError):
         return str(problem)
     if isinstance(problem, ImportError):
-        remedy = "install segfix again."
-        if (problem.name or "").startswith("onnxruntime"):
+        # Packages that say themselves why they can't be imported give no name.
+        *_, (frame, _) = traceback.walk_tb(problem.__traceback__)
+        name = problem.name or frame.f_globals["__name__"].partition(".")[0]
+        remedy = "install it again."
+        if name.startswith("onnxruntime"):
             present = [build for build in BUILDS if build in installed]
             wanted = present[0] if len(present) == 1 else "onnxruntime-gpu"
             remedy = f"mend it: pip uninstall -y {' '.join(BUILDS)} && pip install {wanted}"
-        return f"{problem.name or 'a package'} can't be imported ({problem}); {remedy}"
+        return f"{name} can't be imported ({problem}); {remedy}"
     return f"{type(problem).__name__}: {problem}"
 
 
@@ -231,5 +241,5 @@ def without_home(value: Any) -> Any:
     home = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises where there is none
     if isinstance(value, str) and len(home) > 1:
         for folder in {home, os.path.realpath(home)}:
-            value = re.sub(re.escape(folder) + r"(?![\w.-])", "~", value)
+            value = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", "~", value)
     return value

@@ -98,11 +98,17 @@ class Location(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """To a path."""
         url = str(value)
+        if not url:
+            # As of a script's variable that isn't set.
+            self.fail("an empty path; . is the current folder.", param, ctx)
         if url.startswith("file://"):
-            from urllib.parse import urlsplit
             from urllib.request import url2pathname
 
-            value = url2pathname(urlsplit(url).path)
+            # Not split as other URLs are: ? and # may be in names.
+            rest = url.removeprefix("file://").removeprefix("localhost")
+            if not rest.startswith("/"):
+                self.fail(f"{url}: expected file:///FOLDER, from the root on.", param, ctx)
+            value = url2pathname("/" + rest.lstrip("/"))
             if "\0" in value:
                 self.fail(f"{url}: no file name holds a zero byte.", param, ctx)
         elif "://" in url and ctx is not None:
@@ -525,10 +531,9 @@ def check_folders(source: Path, out: Path, name: str) -> None:
     """Refuse to write into the folder that is read."""
     if not source.exists():
         return
-    from segfix.formats.files import real_path
-
     folder = source if source.is_dir() else source.parent
-    if real_path(out) == real_path(folder):
+    # Asked of the system, as some take preds and PREDS for one.
+    if out.exists() and out.samefile(folder):
         raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
 
 
@@ -557,8 +562,12 @@ def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
         folder, name = os.path.split(path)
         return real(folder), name
 
-    # A result takes the place of a link; an input is where the link leads.
-    read = {place(real(path) if path.is_symlink() else path) for path in inputs}
+    # A result takes the place of a link; an input is both the link and where it leads.
+    read = set[tuple[str, str]]()
+    for path in inputs:
+        read.add(place(path))
+        if path.is_symlink():
+            read.add(place(real(path)))
     for path in results:
         if place(path) in read:
             raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

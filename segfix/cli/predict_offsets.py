@@ -12,7 +12,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
-from segfix.errors import one_line
+from segfix.errors import FileFormatError, one_line
 
 if TYPE_CHECKING:
     from segfix.inference.model import OffsetModel
@@ -118,11 +118,14 @@ def predict_standard_input(
             "- writes a PNG file to standard output; redirect it: "
             "segfix predict-offsets - < photo.jpg > offsets.png"
         )
-    from segfix.formats.limits import check_bytes, limits
+    from segfix.formats.limits import limits
     from segfix.inference.predict import predict_stream
 
     model = load_model(weights, device, batch)
     image = sys.stdin.buffer.read(limits.max_bytes + 1)
-    check_bytes(len(image), "standard input")
+    if len(image) > limits.max_bytes:
+        raise FileFormatError(
+            f"standard input: more than {limits.max_bytes} bytes; --max-bytes allows more."
+        )
     sys.stdout.buffer.write(predict_stream(model, image, max_side=max_side))
     sys.stdout.buffer.flush()

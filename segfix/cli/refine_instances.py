@@ -55,8 +55,8 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix not in (".json", *LABEL_SUFFIXES):
             continue
-        # A panoptic table's pictures are in a folder of its name.
-        if not path.parent.with_suffix(".json").is_file():
+        # A panoptic table's pictures are in a folder of its name; "." and "/" have none.
+        if not (path.parent.name and path.parent.with_suffix(".json").is_file()):
             if suffix != ".json":
                 return False
             found = True

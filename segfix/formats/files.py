@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from segfix.errors import OUT_OF_MEMORY, FileFormatError
-from segfix.formats.limits import check_bytes, limits
+from segfix.formats.limits import limits
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
@@ -175,11 +175,6 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
     return Path(path)
 
 
-def real_path(path: Path) -> Path:
-    """A path without links, like `Path.resolve`, which fails at links that lead in circles."""
-    return Path(os.path.realpath(path))
-
-
 def check_regular(path: Path) -> None:
     """Refuse what is there and no file: to open a pipe waits for ever, a device may never end."""
     try:
@@ -207,7 +202,11 @@ def read_text(path: Path) -> str:
         raise
     except OSError as error:
         raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
-    check_bytes(len(content), str(path), most)
+    if len(content) > most:
+        raise FileFormatError(
+            f"{path}: more than {most} bytes; --max-bytes of twice its size allows it, or split "
+            "the file."
+        )
     return content.decode("utf-8-sig")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.formats.files import check_regular, read_text, real_path
+from segfix.formats.files import check_regular, read_text
 
 KNOWN_SUFFIXES = (
     "_leftImg8bit",
@@ -135,7 +135,7 @@ def _walk(
 ) -> Iterator[tuple[Path, str, list[str]]]:
     """Folders, how they are called below the first one, and the names of their files."""
     # Links may lead to a folder twice, or round in circles.
-    seen = set(map(real_path, (source, *leave_out)))
+    seen = set(map(os.path.realpath, (source, *leave_out)))
     waiting = [(source, "")]
     while waiting:
         folder, below = waiting.pop()
@@ -154,7 +154,7 @@ def _walk(
             raise PairingError(f"{folder}: can't be listed ({error.strerror or error}).") from error
         yield folder, below, sorted(names)
         for name in sorted(folders, reverse=True):
-            if (real := real_path(folder / name)) not in seen:
+            if (real := os.path.realpath(folder / name)) not in seen:
                 seen.add(real)
                 waiting.append((folder / name, f"{below}{name}/"))
 

@@ -83,7 +83,8 @@ def read_record(path: Path) -> str | None:
             return None
     elif path.exists():
         beside = _beside(path)
-        if _is_shorter(path, beside) or beside.get("digest") == content_digest(path):
+        # Without a record, the file isn't read.
+        if beside and (_is_shorter(path, beside) or beside.get("digest") == content_digest(path)):
             text = beside.get("record")
     return text if isinstance(text, str) else None
 

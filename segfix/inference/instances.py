@@ -27,7 +27,7 @@ from segfix.formats import (
 )
 from segfix.formats.cityscapes import PREDICTION_LIST, read_list
 from segfix.formats.coco import check_panoptic, read_json, read_panoptic_map
-from segfix.formats.files import path_within, real_path
+from segfix.formats.files import path_within
 from segfix.formats.instances import (
     ImageInstances,
     InstanceFile,
@@ -463,7 +463,7 @@ def _check_size(where: str, shape: Sequence[int], offset_map: OffsetMap, offsets
 
 
 def _check_apart(results: Sequence[Path], sources: Sequence[Path], out: Path) -> None:
-    if set(map(real_path, results)) & set(map(real_path, sources)):
+    if set(map(os.path.realpath, results)) & set(map(os.path.realpath, sources)):
         raise SegfixError(f"{out}: results would replace what is read; choose another with -o.")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 import segfix.cli as main_module
 from segfix.cli import main
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
+from segfix.formats.limits import limits
 from segfix.inference import model as model_module
 
 DEMO = Path(main_module.__file__).parents[1] / "demo"
@@ -440,6 +441,57 @@ def test_an_input_is_where_its_link_leads_a_result_takes_the_place_of_one(offset
     assert Path("preds/a.png").read_bytes() == before
 
 
+def test_the_folder_of_inputs_is_known_by_any_of_its_names(offsets: Path) -> None:
+    if not Path("PREDS").exists():
+        pytest.skip("a and A are two names here")
+    result = run("refine", "preds", "-o", "PREDS", "--overwrite")
+    assert result.exit_code == 2
+    assert "PREDS is the folder of PREDS" in " ".join(result.stderr.split())
+
+
+def test_the_current_folder_is_refined_like_any(
+    offsets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("preds")
+    assert run("refine", ".", "--offsets", "../offsets", "-o", "../refined").exit_code == 0
+    assert {path.name for path in Path("../refined").iterdir()} == {"a.png", "b.png", "c.png"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("refine", ""), ("refine", "preds", "-o", ""), ("evaluate", "preds", "")],
+)
+def test_an_empty_path_is_refused(offsets: Path, arguments: tuple[str, ...]) -> None:
+    before = {path.name for path in Path().iterdir()}
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "an empty path; . is the current folder" in result.stderr
+    assert {path.name for path in Path().iterdir()} == before
+
+
+def test_file_urls_are_taken_whole_or_refused(offsets: Path) -> None:
+    for name in ("a#b", "a?b", "a b"):
+        shutil.copytree("preds", name)
+        url = f"file://{Path(name).absolute().as_posix()}".replace(" ", "%20")
+        assert run("refine", url, "-o", f"{name} refined").exit_code == 0
+    for url in ("file://preds", "file://host/preds", "file://", "file://["):
+        result = run("refine", url)
+        assert result.exit_code == 2
+        assert f"{url}: expected file:///FOLDER" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_that_is_read_is_not_replaced_either(offsets: Path) -> None:
+    Path("preds/in").mkdir()
+    shutil.copy("preds/a.png", "preds/in/a.png")
+    Path("in").mkdir()
+    Path("in/a.png").symlink_to("../offsets/a.png")
+    result = run("refine", "preds", "-r", "--offsets", "in", "-o", ".", "--overwrite")
+    assert result.exit_code == 2
+    assert "in/a.png would replace an input" in " ".join(result.stderr.split())
+    assert Path("in/a.png").is_symlink()
+
+
 def test_evaluate_refuses_two_sets_of_one_name(work: Path) -> None:
     result = run("evaluate", "preds", "labels", "--against", "x=labels", "--against", "x=preds")
     assert result.exit_code == 2
@@ -767,6 +819,17 @@ def test_a_broken_stream_gives_one_line_and_no_output(
     assert (result.exit_code, result.stdout_bytes) == (1, b"")
     assert result.stderr.startswith("segfix: standard input: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_photograph_beyond_the_limit_of_bytes_is_told(
+    work: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "max_bytes", limits.max_bytes)
+    result = run_stream(bytes(101), "--weights", tiny_onnx, "-q", "--max-bytes", "100")
+    assert (result.exit_code, result.stdout_bytes) == (1, b"")
+    assert result.stderr == (
+        "segfix: standard input: more than 100 bytes; --max-bytes allows more.\n"
+    )
 
 
 def test_a_stream_has_no_folder_and_no_json(work: Path, tiny_onnx: Path) -> None:

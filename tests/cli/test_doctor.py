@@ -175,6 +175,16 @@ def test_a_broken_onnxruntime_is_one_entry_of_a_valid_report(
     assert report["versions"]["numpy"] == np.__version__
 
 
+@pytest.mark.parametrize("name", ["PIL", "scipy", "tqdm"])
+def test_every_package_that_cannot_be_imported_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise ImportError('a library is missing')")
+    report, _ = run_process(tmp_path, status=1)
+    assert report["problems"] == [
+        f"{name} can't be imported (a library is missing); install it again."
+    ]
+
+
 def test_both_builds_of_onnxruntime_are_told_once(tmp_path: Path) -> None:
     for name in ("onnxruntime", "onnxruntime_gpu"):
         folder = tmp_path / f"{name}-1.2.3.dist-info"
@@ -212,8 +222,9 @@ def test_a_folder_beside_home_keeps_its_name(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setenv("HOME", "/home/al")
     monkeypatch.setenv("USERPROFILE", "/home/al")
-    found: Mapping[str, Any] = without_home({"a": ["/home/alice/x", "/home/al", "b: /home/al/x"]})
-    assert found == {"a": ["/home/alice/x", "~", "b: ~/x"]}
+    paths = ["/home/alice/x", "/home/al", "b: /home/al/x", "/mnt/home/al/x"]
+    found: Mapping[str, Any] = without_home({"a": paths})
+    assert found == {"a": ["/home/alice/x", "~", "b: ~/x", "/mnt/home/al/x"]}
     monkeypatch.setenv("HOME", "/")
     assert without_home("/usr/bin") == "/usr/bin"
 

@@ -19,9 +19,10 @@ from segfix.formats.files import (
     machine,
     open_picture,
     path_within,
-    real_path,
+    read_text,
     remove_unfinished,
 )
+from segfix.formats.limits import limits
 
 
 def test_the_new_file_takes_its_place_when_the_block_ends(tmp_path: Path) -> None:
@@ -176,13 +177,27 @@ def test_a_link_that_leads_in_circles_is_named(tmp_path: Path) -> None:
     path = tmp_path / "round.png"
     path.symlink_to("round.png")
     check_error(path, "can't be read (Too many levels of symbolic links).")
-    assert real_path(path).name == "round.png"
 
 
 @pytest.mark.parametrize("name", ["x/" * 2500, "a\0b", "\ud800"])
 def test_what_can_be_no_file_name_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileFormatError, match=r"^list\.txt: '.* is no file name \("):
         path_within(tmp_path, name, tmp_path, "list.txt")
+
+
+def test_a_text_beyond_half_of_the_limit_is_told_with_what_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("x" * 100)
+    monkeypatch.setattr(limits, "max_bytes", 199)
+    with pytest.raises(FileFormatError) as caught:
+        read_text(path)
+    assert str(caught.value) == (
+        f"{path}: more than 99 bytes; --max-bytes of twice its size allows it, or split the file."
+    )
+    monkeypatch.setattr(limits, "max_bytes", 200)
+    assert len(read_text(path)) == 100
 
 
 def test_errors_of_our_own_pass_through_unchanged(tmp_path: Path) -> None:
