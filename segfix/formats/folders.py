@@ -95,7 +95,8 @@ def list_entries(
             the name of the first one's.
 
     Raises:
-        PairingError: `source` doesn't exist or holds no such file, or a folder can't be listed.
+        PairingError: `source` doesn't exist, can't be listed or holds no such file. (A folder
+            within that can't be listed is an entry with a problem.)
         FileFormatError: `source` is a pipe or a device.
     """
     if source.is_file():
@@ -104,7 +105,9 @@ def list_entries(
         check_regular(source)
         raise PairingError(f"{source}: no such file or folder.")
     entries: list[Entry] = []
-    for folder, below, names in _walk(source, recursive, leave_out):
+    for folder, below, names, fault in _walk(source, recursive, leave_out):
+        if fault:
+            entries.append(Entry(folder, below.rstrip("/"), fault))
         by_stem: dict[str, list[str]] = {}
         for name in names:
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - of a million names
@@ -132,8 +135,8 @@ def list_entries(
 
 def _walk(
     source: Path, recursive: bool, leave_out: Sequence[Path]
-) -> Iterator[tuple[Path, str, list[str]]]:
-    """Folders, how they are called below the first one, and the names of their files."""
+) -> Iterator[tuple[Path, str, list[str], str | None]]:
+    """Folders, how they are called below the first one, the names of their files, or a fault."""
     # Links may lead to a folder twice, or round in circles.
     seen = set(map(os.path.realpath, (source, *leave_out)))
     waiting = [(source, "")]
@@ -151,8 +154,12 @@ def _walk(
                         elif recursive and child.is_dir():
                             folders.append(child.name)
         except OSError as error:
-            raise PairingError(f"{folder}: can't be listed ({error.strerror or error}).") from error
-        yield folder, below, sorted(names)
+            fault = f"{folder}: can't be listed ({error.strerror or error})."
+            if folder == source:
+                raise PairingError(fault) from error
+            yield folder, below, [], fault
+            continue
+        yield folder, below, sorted(names), None
         for name in sorted(folders, reverse=True):
             if (real := os.path.realpath(folder / name)) not in seen:
                 seen.add(real)

@@ -109,8 +109,13 @@ def test_a_folder_that_cant_be_listed_is_named(
 
     monkeypatch.setattr(os, "scandir", refused)
     assert len(list_entries(tmp_path, (".png",), what="images")) == 1
+    found = list_entries(tmp_path, (".png",), what="images", recursive=True)
+    assert [entry.problem for entry in found] == [
+        None,
+        f"{tmp_path / 'in'}: can't be listed (Permission denied).",
+    ]
     with pytest.raises(PairingError, match=r"in: can't be listed \(Permission denied\)\.$"):
-        list_entries(tmp_path, (".png",), what="images", recursive=True)
+        list_entries(tmp_path / "in", (".png",), what="images")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
