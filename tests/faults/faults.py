@@ -290,18 +290,24 @@ def kill_at_random(usual: Undisturbed, moments: int, seed: int = 0) -> Counter[s
     """
     case = usual.case
     draws, counts = random.Random(seed), Counter[str]()
-    out = Path(case.out)
+    out, longest = Path(case.out), usual.seconds
     while counts["killed"] < moments:
         shutil.rmtree(out, ignore_errors=True)
         for _ in range(draws.randint(1, 3)):
+            started = time.monotonic()
             process = case.start(*case.again)
-            latest = time.monotonic() + draws.uniform(0.5 * usual.quiet_seconds, usual.seconds)
+            latest = started + draws.uniform(0.5 * min(usual.quiet_seconds, longest), longest)
             aimed = draws.random() < 0.5
             while process.poll() is None and (
                 time.monotonic() < latest or (aimed and not any(map(is_temporary, names_in(out))))
             ):
                 time.sleep(0.0005 if time.monotonic() > latest else 0.005)
-            counts["killed" if process.poll() is None else "ended before"] += 1
+            if process.poll() is None:
+                counts["killed"] += 1
+            else:
+                # The machine may be less busy than it was.
+                longest = min(longest, time.monotonic() - started)
+                counts["ended before"] += 1
             end(process)
             found = files_in(out)
             counts["in the middle of a file"] += any(map(is_temporary, found))
