@@ -293,7 +293,7 @@ def kill_at_random(usual: Undisturbed, moments: int, seed: int = 0) -> Counter[s
     out, longest = Path(case.out), usual.seconds
     while counts["killed"] < moments:
         shutil.rmtree(out, ignore_errors=True)
-        for _ in range(draws.randint(1, 3)):
+        for attempt in range(draws.randint(1, 3)):
             started = time.monotonic()
             process = case.start(*case.again)
             latest = started + draws.uniform(0.5 * min(usual.quiet_seconds, longest), longest)
@@ -305,9 +305,10 @@ def kill_at_random(usual: Undisturbed, moments: int, seed: int = 0) -> Counter[s
             if process.poll() is None:
                 counts["killed"] += 1
             else:
-                # The machine may be less busy than it was.
-                longest = min(longest, time.monotonic() - started)
                 counts["ended before"] += 1
+                if not attempt:
+                    # The machine is less busy than it was.
+                    longest = min(longest, time.monotonic() - started)
             end(process)
             found = files_in(out)
             counts["in the middle of a file"] += any(map(is_temporary, found))
