@@ -342,6 +342,8 @@ def panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str
             for folder, item, path in zip(folders, pair, (labels, preds), strict=True)
         ]
         _check_panoptic_pictures(pictures, pair[0]["segments_info"])
+        # The script puts folder and name together; the system takes "a.png/" for no file.
+        pair = [{**item, "file_name": str(p)} for item, p in zip(pair, pictures, strict=True)]
         try:
             # Unwrapped: the wrapper prints a traceback.
             with np.errstate(divide="raise", invalid="raise"):

@@ -776,6 +776,16 @@ def test_a_faulty_panoptic_picture_is_named(
     assert text in told
 
 
+@pytest.mark.parametrize("name", ["0.png/", "./0.png", "0.png/../0.png"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_panoptic_pictures_are_found_by_every_name_that_is_theirs(
+    panoptic: tuple[Path, Path], name: str, side: int
+) -> None:
+    expected = evaluate_instances(*panoptic)
+    edited(panoptic[side], lambda table: table["annotations"][0].update(file_name=name))
+    assert evaluate_instances(*panoptic) == expected
+
+
 def test_predicted_panoptic_images_without_ground_truth_are_stated(
     panoptic: tuple[Path, Path],
 ) -> None:
