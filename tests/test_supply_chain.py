@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -216,18 +216,13 @@ def test_the_issue_template_asks_for_the_doctors_report() -> None:
 # The smoke test
 
 
-def smoke_test() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("smoke", ROOT / "tests" / "smoke.py")
-    assert spec is not None
-    assert spec.loader is not None
-    smoke = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(smoke)
-    return smoke
+@pytest.fixture
+def smoke(load_script: Callable[[Path], ModuleType]) -> ModuleType:
+    return load_script(ROOT / "tests" / "smoke.py")
 
 
-def test_the_smoke_test_knows_what_only_extras_bring() -> None:
-    names = smoke_test().names_of_extras()
+def test_the_smoke_test_knows_what_only_extras_bring(smoke: ModuleType) -> None:
+    names = smoke.names_of_extras()
     assert {"torch", "timm", "onnx", "jinja2", "ray", "cityscapesscripts"} <= names
     assert not names & {"numpy", "onnxruntime-gpu", "click", "segfix-refine"}
 
@@ -244,9 +239,8 @@ def test_the_smoke_test_knows_what_only_extras_bring() -> None:
     ],
 )
 def test_the_smoke_test_fails_where_the_commands_do_little(
-    tmp_path: Path, found: str, offsets: str, state: str, told: str
+    smoke: ModuleType, tmp_path: Path, found: str, offsets: str, state: str, told: str
 ) -> None:
-    smoke = smoke_test()
     shutil.copytree(smoke.CROPS, tmp_path / "work")
     (tmp_path / "work" / "offsets").rename(tmp_path / "work" / "golden")
     command = tmp_path / "env" / "bin" / "segfix"

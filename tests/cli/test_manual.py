@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -13,14 +14,10 @@ from segfix.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_reference_in_the_manual_is_what_the_commands_say() -> None:
-    spec = importlib.util.spec_from_file_location(
-        "reference", Path(__file__).with_name("reference.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
+def test_the_reference_in_the_manual_is_what_the_commands_say(
+    load_script: Callable[[Path], ModuleType],
+) -> None:
+    reference = load_script(Path(__file__).with_name("reference.py"))
     text = (ROOT / "cli.md").read_text(encoding="utf-8")
     assert text == reference.updated(text), "stale: run `make cli.md`"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,15 +11,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def faults() -> ModuleType:
-    """`faults.py`, which is no module of a package."""
-    spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["faults"] = module  # for its dataclasses
-    spec.loader.exec_module(module)
-    return module
+def faults(load_script: Callable[[Path], ModuleType]) -> ModuleType:
+    """`faults.py`."""
+    return load_script(Path(__file__).with_name("faults.py"))
 
 
 @pytest.fixture(scope="session")
