@@ -1,0 +1,243 @@
+"""True label maps made to look like what imperfect segmentation networks predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from segfix.geometry import distance_map
+
+Regions = NDArray[np.unsignedinteger[Any]]
+"""(H, W) label map whose ids are 0 … K - 1."""
+
+UNPERTURBED = 0.05
+"""Share of the maps that come back as they are."""
+
+
+def perturb_label_map(
+    label_map: NDArray[Any], rng: np.random.Generator, *, void: int
+) -> NDArray[Any]:
+    """Make of a true label map what an imperfect network would have predicted.
+
+    Things are lost, labels leak over boundaries, boundaries are displaced, coarse, rounded and
+    ragged, each by chance and by strengths drawn log-uniformly up to a top that is drawn per map:
+    some maps are off by less than a pixel, some by 20.
+
+    Args:
+        label_map: (H, W) integer ids.
+        rng: Decides alone what happens to a map.
+        void: The void id. Predictions have none: void takes the nearest label first.
+
+    Returns:
+        (H, W) ids of the same dtype: none that `label_map` lacks, and no void unless all is void.
+
+    Example:
+        >>> constant = np.full((9, 9), 7)
+        >>> bool((perturb_label_map(constant, np.random.default_rng(0), void=255) == 7).all())
+        True
+    """
+    if not label_map.size:
+        return label_map.copy()
+    flat = label_map.ravel()
+    # Each id begins somewhere: far fewer pixels to sort than there are.
+    ids = np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[0] ^ 1))])
+    if (ids == void).all():
+        return label_map.copy()
+    small = np.uint8 if ids.size <= np.iinfo(np.uint8).max else np.uint32
+    regions: Regions = np.searchsorted(ids, label_map).astype(small)
+    if void in ids:
+        regions = _filled(regions, label_map == void)
+    if ids.size > 1 and rng.random() >= UNPERTURBED:
+        regions = _perturbed(regions, rng)
+    found: NDArray[Any] = ids[regions]
+    return found
+
+
+def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
+    """Several kinds of error, one after the other; the same shares and strengths for all maps."""
+    top = np.sqrt(rng.random())
+
+    def chance(share: float) -> bool:
+        return bool(rng.random() < share)
+
+    def strength(low: float, high: float) -> float:
+        return float(low * (high / low) ** (top * rng.random()))
+
+    if chance(0.25):
+        regions = _thinned(regions, rng, strength(1, 8))
+    if chance(0.2):
+        for _ in range(rng.integers(1, 4)):
+            regions = _leaked(regions, rng, strength(5, 40))
+    if chance(0.35):
+        regions = _grown(regions, rng, strength(1, 6), patchy=chance(0.5))
+    if chance(0.6):
+        smoothness = 6 * (50 / 6) ** rng.random()
+        amplitude = min(strength(0.5, 12), smoothness / 2)
+        shift = rng.uniform(-1, 1, 2) * (strength(1, 4) if chance(0.25) else 0)
+        regions = _displaced(regions, rng, smoothness, amplitude, shift)
+    if chance(0.5):
+        regions = _reduced(regions, rng, strength(2, 32), nearest=chance(1 / 3))
+    if chance(0.3):
+        regions = _reduced(regions, rng, 2 * strength(1, 8), nearest=False)
+    if chance(0.1):
+        regions = _speckled(regions, rng, strength(1, 4))
+    if chance(0.3):
+        regions = _displaced(regions, rng, rng.uniform(1, 2), strength(0.5, 2))
+    return regions
+
+
+def _noise(shape: tuple[int, ...], rng: np.random.Generator, smoothness: float) -> NDArray[Any]:
+    """(H, W) float32 of about unit variance, correlated as white noise is after a Gaussian.
+
+    Args:
+        shape: H and W.
+        rng: Source of the noise.
+        smoothness: σ of that Gaussian, pixels.
+    """
+    spacing = 2 * smoothness
+    height, width = shape
+    rows, cols = (int(n / spacing) + 3 for n in shape)
+    grid = Image.fromarray(rng.standard_normal((rows, cols), dtype=np.float32))
+    y, x = rng.random(2)
+    box = (x, y, x + width / spacing, y + height / spacing)
+    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def _filled(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
+    """Give unknown pixels the label of the nearest known one."""
+    rows, cols = ndimage.distance_transform_edt(
+        unknown, return_distances=False, return_indices=True
+    )
+    filled: Regions = regions[rows, cols]
+    return filled
+
+
+def _moved(regions: Regions, dy: NDArray[Any], dx: NDArray[Any]) -> Regions:
+    """Take each pixel's label from where its offset points, at the frame from the frame."""
+    height, width = regions.shape
+    rows = np.clip(np.rint(np.arange(height, dtype=np.float32)[:, None] + dy), 0, height - 1)
+    cols = np.clip(np.rint(np.arange(width, dtype=np.float32) + dx), 0, width - 1)
+    moved: Regions = regions.take(rows.astype(np.int32) * width + cols.astype(np.int32))
+    return moved
+
+
+def _displaced(
+    regions: Regions,
+    rng: np.random.Generator,
+    smoothness: float,
+    amplitude: float,
+    shift: NDArray[Any] | tuple[float, float] = (0, 0),
+) -> Regions:
+    """Displace by smooth noise and a constant shift, in pixels, rows first."""
+    dy, dx = (amplitude * _noise(regions.shape, rng, smoothness) + part for part in shift)
+    return _moved(regions, dy, dx)
+
+
+def _reduced(
+    regions: Regions, rng: np.random.Generator, stride: float, *, nearest: bool
+) -> Regions:
+    """Reduce and enlarge again, over a grid at a random phase.
+
+    Args:
+        regions: (H, W) labels.
+        rng: Chooses the phase and, for the arg-max, how the labels are favoured.
+        stride: Pixels, at least 1.
+        nearest: Whether blocks take the label of their middle, instead of the arg-max of
+            smoothly enlarged shares of the labels.
+    """
+    phases = rng.random(2) * stride
+    cells = [
+        ((np.arange(n) + phase) / stride).astype(np.intp)
+        for n, phase in zip(regions.shape, phases, strict=True)
+    ]
+    if nearest:
+        rows, cols = (
+            np.clip((cell + 0.5) * stride - phase, 0, cell.size - 1).astype(np.intp)
+            for cell, phase in zip(cells, phases, strict=True)
+        )
+        return regions[np.ix_(rows, cols)]
+    rows, cols = cells
+    num_labels = int(regions.max()) + 1
+    height, width = int(rows[-1]) + 1, int(cols[-1]) + 1
+    index = (rows[:, None] * width + cols) * num_labels + regions
+    counts = np.bincount(index.ravel(), minlength=height * width * num_labels)
+    shares = counts.reshape(height, width, num_labels).transpose(2, 0, 1).astype(np.float32)
+    # Networks favour some labels over others.
+    favour = 200 * np.exp(rng.uniform(-0.2, 0.2, num_labels))
+    shares *= favour[:, None, None] / np.outer(np.bincount(rows), np.bincount(cols))
+    planes = np.ascontiguousarray(np.rint(shares).astype(np.uint8))
+    enlarged = regions.copy()
+    best = np.zeros(regions.shape, np.uint8)
+    for label in rng.permutation(num_labels):
+        # What its shares can reach, no more.
+        reach = [np.flatnonzero(planes[label].any(axis=axis)) for axis in (1, 0)]
+        if not reach[0].size:
+            continue
+        (top, bottom), (left, right) = (
+            np.searchsorted(cell, (cells_of[0] - 2, cells_of[-1] + 3)).tolist()
+            for cell, cells_of in zip(cells, reach, strict=True)
+        )
+        y, x = phases
+        box = (
+            (left + x) / stride,
+            (top + y) / stride,
+            min((right + x) / stride, width),
+            min((bottom + y) / stride, height),
+        )
+        plane = Image.fromarray(planes[label])
+        larger = plane.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
+        share = np.asarray(larger)
+        window = np.s_[top:bottom, left:right]
+        np.copyto(enlarged[window], label, where=share > best[window], casting="unsafe")
+        np.maximum(share, best[window], out=best[window])
+    return enlarged
+
+
+def _grown(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy: bool) -> Regions:
+    """Grow or shrink one or two labels, everywhere alike or by what differs from place to place."""
+    labels = rng.choice(int(regions.max()) + 1, rng.integers(1, 3))
+    chosen = np.isin(regions, labels)
+    if chosen.all() or not chosen.any():
+        return regions
+    amount: Any = pixels * rng.choice((-1, 1))
+    if patchy:
+        amount = amount * _noise(regions.shape, rng, rng.uniform(8, 40))
+    distances = distance_map(chosen.astype(np.uint8), ignore_index=None)
+    # Whatever is to change takes the label of the nearest pixel on the other side.
+    gained = ~chosen & (distances <= amount)
+    lost = chosen & (distances <= -amount)
+    grown = _filled(regions, ~chosen) if gained.any() else regions
+    shrunk = _filled(regions, chosen) if lost.any() else regions
+    return np.where(gained, grown, np.where(lost, shrunk, regions))
+
+
+def _thinned(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
+    """Lose what is narrower than about two radii, here more and there less, to its neighbours."""
+    distances = distance_map(regions, ignore_index=None)
+    thin = distances <= radius * np.exp(0.5 * _noise(regions.shape, rng, 20))
+    return regions if thin.all() else _filled(regions, thin)
+
+
+def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
+    """Give a blob at a boundary the label of the other side."""
+    pairs = np.argwhere(regions[:, 1:] != regions[:, :-1])
+    if not pairs.size:
+        return regions
+    row, col = rng.choice(pairs)
+    here, there = rng.permutation(regions[row, col : col + 2])
+    height, width = regions.shape
+    distances = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - col)
+    blob = distances < radius * (1 + 0.4 * _noise(regions.shape, rng, max(2, radius / 3)))
+    return np.where(blob & (regions == here), there, regions)
+
+
+def _speckled(regions: Regions, rng: np.random.Generator, size: float) -> Regions:
+    """Strew small blobs of labels from elsewhere, most of them from near by."""
+    blobs = _noise(regions.shape, rng, size) > rng.uniform(1.5, 2.5)
+    reach = 5 * 20 ** rng.random()
+    elsewhere = _displaced(regions, rng, 2 * size, reach)
+    return np.where(blobs, elsewhere, regions)
