@@ -14,9 +14,6 @@ from segfix.geometry import distance_map
 Regions = NDArray[np.unsignedinteger[Any]]
 """(H, W) label map whose ids are 0 … K - 1."""
 
-UNPERTURBED = 0.05
-"""Share of the maps that come back as they are."""
-
 
 def perturb_label_map(
     label_map: NDArray[Any], rng: np.random.Generator, *, void: int
@@ -44,14 +41,13 @@ def perturb_label_map(
         return label_map.copy()
     flat = label_map.ravel()
     # Each id begins somewhere: far fewer pixels to sort than there are.
-    ids = np.unique(flat[np.flatnonzero(np.diff(flat, prepend=flat[0] ^ 1))])
+    ids = np.unique(np.append(flat[:1], flat[1:][flat[1:] != flat[:-1]]))
     if (ids == void).all():
         return label_map.copy()
     small = np.uint8 if ids.size <= np.iinfo(np.uint8).max else np.uint32
     regions: Regions = np.searchsorted(ids, label_map).astype(small)
-    if void in ids:
-        regions = _filled(regions, label_map == void)
-    if ids.size > 1 and rng.random() >= UNPERTURBED:
+    regions = _filled(regions, label_map == void)
+    if ids.size > 1:
         regions = _perturbed(regions, rng)
     found: NDArray[Any] = ids[regions]
     return found
@@ -59,33 +55,38 @@ def perturb_label_map(
 
 def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
     """Several kinds of error, one after the other; the same shares and strengths for all maps."""
-    top = np.sqrt(rng.random())
+    severity = rng.random() ** 0.7
 
     def chance(share: float) -> bool:
         return bool(rng.random() < share)
 
-    def strength(low: float, high: float) -> float:
-        return float(low * (high / low) ** (top * rng.random()))
+    def happens(share: float) -> bool:
+        return chance(share * (0.5 + severity))
 
-    if chance(0.25):
+    def strength(low: float, high: float) -> float:
+        return float(low * (high / low) ** (severity * rng.uniform(0.6, 1)))
+
+    if happens(0.3):
         regions = _thinned(regions, rng, strength(1, 8))
-    if chance(0.2):
+    if happens(0.25):
         for _ in range(rng.integers(1, 4)):
             regions = _leaked(regions, rng, strength(5, 40))
-    if chance(0.35):
-        regions = _grown(regions, rng, strength(1, 6), patchy=chance(0.5))
-    if chance(0.6):
-        smoothness = 6 * (50 / 6) ** rng.random()
-        amplitude = min(strength(0.5, 12), smoothness / 2)
+    if happens(0.35):
+        for _ in range(rng.integers(1, 3)):
+            regions = _grown(regions, rng, strength(1, 6), patchy=chance(0.5))
+    if happens(0.6):
+        amplitude = strength(0.5, 12)
+        # Less smooth, the map would be torn and folded.
+        smoothness = max(6 * (50 / 6) ** rng.random(), 2 * amplitude)
         shift = rng.uniform(-1, 1, 2) * (strength(1, 4) if chance(0.25) else 0)
         regions = _displaced(regions, rng, smoothness, amplitude, shift)
-    if chance(0.5):
+    if happens(0.5):
         regions = _reduced(regions, rng, strength(2, 32), nearest=chance(1 / 3))
-    if chance(0.3):
+    if happens(0.3):
         regions = _reduced(regions, rng, 2 * strength(1, 8), nearest=False)
-    if chance(0.1):
+    if happens(0.1):
         regions = _speckled(regions, rng, strength(1, 4))
-    if chance(0.3):
+    if happens(0.3):
         regions = _displaced(regions, rng, rng.uniform(1, 2), strength(0.5, 2))
     return regions
 
@@ -107,12 +108,28 @@ def _noise(shape: tuple[int, ...], rng: np.random.Generator, smoothness: float) 
     return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def _filled(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
-    """Give unknown pixels the label of the nearest known one."""
-    rows, cols = ndimage.distance_transform_edt(
-        unknown, return_distances=False, return_indices=True
+def _box(area: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The bounding box of an area that is not empty, widened as far as the frame lets it."""
+    top, bottom, left, right = (
+        edge for axis in (1, 0) for edge in np.flatnonzero(area.any(axis=axis))[[0, -1]].tolist()
     )
-    filled: Regions = regions[rows, cols]
+    return (
+        slice(max(top - margin, 0), bottom + margin + 1),
+        slice(max(left - margin, 0), right + margin + 1),
+    )
+
+
+def _filled(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
+    """Give unknown pixels the label of the nearest known one, if there are any of both."""
+    if not unknown.any() or unknown.all():
+        return regions
+    # All around the box is known, so one pixel more than it holds the nearest ones.
+    box = _box(unknown, 1)
+    rows, cols = ndimage.distance_transform_edt(
+        unknown[box], return_distances=False, return_indices=True
+    )
+    filled = regions.copy()
+    filled[box] = regions[box][rows, cols]
     return filled
 
 
@@ -178,8 +195,8 @@ def _reduced(
         if not reach[0].size:
             continue
         (top, bottom), (left, right) = (
-            np.searchsorted(cell, (cells_of[0] - 2, cells_of[-1] + 3)).tolist()
-            for cell, cells_of in zip(cells, reach, strict=True)
+            np.searchsorted(cell, (found[0] - 1, found[-1] + 2)).tolist()
+            for cell, found in zip(cells, reach, strict=True)
         )
         y, x = phases
         box = (
@@ -189,7 +206,7 @@ def _reduced(
             min((bottom + y) / stride, height),
         )
         plane = Image.fromarray(planes[label])
-        larger = plane.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
+        larger = plane.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
         share = np.asarray(larger)
         window = np.s_[top:bottom, left:right]
         np.copyto(enlarged[window], label, where=share > best[window], casting="unsafe")
@@ -198,28 +215,27 @@ def _reduced(
 
 
 def _grown(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy: bool) -> Regions:
-    """Grow or shrink one or two labels, everywhere alike or by what differs from place to place."""
-    labels = rng.choice(int(regions.max()) + 1, rng.integers(1, 3))
-    chosen = np.isin(regions, labels)
-    if chosen.all() or not chosen.any():
+    """Grow or shrink a label, everywhere alike or by what differs from place to place."""
+    label = rng.integers(int(regions.max()) + 1)
+    chosen = regions == label
+    if not chosen.any():
         return regions
+    grown = regions.copy()
+    box = _box(chosen, int(3 * pixels) + 1)
+    inside = chosen[box]
     amount: Any = pixels * rng.choice((-1, 1))
     if patchy:
-        amount = amount * _noise(regions.shape, rng, rng.uniform(8, 40))
-    distances = distance_map(chosen.astype(np.uint8), ignore_index=None)
-    # Whatever is to change takes the label of the nearest pixel on the other side.
-    gained = ~chosen & (distances <= amount)
-    lost = chosen & (distances <= -amount)
-    grown = _filled(regions, ~chosen) if gained.any() else regions
-    shrunk = _filled(regions, chosen) if lost.any() else regions
-    return np.where(gained, grown, np.where(lost, shrunk, regions))
+        amount = amount * _noise(inside.shape, rng, rng.uniform(8, 40))
+    distances = distance_map(inside.astype(np.uint8), ignore_index=None)
+    grown[box] = _filled(regions[box], inside & (distances <= -amount))
+    grown[box][~inside & (distances <= amount)] = label
+    return grown
 
 
 def _thinned(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
     """Lose what is narrower than about two radii, here more and there less, to its neighbours."""
     distances = distance_map(regions, ignore_index=None)
-    thin = distances <= radius * np.exp(0.5 * _noise(regions.shape, rng, 20))
-    return regions if thin.all() else _filled(regions, thin)
+    return _filled(regions, distances <= radius * np.exp(0.5 * _noise(regions.shape, rng, 20)))
 
 
 def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
@@ -227,12 +243,17 @@ def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Region
     pairs = np.argwhere(regions[:, 1:] != regions[:, :-1])
     if not pairs.size:
         return regions
-    row, col = rng.choice(pairs)
+    row, col = rng.choice(pairs).tolist()
     here, there = rng.permutation(regions[row, col : col + 2])
-    height, width = regions.shape
-    distances = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - col)
-    blob = distances < radius * (1 + 0.4 * _noise(regions.shape, rng, max(2, radius / 3)))
-    return np.where(blob & (regions == here), there, regions)
+    leaked = regions.copy()
+    reach = int(2 * radius)
+    top, left = max(row - reach, 0), max(col - reach, 0)
+    around = leaked[top : row + reach + 1, left : col + reach + 1]
+    height, width = around.shape
+    distances = np.hypot(np.arange(height)[:, None] + top - row, np.arange(width) + left - col)
+    blob = distances < radius * (1 + 0.4 * _noise(around.shape, rng, max(2, radius / 3)))
+    around[blob & (around == here)] = there
+    return leaked
 
 
 def _speckled(regions: Regions, rng: np.random.Generator, size: float) -> Regions:
