@@ -45,7 +45,7 @@ SEGMENTATION: dict[str, dict[str, object]] = {
 """What differs where a segmentation network is trained."""
 
 LOSSES = ("cross-entropy", "level-set", "semeda", "epl", "dice", "boundary", "sobel")
-OF_SEGFIX = ("instances", "class_weights", "num_directions", "boundary_width")
+OF_SEGFIX = ("instances", "class_weights", "num_directions", "boundary_width", "predicted")
 OF_SEGMENTATION = ("network", "loss_weights", "loss_options", "hold_out", "edge_network")
 
 
@@ -173,7 +173,8 @@ def parse_value(text: str) -> int | float | bool | str:
     help="Folder with images/ and labels/, or the training split of Cityscapes, ADE20K, Pascal VOC "
     "or CamVid as published (these have their own void, not --void). Repeat it to mix data sets, "
     "each drawn by its weight (DIR:2.5); of labels that miss the true boundaries by up to 2 px, "
-    "directions within 2 px of them are left out with DIR:2.5:2.",
+    "directions within 2 px of them are left out with DIR:2.5:2; where one object alone is labelled, "
+    "DIR:1:0:15 learns what is a boundary only within 15 px of its own.",
 )
 @click.option(
     "--val",
@@ -227,14 +228,25 @@ def parse_value(text: str) -> int | float | bool | str:
     default="hrnet_w18_small",
     show_default=True,
     help="HRNet by its name in timm: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48; or with a "
-    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x. For a segmentation "
+    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x; hrnet_lite0, "
+    "hrnet_lite1 and hrnet_lite2 fuse features of EfficientNet-Lite and also look at the "
+    "prediction. For a segmentation "
     "network any backbone of timm; default there: resnet18.",
 )
 @click.option(
     "--pretrained/--from-scratch",
     default=False,
     show_default=True,
-    help="Start from timm's ImageNet weights (downloaded once).",
+    help="Start from ImageNet weights: for hrnet_lite0 to 2 those of the extra imagenet if it is "
+    "installed, else timm's (downloaded once).",
+)
+@click.option(
+    "--predicted",
+    type=options.FiniteRange(0, 1),
+    default=0.75,
+    show_default=True,
+    help="Share of crops that hrnet_lite0 to 2 see together with a prediction, which is made from "
+    "the labels.",
 )
 @click.option(
     "--init",
@@ -391,12 +403,13 @@ def train(
     network: str,
     hold_out: float,
     edge_network: Path | None,
-    data: tuple[tuple[Path, float, float], ...],
+    data: tuple[tuple[Path, float, float, float], ...],
     val: tuple[Path, ...],
     instances: bool,
     out: Path,
     backbone: str,
     pretrained: bool,
+    predicted: float,
     init: str | None,
     steps: int,
     batch_size: int,
@@ -507,6 +520,7 @@ def train(
             boundary_width=boundary_width,
             class_weights=class_weights,
             instances=instances,
+            predicted=predicted,
             **shared,
         )
         train_segfix(folders, out, segfix=segfix, **run)

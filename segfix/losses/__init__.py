@@ -11,7 +11,7 @@ from segfix.losses.epl import (
     epl_point_loss,
 )
 from segfix.losses.level_set import LevelSetLoss, level_set_loss
-from segfix.losses.segfix import SegFixLoss, segfix_loss
+from segfix.losses.segfix import SegFixLoss, segfix_loss, wrong_label_loss
 from segfix.losses.semeda import (
     EdgeNetwork,
     SemedaLoss,
@@ -44,4 +44,5 @@ __all__ = [
     "segfix_loss",
     "semeda_loss",
     "sobel_loss",
+    "wrong_label_loss",
 ]

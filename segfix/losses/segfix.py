@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segfix.geometry.label_distance import DISTANCE_STEPS
 from segfix.geometry.targets import IGNORE_INDEX
+
+REACH = 12
+"""Pixels around a prediction's boundaries within which each pixel counts as right or wrong."""
 
 
 def segfix_loss(
@@ -16,6 +20,7 @@ def segfix_loss(
     direction: Tensor,
     *,
     class_weights: bool = False,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the boundary, cross-entropy of the direction inside it.
 
@@ -29,6 +34,7 @@ def segfix_loss(
         direction: (N, H, W) integers: sector 0 … m - 1, 255 undefined.
         class_weights: Weigh both classes and all sectors by 1 - their share in the batch, as the
             released code does.
+        counted: (N, H, W) bool, where the direction counts as well, boundary or not.
 
     Returns:
         Two scalars, boundary loss and direction loss; each is a zero with a gradient where no
@@ -49,7 +55,10 @@ def segfix_loss(
         boundary_logits = boundary_logits[:, 0].to(precision)
         direction_logits = direction_logits.to(precision)
         valid = boundary != IGNORE_INDEX
-        inside = valid & (boundary_logits.detach() > 0) & (direction != IGNORE_INDEX)
+        inside = valid & (boundary_logits.detach() > 0)
+        if counted is not None:
+            inside |= counted
+        inside &= direction != IGNORE_INDEX
         target = boundary[valid].to(precision)
         weight = sector_weights = None
         if class_weights:
@@ -69,6 +78,34 @@ def segfix_loss(
             reduction="sum",
         ) / inside.sum().clamp(min=1)
     return boundary_loss, direction_loss
+
+
+def wrong_label_loss(logits: Tensor, wrong: Tensor, distance: Tensor) -> Tensor:
+    """Binary cross-entropy of where a prediction is wrong, averaged over what may be changed.
+
+    Far from the prediction's boundaries nearly all is right and easy to tell; there only what is
+    wrong counts. Computed in float32 at least, under autocast as well.
+
+    Args:
+        logits: (N, 1, H, W).
+        wrong: (N, H, W) integers: 1 wrong, 0 right, 255 unknown.
+        distance: (N, H, W) uint8 of `segfix.geometry.label_distance`.
+
+    Returns:
+        A scalar; a zero with a gradient where no pixel counts.
+
+    Example:
+        >>> one = torch.ones(1, 2, 2, dtype=torch.uint8)
+        >>> round(float(wrong_label_loss(torch.zeros(1, 1, 2, 2), one, 8 * one)), 4)
+        0.6931
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+        within = distance <= REACH * DISTANCE_STEPS
+        counted = (wrong != IGNORE_INDEX) & (within | (wrong == 1))
+        target = wrong[counted].to(logits.dtype)
+        total = F.binary_cross_entropy_with_logits(logits[counted], target, reduction="sum")
+        return total / counted.sum().clamp(min=1)
 
 
 class SegFixLoss(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch.utils.data import Dataset
 
 from segfix.formats.layouts import VOID, LabelledImage, folder_name
 from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
+from segfix.geometry.label_distance import NO_PREDICTION, label_distance
 from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
+from segfix.training.perturb import perturb_label_map
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,24 @@ class DataFolder:
         path: Its folder, of a layout that `find_labelled_images` knows.
         weight: The share it is drawn with, relative to the other data sets.
         tolerance: Pixels of the photograph by which its labels may miss the true boundaries.
+        near: Pixels of the photograph around labelled boundaries beyond which nothing is known of
+            boundaries, as where one object alone is labelled.
     """
 
     path: Path
     weight: float = 1.0
     tolerance: float = 0.0
+    near: float = math.inf
 
 
 @dataclass(frozen=True)
 class Source:
-    """The labelled images of a data set; weight and tolerance as in `DataFolder`."""
+    """The labelled images of a data set; the rest as in `DataFolder`."""
 
     images: Sequence[LabelledImage]
     weight: float = 1.0
     tolerance: float = 0.0
+    near: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,13 @@ class OffsetTargets:
     Attributes:
         num_directions: m.
         boundary_width: γ, pixels.
+        predicted: Share of the crops with a prediction, a perturbed label map; None: the network
+            takes none.
     """
 
     num_directions: int
     boundary_width: float
+    predicted: float | None = None
 
     @property
     def margin(self) -> int:
@@ -93,14 +103,26 @@ class OffsetTargets:
         return fill_void_bands(labels, ignore_index=VOID)
 
     def make(
-        self, labels: NDArray[Any], known: NDArray[np.bool_], tolerance: float
+        self,
+        labels: NDArray[Any],
+        known: NDArray[np.bool_],
+        tolerance: float,
+        near: float,
+        rng: np.random.Generator,
     ) -> dict[str, NDArray[Any]]:
-        """Boundary (S, S) uint8 with 255 void, direction (S, S) uint8 with 255 undefined.
+        """Make the targets of a crop, and the prediction it is seen with.
 
         Args:
             labels: (S, S) ids of a crop with its margin.
             known: (S, S), where they are not void.
             tolerance: Pixels of the crop.
+            near: Pixels of the crop.
+            rng: What the prediction is drawn with.
+
+        Returns:
+            `boundary` (S, S) uint8 with 255 unknown, `direction` (S, S) uint8 with 255 undefined;
+            where there are predictions, `distance` (S, S) uint8 of `label_distance` and `wrong`
+            (S, S) uint8, 1 where the prediction is wrong and 255 where that is unknown.
         """
         targets = make_targets(
             np.ascontiguousarray(labels),
@@ -110,9 +132,19 @@ class OffsetTargets:
         )
         # The boundary itself runs half a pixel before the first pixel of the other side.
         sure = known & (targets.distance_map - 0.5 > tolerance)
-        boundary = np.where(known, targets.boundary_map, IGNORE_INDEX)
+        told = known & (targets.distance_map <= near)
+        boundary = np.where(told, targets.boundary_map, IGNORE_INDEX)
         direction = np.where(sure, targets.direction_map, UNDEFINED)
-        return {"boundary": boundary.astype(np.uint8), "direction": direction.astype(np.uint8)}
+        made = {"boundary": boundary.astype(np.uint8), "direction": direction.astype(np.uint8)}
+        if self.predicted is None:
+            return made
+        made["distance"] = np.full(labels.shape, NO_PREDICTION, np.uint8)
+        made["wrong"] = np.full(labels.shape, IGNORE_INDEX, np.uint8)
+        if rng.random() < self.predicted:
+            prediction = perturb_label_map(labels, rng, void=VOID)
+            made["distance"] = label_distance(prediction)
+            made["wrong"][sure] = (prediction != labels)[sure]
+        return made
 
 
 @dataclass(frozen=True)
@@ -131,10 +163,9 @@ class ClassTargets:
         return labels
 
     def make(
-        self, labels: NDArray[Any], known: NDArray[np.bool_], tolerance: float
+        self, labels: NDArray[Any], known: NDArray[np.bool_], *_: Any
     ) -> dict[str, NDArray[Any]]:
         """Target (S, S) int32: index of the class, `VOID` where void."""
-        del tolerance
         return {"target": np.where(known, self.index(labels), VOID).astype(np.int32)}
 
     def index(self, labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -203,7 +234,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         )
         if rng.random() < 0.5:
             image, labels, known = image[:, ::-1], labels[:, ::-1], known[:, ::-1]
-        made = self.targets.make(labels, known, source.tolerance * scale)
+        made = self.targets.make(labels, known, source.tolerance * scale, source.near * scale, rng)
         core = np.s_[margin : margin + self.crop_size, margin : margin + self.crop_size]
         varied = vary_appearance(image[core], self.augmentation, rng)
         return {

@@ -35,6 +35,7 @@ from segfix.inference.model import (
 )
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.training.datasets import known_targets
+from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.networks import (
     KEPT_METADATA,
     checkpoint_kind,
@@ -62,14 +63,14 @@ MAX_LOSS = 0.01
 class OffsetNetwork(nn.Module):
     """From bytes to bytes: normalisation, padding, network, soft-max.
 
+    That of a `ConditionedSegFixNet` takes and gives one map more.
+
     Args:
         network: In evaluation mode; of float16, all but normalisation and soft-max is in it.
         mean: Of RGB in [0, 1].
         std: Of RGB in [0, 1].
         flip: Whether to look at the mirrored image, too, and average the probabilities.
     """
-
-    outputs = OUTPUTS
 
     def __init__(
         self, network: nn.Module, mean: list[float], std: list[float], *, flip: bool = False
@@ -78,45 +79,51 @@ class OffsetNetwork(nn.Module):
         self.network = network
         self.mean, self.std = mean, std
         self.flip = flip
+        self.conditioned = isinstance(network, ConditionedSegFixNet)
+        self.inputs = ("image", "distance") if self.conditioned else ("image",)
+        self.outputs = (*OUTPUTS, "wrong") if self.conditioned else OUTPUTS
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, distance: Tensor | None = None) -> tuple[Tensor, ...]:
         """Directions, boundaries and certainties at full size.
 
         Args:
             image: (N, 3, H, W) uint8 RGB, any H and W.
+            distance: (N, H, W) uint8 of `segfix.geometry.label_distance`, for a conditioned network.
 
         Returns:
             `direction` (N, H, W) uint8 arg-max sector, `boundary` (N, H, W) uint8 probability
-            × 255, `certainty` (N, H, W) uint8 probability of that sector × 255.
+            × 255, `certainty` (N, H, W) uint8 probability of that sector × 255; of a conditioned
+            network, `wrong` (N, H, W) uint8 probability that the prediction is wrong there × 255.
         """
         height, width = image.shape[-2:]
         dtype = next(self.network.parameters()).dtype
-        pixels = normalized(padded(image), self.mean, self.std).to(dtype)
-        boundary, direction = self.probabilities(pixels)
+        inputs = [padded(normalized(image, self.mean, self.std)).to(dtype)]
+        if distance is not None:
+            inputs.append(padded(distance[:, None].float())[:, 0])
+        boundary, direction, *wrong = self.network(*inputs)
+        boundary, *wrong = (x[:, 0].float().sigmoid() for x in (boundary, *wrong))
+        direction = direction.float()
         if self.flip:
-            mirrored = [p.flip(-1) for p in self.probabilities(pixels.flip(-1))]
+            mirrored = [x.flip(-1) for x in self.network(*(x.flip(-1) for x in inputs))]
             num_directions = direction.shape[1]
             sectors = np.arange(num_directions, dtype=np.uint8)[None]
             # Of the sector that a mirrored one is called, seen in the mirror.
             names = flip_direction_map(sectors, num_directions)[0, ::-1].tolist()
-            boundary = (boundary + mirrored[0]) / 2
-            direction = (direction + mirrored[1][:, names]) / 2
-        boundary, direction = boundary[:, :height, :width], direction[:, :, :height, :width]
-        certainty = direction.amax(dim=1)
-        return (
-            direction.argmax(dim=1).to(torch.uint8),
-            (boundary * 255 + 0.5).to(torch.uint8),
-            (certainty * 255 + 0.5).to(torch.uint8),
-        )
-
-    def probabilities(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of boundary, (N, H, W), and of the sectors, (N, m, H, W), for normalised pixels."""
-        boundary, direction = self.network(pixels)
+            boundary, *wrong = (
+                (a + b[:, 0].float().sigmoid()) / 2
+                for a, b in zip((boundary, *wrong), (mirrored[0], *mirrored[2:]), strict=True)
+            )
+            both = (direction, mirrored[1][:, names].float())
+            direction = torch.log(sum(x.softmax(dim=1) for x in both) / 2)
+        direction = direction[:, :, :height, :width]
         # As single steps: of another axis than the last, onnxruntime's own soft-max takes a fourth
         # of the whole network's time.
-        direction = direction.float()
         likelihood = (direction - direction.amax(dim=1, keepdim=True)).exp()
-        return boundary[:, 0].float().sigmoid(), likelihood / likelihood.sum(dim=1, keepdim=True)
+        shares = (x[:, :height, :width] for x in (boundary, 1 / likelihood.sum(dim=1), *wrong))
+        return (
+            direction.argmax(dim=1).to(torch.uint8),
+            *((share * 255 + 0.5).to(torch.uint8) for share in shares),
+        )
 
 
 def export_onnx(
@@ -180,6 +187,7 @@ def export_onnx(
         "precision": precision,
         "flip": flip,
         **{key: described[key] for key in kept},
+        **({"conditioned": True} if "distance" in module.inputs else {}),
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
@@ -300,23 +308,24 @@ def write_onnx(
     module: OffsetNetwork | ProbabilityNetwork, path: Path, metadata: dict[str, Any]
 ) -> None:
     """Export with dynamic batch, height and width, and our metadata inside."""
-    dims = {
-        0: torch.export.Dim("batch"),
-        2: torch.export.Dim("height"),
-        3: torch.export.Dim("width"),
+    batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
+    examples = {
+        "image": (torch.zeros(2, 3, 96, 160, dtype=torch.uint8), {0: batch, 2: height, 3: width}),
+        "distance": (torch.zeros(2, 96, 160, dtype=torch.uint8), {0: batch, 1: height, 2: width}),
     }
+    arguments, dims = zip(*(examples[name] for name in module.inputs), strict=True)
     # torch exports this pooling for the size of the example alone.
     pooling = mock.patch.object(F, "adaptive_avg_pool2d", average_pool)
     with pooling, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, 3, 96, 160, dtype=torch.uint8),),
+            arguments,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["image"],
+            input_names=list(module.inputs),
             output_names=list(module.outputs),
-            dynamic_shapes=(dims,),
+            dynamic_shapes=dims,
             verbose=False,
         )
     if program is None:
@@ -362,11 +371,13 @@ def check_parity(
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     for height, width in PARITY_SIZES:
-        coarse = rng.integers(0, 256, (2, 3, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
-        image = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
+        coarse = rng.integers(0, 256, (2, 4, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
+        planes = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
+        found_in = {"image": planes[:, :3], "distance": planes[:, 3]}
+        inputs = {name: found_in[name] for name in module.inputs}
         with torch.inference_mode():
-            expected = module(torch.from_numpy(image))
-        found = session.run(None, {"image": image})
+            expected = module(*(torch.from_numpy(array) for array in inputs.values()))
+        found = session.run(None, inputs)
         if isinstance(expected, Tensor):
             pairs = [(p.argmax(axis=1), 255 * p) for p in (expected.numpy(), found[0])]
         else:

@@ -11,7 +11,6 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,18 +18,18 @@ from segfix.errors import FileFormatError, SegfixError
 from segfix.formats.files import check_regular
 from segfix.geometry import NUM_DIRECTIONS
 from segfix.inference.model import METADATA_KEY, are_numbers
-from segfix.training.hrnet2x import HRNet2x, convolution
+from segfix.training.heads import HEAD_CHANNELS, DetailHead, head, resized
+from segfix.training.hrnet2x import HRNet2x
+from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet
 
 WIDTHS_2X = {"hrnet_w18_2x": 18, "hrnet_w20_2x": 20}
 BACKBONES = (
+    *ENCODERS,
     *("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48"),
     *("hrnet_w18_small_2x", *WIDTHS_2X),
 )
 GROWN_FROM = {"hrnet_w18_small_2x": "hrnet_w18_small"}
 """Networks that are another one with a `DetailHead` added, and start from its weights."""
-HEAD_CHANNELS = 256
-DETAIL_CHANNELS = (16, 64)
-"""Of the branch at stride 2, and of the layer where it meets the other branches."""
 KEPT_METADATA = (
     "backbone",
     "num_directions",
@@ -107,6 +106,18 @@ class SegFixNet(nn.Module):
         return boundary + detail[:, :1], direction + detail[:, 1:]
 
 
+def make_network(
+    backbone: str, num_directions: int, *, pretrained: bool = False
+) -> SegFixNet | ConditionedSegFixNet:
+    """Make the network of a backbone, one of `BACKBONES`; see its class.
+
+    Raises:
+        SegfixError: There is no such backbone, or its pretrained weights can't be had.
+    """
+    network = ConditionedSegFixNet if backbone in ENCODERS else SegFixNet
+    return network(backbone, num_directions, pretrained=pretrained)
+
+
 def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
     """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
     if name not in BACKBONES:
@@ -135,58 +146,7 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
     return module, module.feature_info.channels()
 
 
-class DetailHead(nn.Module):
-    """What a branch at stride 2 adds to the logits of the heads at stride 4; at first nothing.
-
-    Heads of the usual width at stride 2 cost as much as the rest of a small network many times
-    over; this one is narrow, and leaves those at stride 4 as they are.
-
-    Args:
-        stem: Channels at stride 2.
-        channels: Of the concatenated branches at stride 4.
-        outputs: Logits of all heads.
-
-    Reference:
-        Yuan et al., SegFix, ECCV 2020, Section 3.2: HRNet-2×, made light.
-    """
-
-    def __init__(self, stem: int, channels: int, outputs: int) -> None:
-        super().__init__()
-        width, hidden = DETAIL_CHANNELS
-        self.branch = nn.Sequential(*convolution(stem, width), BasicBlock(width, width))
-        # Together a 1×1 convolution of all branches at stride 2: it commutes with upsampling.
-        self.fine = nn.Conv2d(width, hidden, 1, bias=False)
-        self.coarse = nn.Conv2d(channels, hidden, 1, bias=False)
-        self.logits = nn.Sequential(
-            nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
-        )
-        # So that a network started from weights without this head computes what it did before.
-        for parameter in self.logits[-1].parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, stem: Tensor, features: Tensor) -> Tensor:
-        """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
-        fine = self.fine(self.branch(stem))
-        logits: Tensor = self.logits(fine + resized(self.coarse(features), fine.shape[-2:]))
-        return logits
-
-
-def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    """1×1 convolution, batch norm, ReLU, 1×1 convolution."""
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, 1, bias=False),
-        nn.BatchNorm2d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, outputs, 1),
-    )
-
-
-def resized(maps: Tensor, size: torch.Size) -> Tensor:
-    """Bilinear upsampling of (N, C, h, w) to `size`."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
-def normalization(network: SegFixNet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
     config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])
@@ -199,14 +159,12 @@ def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def padded(image: Tensor) -> Tensor:
-    """(N, 3, H, W) up to multiples of `STRIDE`: the last row and column go on."""
+    """(N, C, H, W) up to multiples of `STRIDE`: the last row and column go on."""
     height, width = image.shape[-2:]
-    rows = torch.arange((height + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
-    cols = torch.arange((width + STRIDE - 1) // STRIDE * STRIDE, device=image.device)
-    return image[:, :, rows.clamp(max=height - 1)][:, :, :, cols.clamp(max=width - 1)]
+    return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 
-def start_from(network: SegFixNet, backbone: str, num_directions: int, checkpoint: Path) -> None:
+def start_from(network: nn.Module, backbone: str, num_directions: int, checkpoint: Path) -> None:
     """Give a network the weights of a checkpoint of the same network, or of what it grew from.
 
     Args:
@@ -228,7 +186,7 @@ def start_from(network: SegFixNet, backbone: str, num_directions: int, checkpoin
     network.load_state_dict({**network.state_dict(), **start.state_dict()})
 
 
-def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[SegFixNet | ConditionedSegFixNet, dict[str, Any]]:
     """Read `model.safetensors` of a training.
 
     Returns:
@@ -239,7 +197,7 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet, dict[str, Any]]:
     """
     weights, metadata = read_checkpoint(path, "segfix", KEPT_METADATA)
     try:
-        network = SegFixNet(metadata["backbone"], metadata["num_directions"])
+        network = make_network(metadata["backbone"], metadata["num_directions"])
     except SegfixError as error:
         raise FileFormatError(f"{path}: {error}") from error
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from segfix.formats.layouts import LabelledImage, find_labelled_images
 from segfix.geometry.targets import BOUNDARY_WIDTH, IGNORE_INDEX
-from segfix.losses import segfix_loss
+from segfix.losses import segfix_loss, wrong_label_loss
 from segfix.metrics import offset_counts, offset_scores
 from segfix.training.datasets import (
     Augmentation,
@@ -25,10 +26,11 @@ from segfix.training.datasets import (
     data_shares,
     known_targets,
 )
+from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.loop import Settings, fit
 from segfix.training.networks import (
     STRIDE,
-    SegFixNet,
+    make_network,
     normalization,
     normalized,
     start_from,
@@ -53,6 +55,7 @@ class SegFixSettings:
         brightness: Of 255.
         blur: Share of crops.
         jpeg: Share of crops.
+        predicted: Share of crops seen with a prediction, by networks that take one.
     """
 
     backbone: str = "hrnet_w18_small"
@@ -68,6 +71,7 @@ class SegFixSettings:
     brightness: float = 0.0
     blur: float = 0.2
     jpeg: float = 0.2
+    predicted: float = 0.75
 
 
 def train_segfix(
@@ -106,10 +110,11 @@ def train_segfix(
             folder, split, ignore_index=segfix.ignore_index, instances=segfix.instances
         )
 
-    sources = [Source(find(d.path, "train"), d.weight, d.tolerance) for d in data]
+    sources = [Source(find(d.path, "train"), d.weight, d.tolerance, d.near) for d in data]
     held_out = [pair for folder in val for pair in find(folder, "val")]
     torch.manual_seed(settings.seed)
-    network = SegFixNet(segfix.backbone, segfix.num_directions, pretrained=pretrained)
+    network = make_network(segfix.backbone, segfix.num_directions, pretrained=pretrained)
+    conditioned = isinstance(network, ConditionedSegFixNet)
     if init is not None:
         start_from(network, segfix.backbone, segfix.num_directions, init)
     mean, std = normalization(network)
@@ -117,7 +122,11 @@ def train_segfix(
         sources,
         settings.steps * settings.batch_size,
         crop_size=segfix.crop_size,
-        targets=OffsetTargets(segfix.num_directions, segfix.boundary_width),
+        targets=OffsetTargets(
+            segfix.num_directions,
+            segfix.boundary_width,
+            segfix.predicted if conditioned else None,
+        ),
         ignore_frame=segfix.ignore_frame,
         augmentation=Augmentation(
             scales=segfix.scales,
@@ -148,18 +157,26 @@ def train_segfix(
         "data": data_shares(data),
         "tolerances": [folder.tolerance for folder in data],
     }
+    if conditioned:
+        metadata["predicted"] = segfix.predicted
+        metadata["near"] = [folder.near if folder.near < math.inf else None for folder in data]
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         image = normalized(batch["image"], mean, std)
-        boundary, direction = network(image)
+        seen = [batch["distance"]] if conditioned else []
+        boundary, direction, *wrong = network(image, *seen)
         losses = segfix_loss(
             boundary,
             direction,
             batch["boundary"],
             batch["direction"],
             class_weights=segfix.class_weights,
+            counted=batch["wrong"] == 1 if conditioned else None,
         )
-        return {"boundary_loss": losses[0], "direction_loss": losses[1]}
+        named = {"boundary_loss": losses[0], "direction_loss": losses[1]}
+        if conditioned:
+            named["wrong_loss"] = wrong_label_loss(wrong[0], batch["wrong"], *seen)
+        return named
 
     def evaluate(network: nn.Module) -> dict[str, float]:
         return score_offsets(network, held_out, segfix, mean, std)
@@ -192,7 +209,7 @@ def score_offsets(
         height, width = labels.shape
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         padding = (0, -width % STRIDE, 0, -height % STRIDE)
-        boundary, direction = network(
+        boundary, direction, *_ = network(
             F.pad(normalized(pixels, mean, std), padding, mode="replicate")
         )
         true_boundary, true_direction = known_targets(

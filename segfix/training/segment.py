@@ -28,6 +28,7 @@ class ProbabilityNetwork(nn.Module):
         flip: Whether to look at the mirrored image, too, and average the probabilities.
     """
 
+    inputs = ("image",)
     outputs = OUTPUTS
 
     def __init__(

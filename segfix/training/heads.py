@@ -1,0 +1,69 @@
+"""What makes logits of a network's features."""
+
+from __future__ import annotations
+
+import torch
+from timm.models.resnet import BasicBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.training.hrnet2x import convolution
+
+HEAD_CHANNELS = 256
+DETAIL_CHANNELS = 16
+DETAIL_HIDDEN = 64
+"""Of the branch at stride 2, and of the layer where it meets the other branches."""
+
+
+class DetailHead(nn.Module):
+    """What a branch at stride 2 adds to the logits of the heads at stride 4; at first nothing.
+
+    Heads of the usual width at stride 2 cost as much as the rest of a small network many times
+    over; this one is narrow, and leaves those at stride 4 as they are.
+
+    Args:
+        stem: Channels at stride 2.
+        channels: Of the concatenated branches at stride 4.
+        outputs: Logits of all heads.
+        hidden: Channels where both meet.
+
+    Reference:
+        Yuan et al., SegFix, ECCV 2020, Section 3.2: HRNet-2×, made light.
+    """
+
+    def __init__(
+        self, stem: int, channels: int, outputs: int, *, hidden: int = DETAIL_HIDDEN
+    ) -> None:
+        super().__init__()
+        width = DETAIL_CHANNELS
+        self.branch = nn.Sequential(*convolution(stem, width), BasicBlock(width, width))
+        # Together a 1×1 convolution of all branches at stride 2: it commutes with upsampling.
+        self.fine = nn.Conv2d(width, hidden, 1, bias=False)
+        self.coarse = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.logits = nn.Sequential(
+            nn.BatchNorm2d(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 1)
+        )
+        # So that a network started from weights without this head computes what it did before.
+        for parameter in self.logits[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, stem: Tensor, features: Tensor) -> Tensor:
+        """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
+        fine = self.fine(self.branch(stem))
+        logits: Tensor = self.logits(fine + resized(self.coarse(features), fine.shape[-2:]))
+        return logits
+
+
+def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
+    """1×1 convolution, batch norm, ReLU, 1×1 convolution."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, outputs, 1),
+    )
+
+
+def resized(maps: Tensor, size: torch.Size) -> Tensor:
+    """Bilinear upsampling of (N, C, h, w) to `size`."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
