@@ -173,8 +173,8 @@ def parse_value(text: str) -> int | float | bool | str:
     help="Folder with images/ and labels/, or the training split of Cityscapes, ADE20K, Pascal VOC "
     "or CamVid as published (these have their own void, not --void). Repeat it to mix data sets, "
     "each drawn by its weight (DIR:2.5); of labels that miss the true boundaries by up to 2 px, "
-    "directions within 2 px of them are left out with DIR:2.5:2; where one object alone is labelled, "
-    "DIR:1:0:15 learns what is a boundary only within 15 px of its own.",
+    "directions within 2 px of them are left out with DIR:2.5:2; where one object alone is "
+    "labelled, DIR:1:0:15 learns what is a boundary only within 15 px of its own.",
 )
 @click.option(
     "--val",

@@ -28,8 +28,10 @@ from segfix.geometry import UNDEFINED, flip_direction_map
 from segfix.inference.model import (
     BOUNDARY_THRESHOLD,
     CALIBRATION,
+    DISTANCE,
     METADATA_KEY,
     OUTPUTS,
+    WRONG,
     OffsetModel,
     calibrated,
 )
@@ -80,15 +82,15 @@ class OffsetNetwork(nn.Module):
         self.mean, self.std = mean, std
         self.flip = flip
         self.conditioned = isinstance(network, ConditionedSegFixNet)
-        self.inputs = ("image", "distance") if self.conditioned else ("image",)
-        self.outputs = (*OUTPUTS, "wrong") if self.conditioned else OUTPUTS
+        self.inputs = ("image", DISTANCE) if self.conditioned else ("image",)
+        self.outputs = (*OUTPUTS, WRONG) if self.conditioned else OUTPUTS
 
     def forward(self, image: Tensor, distance: Tensor | None = None) -> tuple[Tensor, ...]:
         """Directions, boundaries and certainties at full size.
 
         Args:
             image: (N, 3, H, W) uint8 RGB, any H and W.
-            distance: (N, H, W) uint8 of `segfix.geometry.label_distance`, for a conditioned network.
+            distance: (N, H, W) uint8 of `segfix.geometry.label_distance`; of a conditioned network.
 
         Returns:
             `direction` (N, H, W) uint8 arg-max sector, `boundary` (N, H, W) uint8 probability
@@ -187,7 +189,7 @@ def export_onnx(
         "precision": precision,
         "flip": flip,
         **{key: described[key] for key in kept},
-        **({"conditioned": True} if "distance" in module.inputs else {}),
+        **({"conditioned": True} if DISTANCE in module.inputs else {}),
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
@@ -230,7 +232,7 @@ def measure(
         counts, table = np.zeros(5, np.int64), np.zeros((CALIBRATION_BINS, 2), np.int64)
         for pair in tqdm(images, name, unit="image", disable=quiet):
             image, labels = pair.read()
-            direction, boundary, certainty = model.predict(image)
+            direction, boundary, certainty, *_ = model.predict(image)
             true_boundary, true_direction = known_targets(
                 labels,
                 num_directions=model.num_directions,
@@ -311,7 +313,7 @@ def write_onnx(
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     examples = {
         "image": (torch.zeros(2, 3, 96, 160, dtype=torch.uint8), {0: batch, 2: height, 3: width}),
-        "distance": (torch.zeros(2, 96, 160, dtype=torch.uint8), {0: batch, 1: height, 2: width}),
+        DISTANCE: (torch.zeros(2, 96, 160, dtype=torch.uint8), {0: batch, 1: height, 2: width}),
     }
     arguments, dims = zip(*(examples[name] for name in module.inputs), strict=True)
     # torch exports this pooling for the size of the example alone.
@@ -373,7 +375,7 @@ def check_parity(
     for height, width in PARITY_SIZES:
         coarse = rng.integers(0, 256, (2, 4, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
         planes = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
-        found_in = {"image": planes[:, :3], "distance": planes[:, 3]}
+        found_in = {"image": planes[:, :3], DISTANCE: planes[:, 3]}
         inputs = {name: found_in[name] for name in module.inputs}
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in inputs.values()))
