@@ -9,6 +9,7 @@ from segfix.geometry.directions import (
     unit_offsets,
 )
 from segfix.geometry.evidence import fit_offsets
+from segfix.geometry.label_distance import DISTANCE_STEPS, NO_PREDICTION, label_distance
 from segfix.geometry.offsets import apply_offsets, direction_to_offsets, follow_offsets
 from segfix.geometry.targets import (
     Targets,
@@ -20,6 +21,8 @@ from segfix.geometry.targets import (
 )
 
 __all__ = [
+    "DISTANCE_STEPS",
+    "NO_PREDICTION",
     "NUM_DIRECTIONS",
     "UNDEFINED",
     "Targets",
@@ -33,6 +36,7 @@ __all__ = [
     "fit_offsets",
     "flip_direction_map",
     "follow_offsets",
+    "label_distance",
     "make_targets",
     "quantize_directions",
     "unit_offsets",
