@@ -69,7 +69,8 @@ def predict_file(
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
-    reading, following = reading or FileSettings(), ()
+    reading = reading or FileSettings()
+    following: tuple[str, ...] = ()
     if prediction is not None:
         settings = {"soft": reading.soft or None, "key": reading.key}
         source |= {name: value for name, value in settings.items() if value is not None}
