@@ -76,8 +76,11 @@ def pixel_line() -> NDArray[np.uint8]:
 def tiny_network(**metadata: object) -> onnx.ModelProto:
     """A network that reads its answers from the colours of the photograph.
 
-    Red is the probability of boundary × 255, green the sector × 16, blue the certainty × 255.
+    Red is the probability of boundary × 255, green the sector × 16, blue the certainty × 255. If
+    it is conditioned, 255 - distance, where it shares bits with red, is the probability × 255 that
+    a label is wrong.
     """
+    conditioned = bool(metadata.get("conditioned"))
     nodes = [
         onnx.helper.make_node("Gather", ["image", name], [f"{name}_plane"], axis=1)
         for name in ("red", "green", "blue")
@@ -89,6 +92,11 @@ def tiny_network(**metadata: object) -> onnx.ModelProto:
         onnx.helper.make_node("Identity", ["red_plane"], ["boundary"]),
         onnx.helper.make_node("Identity", ["blue_plane"], ["certainty"]),
     ]
+    if conditioned:
+        nodes += [
+            onnx.helper.make_node("BitwiseNot", ["distance"], ["nearness"]),
+            onnx.helper.make_node("BitwiseAnd", ["red_plane", "nearness"], ["wrong"]),
+        ]
     uint8, int64 = onnx.TensorProto.UINT8, onnx.TensorProto.INT64
     constants = [
         onnx.helper.make_tensor(name, int64, [], [channel])
@@ -98,10 +106,16 @@ def tiny_network(**metadata: object) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         nodes,
         "tiny",
-        [onnx.helper.make_tensor_value_info("image", uint8, ["n", 3, "h", "w"])],
+        [
+            onnx.helper.make_tensor_value_info("image", uint8, ["n", 3, "h", "w"]),
+            *(
+                onnx.helper.make_tensor_value_info(name, uint8, ["n", "h", "w"])
+                for name in ["distance"] * conditioned
+            ),
+        ],
         [
             onnx.helper.make_tensor_value_info(name, uint8, ["n", "h", "w"])
-            for name in ("direction", "boundary", "certainty")
+            for name in ("direction", "boundary", "certainty", *["wrong"] * conditioned)
         ],
         constants,
     )
@@ -131,6 +145,15 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """File of `tiny_network`."""
     path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
     onnx.save(tiny_network(**TINY_METADATA), str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def conditioned_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of `tiny_network` that looks at predictions, too."""
+    path = tmp_path_factory.mktemp("onnx") / "conditioned.onnx"
+    metadata = {**TINY_METADATA, "name": "conditioned", "conditioned": True}
+    onnx.save(tiny_network(**metadata), str(path))
     return path
 
 

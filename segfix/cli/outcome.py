@@ -54,6 +54,23 @@ def finish(
         click.get_current_context().exit(1)
 
 
+def warn_of_others(number: int, total: int, example: str, preds: str) -> None:
+    """Say on stderr that offset maps were made for other predictions.
+
+    Args:
+        number: Of such offset maps; 0: nothing is said.
+        total: Of those that were applied.
+        example: A prediction whose offset map is one.
+        preds: What was refined.
+    """
+    if number:
+        text = (
+            f"segfix: {number} of {total} offset maps were made for other predictions, such as "
+            f"that of {example}; run predict-offsets again with --preds {preds}."
+        )
+        click.echo(shortened(text), err=True)
+
+
 def list_failures(
     failed: list[str], *, as_json: bool = False, listed: str = "--json lists all"
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,26 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
-from segfix.errors import FileFormatError, one_line
+from segfix.cli.refine_instances import holds_instances
+from segfix.errors import FileFormatError, PairingError, SegfixError, one_line
 
 if TYPE_CHECKING:
+    from segfix.formats import Entry, Pair
     from segfix.inference.model import OffsetModel
 
 
 @click.command("predict-offsets")
 @click.argument("images", type=options.location)
 @options.out_folder("offsets")
+@click.option(
+    "--preds",
+    type=options.location,
+    help="Predictions of the photographs, as 'segfix refine' takes them: make offset maps that fit "
+    "these alone. Needs weights that look at predictions, too.",
+)
+@click.option("--soft", is_flag=True, help="Integers in PREDS are scores, not ids; see refine.")
+@click.option("--key", metavar="NAME", help="Array of .npz files in PREDS. [default: the largest]")
+@options.naming
 @options.weights
 @options.device
 @click.option(
@@ -35,6 +46,10 @@ if TYPE_CHECKING:
 def predict_offsets(
     images: Path,
     out: Path,
+    preds: Path | None,
+    soft: bool,
+    key: str | None,
+    naming: dict[str, Any],
     weights: str | None,
     device: str,
     max_side: int | None,
@@ -46,21 +61,39 @@ def predict_offsets(
     PNG that 'segfix refine' applies to any model's label map of that photograph, and that can be
     looked at (hue is direction, brightness is confidence).
 
+    With --preds, the network looks at predictions of the photographs, too: offset maps say where
+    these are wrong, and are for refining these alone.
+
     Or IMAGES is a video: its frames get the offset maps 000001.png, 000002.png, … Or it is -: a
     photograph is read from standard input and its offset map written to standard output.
     """
+    if preds is None and (given := options.first_given("soft", "key", "suffixes", "map_file")):
+        raise click.UsageError(f"{given} is for --preds.")
     if str(images) == "-":
         predict_standard_input(weights, device, max_side, batch)
         return
     options.check_folders(images, out, "IMAGES")
-    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries
+    if preds is not None:
+        options.check_folders(preds, out, "PREDS")
+    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries, pair_entries
     from segfix.inference.batch import png_path
-    from segfix.inference.predict import frame_path, predict_file, predict_frame, video_frames
+    from segfix.inference.predict import (
+        frame_path,
+        predict_file,
+        predict_frame,
+        predict_pair,
+        video_frames,
+    )
+    from segfix.inference.refine_files import FileSettings
 
     jobs: Iterable[Any]
     work: Callable[..., dict[str, Any]]
     result: Any
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
+        if preds is not None:
+            raise click.UsageError(
+                f"{images}: --preds is for photographs; write the video's frames as pictures."
+            )
         if batch.cluster or (batch.stage and batch.stage.holds(images)):
             raise click.UsageError(
                 f"{images}: a video is read from start to end, here; copy it here, and share it "
@@ -70,14 +103,29 @@ def predict_offsets(
             jobs, work, unit = video_frames(images), predict_frame, "frame"
         result = frame_path
     else:
+        leave_out = [out] if preds is None else [out, preds]
         jobs = entries = list_entries(
-            images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
+            images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=leave_out
         )
         work, unit, result = predict_file, "image", png_path
+        maps = []
+        if preds is not None:
+            maps = list_preds(preds, recursive=batch.recursive, leave_out=[out, images])
+            jobs = pair_entries(entries, maps, **naming)
+            work = partial(predict_pair, reading=FileSettings(soft, key))
+
+            def result(pair: Pair, out: Path) -> Path:
+                return png_path(pair.entry, out)
+
         options.check_results(
-            (result(entry, out) for entry in entries), (entry.path for entry in entries)
+            (png_path(entry, out) for entry in entries), (entry.path for entry in (*entries, *maps))
         )
     model = load_model(weights, device, batch)
+    if preds is not None:
+        try:
+            model.check_conditioned()
+        except SegfixError as error:
+            raise click.UsageError(str(error)) from error
     summary = batch.run(
         jobs,
         partial(work, model, max_side=max_side, overwrite=batch.overwrite),
@@ -87,6 +135,25 @@ def predict_offsets(
         network=True,
     )
     finish(summary, out, batch, device=model.device, weights=model.source)
+
+
+def list_preds(preds: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
+    """List predictions; two files that could both be one photograph's are refused."""
+    from segfix.formats import LABEL_SUFFIXES, list_entries
+
+    if holds_instances(preds, recursive=recursive):
+        raise click.UsageError(
+            f"--preds {preds}: JSON and lists of instances are not read here; give a panoptic "
+            "table's folder of PNG files, or write masks as .npy of (N, H, W), one file per "
+            "photograph."
+        )
+    entries = list_entries(
+        preds, LABEL_SUFFIXES, what="predictions", recursive=recursive, leave_out=leave_out
+    )
+    for entry in entries:
+        if entry.problem:
+            raise PairingError(entry.problem)
+    return entries
 
 
 def load_model(weights: str | None, device: str, batch: options.BatchOptions) -> OffsetModel:
@@ -106,6 +173,8 @@ def predict_standard_input(
     weights: str | None, device: str, max_side: int | None, batch: options.BatchOptions
 ) -> None:
     """One photograph from standard input, its offset map to standard output."""
+    if options.first_given("preds"):
+        raise click.UsageError("--preds is for files; give the photograph's name instead of -.")
     if given := options.first_given("as_json", "out", "shard", "engine"):
         raise click.UsageError(
             f"{given} has no use with -: the offset map of the one photograph goes to standard "

@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish
+from segfix.cli.outcome import finish, warn_of_others
 from segfix.cli.refine_instances import (
     OF_LABEL_MAPS,
     emptied_note,
@@ -193,4 +193,6 @@ def refine(
     again = sum(row["refined_before"] for row in summary.done)
     if again:
         note += f"; {again} had been refined before"
+    others = [row["input"] for row in summary.done if row["other_prediction"]]
+    warn_of_others(len(others), len(summary.done), "".join(others[:1]), batch.told(str(preds)))
     finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)

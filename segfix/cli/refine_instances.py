@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish
+from segfix.cli.outcome import finish, warn_of_others
 
 if TYPE_CHECKING:
     from segfix.inference.refine import RefineSettings
@@ -169,5 +169,12 @@ def refine_instance_files(
     emptied = [
         {"file": row["input"], **item} for row in summary.done for item in row.pop("emptied")
     ]
+    others = [row for row in summary.done if row["other_predictions"]]
+    warn_of_others(
+        sum(row["other_predictions"] for row in others),
+        sum(row["images"] for row in summary.done),
+        others[0]["input"] if others else "",
+        str(preds),
+    )
     note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
     finish(summary, out, batch, note=note, emptied=emptied)

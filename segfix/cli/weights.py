@@ -54,6 +54,8 @@ def describe(row: dict[str, Any]) -> Iterator[str]:
     scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
     data = ", ".join(row["data"])
     yield f"  last trained {row['step']} steps on {data}; {scores or 'unscored'}"
+    if row.get("conditioned"):
+        yield "  looks at predictions, too: predict-offsets --preds"
     for line in precision_lines(row):
         yield f"  {row['precision']} on {line}"
     for key in ("license", "terms"):

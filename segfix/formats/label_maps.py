@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
 
 HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
 """Of ids kept as floats; and the id of NaN and whatever else isn't one (GDAL's -3.4e38)."""
+
+DIGEST_ROWS = 256
+"""Rows of ids digested at a time."""
 
 DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
 PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
@@ -115,6 +119,28 @@ class LabelMap:
             # One by one: all at once would take four times the memory.
             packed += self.array[..., place].astype(np.int64) << 8 * place
         return packed
+
+    def layers(self) -> NDArray[Any]:
+        """What has boundaries of its own: (H, W) `ids`, or, of masks, (N, H, W) bool."""
+        return np.moveaxis(self.planes, -1, 0) != 0 if self.kind == "masks" else self.ids()
+
+
+def pixel_digest(layers: NDArray[Any]) -> str:
+    """SHA-256 in hex of a prediction's pixels, however a file holds them.
+
+    Args:
+        layers: Of `LabelMap.layers`: ids count as int64, little endian, row by row, masks as packed
+            bits; then the shape, as int64, too.
+    """
+    digest = hashlib.sha256()
+    for part in layers if layers.ndim == 3 else [layers]:
+        if part.dtype == bool:
+            digest.update(np.packbits(part).tobytes())
+            continue
+        for top in range(0, len(part), DIGEST_ROWS):
+            digest.update(part[top : top + DIGEST_ROWS].astype("<i8").tobytes())
+    digest.update(np.array(layers.shape, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def likeliest(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:

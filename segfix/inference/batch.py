@@ -141,7 +141,12 @@ def collect(future: Future[dict[str, Any]], summary: Summary, job: object = None
 
 
 def check_output(
-    path: Path, expected: dict[str, Any], keys: Iterable[str], overwrite: bool
+    path: Path,
+    expected: dict[str, Any],
+    keys: Iterable[str],
+    overwrite: bool,
+    *,
+    following: Iterable[str] = (),
 ) -> None:
     """Decide whether an output is to be made: it is missing, or one of ours cut short.
 
@@ -150,6 +155,7 @@ def check_output(
         expected: What its record will say.
         keys: Which entries of the record settle that it was made from the same with the same.
         overwrite: Whether to replace whatever is there.
+        following: Of entries that are dictionaries, keys whose values follow from the others'.
 
     Raises:
         Skipped: It is there, whole, and made from the same input with the same settings.
@@ -163,7 +169,7 @@ def check_output(
     try:
         record = json.loads(text or "null")
         ours = all(key in record for key in keys)
-        same = ours and all(record[key] == expected[key] for key in keys)
+        same = ours and all(_without(record[key], following) == expected[key] for key in keys)
     except (TypeError, ValueError):
         ours = same = False
     whole = is_whole(path)
@@ -176,6 +182,12 @@ def check_output(
         f"{path}: exists and is not what this run would make; --overwrite replaces it, -o writes "
         "elsewhere."
     )
+
+
+def _without(value: Any, keys: Iterable[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: one for key, one in value.items() if key not in keys}
 
 
 def png_path(entry: Entry, out: Path) -> Path:

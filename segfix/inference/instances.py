@@ -40,7 +40,14 @@ from segfix.formats.instances import (
 )
 from segfix.formats.records import content_digest, is_whole, read_record, recorded_path
 from segfix.inference.batch import Batch, Skipped, check_output, output_path
-from segfix.inference.refine import RefineSettings, keep_ids, refine, refine_into
+from segfix.inference.refine import (
+    PREDICTION_KEY,
+    RefineSettings,
+    keep_ids,
+    made_for_another,
+    refine_into,
+    refine_planes,
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,9 @@ def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
 
     Returns:
         The paths, the number of `instances` and of those `changed`, `emptied`: which would have
-        vanished; `failed`: one text per image that failed, and `left`: how many were not tried.
+        vanished; `images`: how many were refined, and `other_predictions`: how many of their offset
+        maps were made for other ones; `failed`: one text per image that failed, and `left`: how
+        many were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -197,8 +206,10 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
     _check_result(path, record, _listed(path, results, run), run.overwrite)
     offset_map = read_offset_map(offsets.path)
     emptied, changed, kept = [], 0, []
+    seen = list[NDArray[np.bool_]]()
     for mask, result in zip(masks, results, strict=True):
         label_map = read_label_map(mask)
+        seen += [label_map.array != 0] if PREDICTION_KEY in offset_map.source else []
         _check_size(str(mask), label_map.array.shape[:2], offset_map, offsets)
         refined = label_map.array.copy()
         refine_into(refined, label_map.array, offset_map, run.settings.masks)
@@ -225,7 +236,18 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "instances": sum(kept),
         "changed": changed,
         "emptied": emptied,
+        "images": 1,
+        "other_predictions": int(_made_for_others(seen, offset_map)),
     }
+
+
+def _made_for_others(masks: Sequence[NDArray[Any]], offset_map: OffsetMap) -> bool:
+    """Whether an offset map was made for other masks than these, all of its image."""
+    if PREDICTION_KEY not in offset_map.source:
+        return False
+    shape = (0, *offset_map.codes.shape)
+    stacked = np.stack(masks) if masks else np.zeros(shape, bool)
+    return made_for_another(LabelMap(stacked, "masks", channels_first=True), offset_map)
 
 
 def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
@@ -247,6 +269,7 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
         offset_map = read_offset_map(offsets.path)
         height, width = offset_map.codes.shape
         emptied, changed = [], dict[int, dict[str, Any] | None]()
+        seen = list[NDArray[np.uint8]]()
         for place in image.places:
             item = content.instances[place]
             try:
@@ -257,6 +280,7 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
                     f"map {offsets.path} ({error}); write it again, or predict offsets on images "
                     "of the masks' size."
                 ) from error
+            seen += [mask] if PREDICTION_KEY in offset_map.source else []
             refined = mask.copy(order="K")  # column by column, as run lengths are
             refine_into(refined, mask, offset_map, run.settings.masks)
             if not refined.any():
@@ -269,7 +293,12 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
         for place, item_or_none in changed.items():
             instances[place] = item_or_none
         kept = sum(item_or_none is not None for item_or_none in changed.values())
-        return {"output": repr(image.image), "emptied": emptied, "changed": kept}
+        return {
+            "output": repr(image.image),
+            "emptied": emptied,
+            "changed": kept,
+            "other_prediction": _made_for_others(seen, offset_map),
+        }
 
     def write(path: Path, record: str) -> None:
         kept = [item for item in instances if item is not None]
@@ -315,7 +344,7 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
             raise
         own["offsets"] = {"map": content_digest(offsets.path)}
         segments = annotations[place]["segments_info"]
-        refined = refine(label_map.array, offset_map, **asdict(run.settings.masks))
+        refined = refine_planes(label_map, offset_map, run.settings.masks).array
         listed = [segment["id"] for segment in segments]
         keep = not run.settings.drop_empty
         lost = keep_ids(label_map, refined, listed, _segment_ids, keep=keep)
@@ -339,6 +368,7 @@ def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
             "output": repr(image.image),
             "emptied": [{"image": image.image, "id": identity} for identity in lost],
             "changed": sum(one in touched and one not in vanished for one in listed),
+            "other_prediction": made_for_another(label_map, offset_map),
         }
 
     def write(path: Path, record: str) -> None:
@@ -431,6 +461,8 @@ def _refine_images(
         "output": str(path),
         "changed": sum(row["changed"] for row in summary.done),
         "emptied": [item for row in summary.done for item in row["emptied"]],
+        "images": len(summary.done),
+        "other_predictions": sum(row["other_prediction"] for row in summary.done),
         "failed": summary.failed,
         "left": summary.left,
     }

@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
-from segfix.formats import OffsetMap
+from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.files import check_regular
 from segfix.formats.images import Photograph
-from segfix.geometry import NUM_DIRECTIONS
-from segfix.inference.tiles import enlarge_tile, tile_boxes
+from segfix.formats.label_maps import pixel_digest
+from segfix.geometry import NO_PREDICTION, NUM_DIRECTIONS, label_distance
+from segfix.inference.refine import PREDICTION_KEY, as_label_map, surroundings
+from segfix.inference.sizes import resize_nearest
+from segfix.inference.tiles import Box, enlarge_tile, tile_boxes
 from segfix.inference.weights import find_weights
 
 METADATA_KEY = "segfix"
@@ -45,6 +48,8 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 OUTPUTS = ("direction", "boundary", "certainty")
+DISTANCE, WRONG = "distance", "wrong"
+"""Second input and fourth output of networks that look at a prediction, too."""
 KINDS = {
     "segfix network": ("a SegFix network", "predict-offsets"),
     "segmentation network": ("a segmentation network", "segment"),
@@ -53,6 +58,14 @@ KINDS = {
 CONFIDENCE = "probability that the direction is right to within 45 degrees"
 CALIBRATION = (3.85, -0.55)
 """Slope and intercept of `calibrated` for networks exported without data to measure them on."""
+CONDITIONED_CONFIDENCE = (
+    "probability that the label of the prediction is wrong and the direction leads to the right one"
+)
+CONDITIONED_CALIBRATION, CONDITIONED_THRESHOLD = (0.0, 1.0, 0.0), 0.05
+"""Of `conditioned_confidence`, and the confidence from which pixels are coded, for networks whose
+metadata say nothing else."""
+DISTANCE_REACH = 32
+"""Pixels; how far `label_distance` looks."""
 EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 """In an ONNX file, where weights lie in another file: its entry `location`, with its tag and length
 in every form that protobuf allows. Our files have none."""
@@ -92,27 +105,62 @@ class OffsetModel:
         """Name and digest, as offset maps record them."""
         return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
 
-    def predict(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    @property
+    def conditioned(self) -> bool:
+        """Whether it looks at a prediction, too, if there is one."""
+        return bool(self.metadata.get("conditioned", False))
+
+    def check_conditioned(self) -> None:
+        """Raise `SegfixError` unless the network looks at a prediction, too."""
+        if not self.conditioned:
+            raise SegfixError(
+                f"weights {self.metadata['name']} look at photographs alone; leave the predictions "
+                "out, or use --weights that look at them, too ('segfix weights' says which do)."
+            )
+
+    def predict(
+        self, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one photograph.
 
         Args:
             image: (H, W, 3) uint8 RGB, any size.
+            distance: (H, W) uint8 of `segfix.geometry.label_distance` of a prediction, for a
+                conditioned network; None: there is no prediction.
 
         Returns:
             Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
-            sector × 255.
+            sector × 255. Of a conditioned network a fourth: probability × 255 that the pixel's
+            label in the prediction is wrong; without a prediction it means nothing.
+
+        Raises:
+            ValueError: The arrays are no photograph and no distances of its size.
+            SegfixError: The network failed, or looks at photographs alone.
         """
+        if distance is not None:
+            self.check_conditioned()
+            if distance.shape != image.shape[:2] or distance.dtype != np.uint8:
+                raise ValueError(
+                    f"Expected distance of {image.shape[:2]} uint8, as the image is, but got "
+                    f"{distance.shape} {distance.dtype}."
+                )
         with guarded(image):
-            batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-            with self._lock:
-                outputs = self.session.run(OUTPUTS, {"image": batch})
-            direction, boundary, certainty = maps = [output[0] for output in outputs]
             size = image.shape[:2]
+            inputs = {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
+            names: tuple[str, ...] = OUTPUTS
+            if self.conditioned:
+                if distance is None:
+                    distance = np.full(size, NO_PREDICTION, np.uint8)
+                inputs[DISTANCE] = np.ascontiguousarray(distance[None])
+                names = (*OUTPUTS, WRONG)
+            with self._lock:
+                outputs = self.session.run(names, inputs)
+            maps = tuple(output[0] for output in outputs)
             if not all(one.shape == size and one.dtype == np.uint8 for one in maps):
                 raise ValueError("its answers are no maps of that size")
-            if direction.max(initial=0) >= self.num_directions:
+            if maps[0].max(initial=0) >= self.num_directions:
                 raise ValueError(f"its answers are not {self.num_directions} directions")
-        return direction, boundary, certainty
+        return maps
 
     def record(self, shape: Sequence[int], max_side: int | None) -> dict[str, Any]:
         """What made an offset map: `source`, and `max_side` where it reduced the photograph.
@@ -125,22 +173,32 @@ class OffsetModel:
         return {**self.source, **({"max_side": max_side} if reduced else {})}
 
     def offsets(
-        self, image: NDArray[np.uint8] | Photograph, *, max_side: int | None = None
+        self,
+        image: NDArray[np.uint8] | Photograph,
+        label_map: NDArray[Any] | LabelMap | None = None,
+        *,
+        max_side: int | None = None,
     ) -> OffsetMap:
         """Predict the offset map of one photograph, a large one in tiles.
 
         Args:
             image: (H, W, 3) uint8 RGB, any size.
+            label_map: The prediction that is to be refined, of the photograph's size, as
+                `segfix.refine` or `segfix.refine_masks` will be given it: a conditioned network
+                looks at its boundaries, too, and the offset map fits this prediction alone. None:
+                the offset map fits any.
             max_side: A photograph that is higher or wider, pixels, is looked at reduced to this;
                 None: at its own size.
 
         Returns:
             The offset map, of the photograph's own size: boundary where its probability exceeds
-            0.5, with the arg-max sector.
+            0.5, with the arg-max sector. With `label_map`, boundary where
+            `conditioned_confidence` exceeds the network's threshold.
 
         Raises:
-            ValueError: `image` is no photograph, or `max_side` below 1.
-            SegfixError: The network failed.
+            ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
+                1.
+            SegfixError: The network failed, or looks at photographs alone.
 
         Example:
             >>> model = load()
@@ -155,36 +213,74 @@ class OffsetModel:
             check_image(image)
         height, width, _ = image.shape
         source = self.record(image.shape, max_side)
+        layers = None
+        if label_map is not None:
+            self.check_conditioned()
+            if not isinstance(label_map, LabelMap):
+                label_map = as_label_map(label_map, (height, width), "image")
+            if label_map.shape != (height, width):
+                raise ValueError(
+                    f"Expected label_map of {(height, width)}, as the image is, but got "
+                    f"{label_map.shape}."
+                )
+            layers = label_map.layers()
+            source[PREDICTION_KEY] = pixel_digest(layers)
+            layers = layers if layers.ndim == 3 else layers[None]
         if "max_side" in source:
             photograph = (
                 image if isinstance(image, Photograph) else Photograph(Image.fromarray(image))
             )
             image = photograph.reduced(source["max_side"])
-        calibration = self.metadata.get("calibration", CALIBRATION)
+        seen = image.shape[0], image.shape[1]
+        if layers is not None and seen != (height, width):
+            layers = np.moveaxis(resize_nearest(np.moveaxis(layers, 0, -1), seen), -1, 0)
         # The lowest product there is: a boundary at the threshold, all sectors alike.
-        lowest = BOUNDARY_THRESHOLD / self.num_directions
+        lowest = float(calibrated(BOUNDARY_THRESHOLD / self.num_directions, self._calibration))
+        if layers is not None:
+            lowest = self.metadata.get("conditioned_threshold", CONDITIONED_THRESHOLD)
         codes = np.zeros((height, width), np.uint8)
         offset_map = OffsetMap(
             codes,
             num_directions=self.num_directions,
-            lowest_confidence=round(float(calibrated(lowest, calibration)), 4),
+            lowest_confidence=round(lowest, 4),
             boundary_width=self.metadata["boundary_width"],
-            confidence=CONFIDENCE,
+            confidence=CONFIDENCE if layers is None else CONDITIONED_CONFIDENCE,
             source=source,
         )
-        seen = image.shape[0], image.shape[1]
         for look, keep in tile_boxes(*seen):
-            maps = self.predict(image[look])
+            distance = None if layers is None else layer_distance(layers, look)
+            maps = self.predict(image[look], distance)
             for part, found in enlarge_tile(maps, look, keep, seen, (height, width)):
-                direction, boundary, certainty = found
+                sure, confidence = self._judge(found, lowest, conditioned=layers is not None)
                 codes[part] = OffsetMap.encode(
-                    boundary > BOUNDARY_THRESHOLD * 255,
-                    direction,
-                    calibrated(boundary * (certainty / np.float32(255**2)), calibration),
+                    sure,
+                    found[0],
+                    confidence,
                     num_directions=self.num_directions,
                     lowest_confidence=offset_map.lowest_confidence,
                 ).codes
         return offset_map
+
+    @property
+    def _calibration(self) -> Sequence[float]:
+        calibration: Sequence[float] = self.metadata.get("calibration", CALIBRATION)
+        return calibration
+
+    def _judge(
+        self, maps: Sequence[NDArray[np.uint8]], lowest: float, *, conditioned: bool
+    ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
+        """Which pixels have an offset, and how sure it is."""
+        boundary, certainty = maps[1:3]
+        if not conditioned:
+            product = boundary * (certainty / np.float32(255**2))
+            return boundary > BOUNDARY_THRESHOLD * 255, calibrated(product, self._calibration)
+        confidence = conditioned_confidence(
+            boundary / np.float32(255),
+            certainty / np.float32(255),
+            maps[3] / np.float32(255),
+            self.metadata.get("conditioned_calibration", CONDITIONED_CALIBRATION),
+        )
+        return confidence > lowest, confidence
 
 
 def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetModel:
@@ -237,6 +333,64 @@ def calibrated(
     """
     slope, intercept = calibration
     return np.asarray(1 / (1 + np.exp(-(slope * product + intercept))))
+
+
+def conditioned_confidence(
+    boundary: NDArray[np.floating[Any]],
+    certainty: NDArray[np.floating[Any]],
+    wrong: NDArray[np.floating[Any]],
+    calibration: Sequence[float] = CONDITIONED_CALIBRATION,
+) -> NDArray[np.float32]:
+    """Probability that a prediction's label is wrong and the direction leads to the right one.
+
+    Args:
+        boundary: (H, W) probability of boundary, in [0, 1].
+        certainty: (H, W) probability of the arg-max sector.
+        wrong: (H, W) probability that the label is wrong.
+        calibration: Bias a and weights b, c, measured on validation sets.
+
+    Returns:
+        (H, W) 1 / (1 + exp(-(a + b · logit(wrong) + c · boundary · certainty))), with `wrong` kept
+        half a step of its 255 away from 0 and 1.
+
+    Example:
+        >>> wrong = np.array([[0.25, 1]], np.float32)
+        >>> conditioned_confidence(wrong, wrong, wrong).round(3)
+        array([[0.25 , 0.998]], dtype=float32)
+    """
+    bias, weight_wrong, weight_product = calibration
+    least = np.float32(1 / 510)
+    wrong = np.clip(wrong, least, 1 - least)
+    odds = bias + weight_wrong * np.log(wrong / (1 - wrong)) + weight_product * boundary * certainty
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+
+
+def layer_distance(layers: NDArray[Any], look: Box) -> NDArray[np.uint8]:
+    """Distances within a tile to the nearest boundary of any layer, wherever that boundary lies.
+
+    Args:
+        layers: (N, H, W): one of ids, or bool masks.
+        look: Rows and columns of the tile.
+
+    Returns:
+        (h, w) the least of `label_distance` of the layers, of whole pictures.
+    """
+    around = tuple(
+        slice(max(part.start - DISTANCE_REACH, 0), part.stop + DISTANCE_REACH) for part in look
+    )
+    inner = tuple(
+        slice(part.start - wide.start, part.stop - wide.start)
+        for part, wide in zip(look, around, strict=True)
+    )
+    nearest = np.broadcast_to(np.uint8(NO_PREDICTION - 1), layers.shape[1:])[around].copy()
+    for layer in layers:
+        tile = layer[around]
+        # Farther from a mask there is no boundary of it.
+        box = surroundings(tile, DISTANCE_REACH) if tile.dtype == bool else np.s_[:, :]
+        if box:
+            np.minimum(nearest[box], label_distance(tile[box]), out=nearest[box])
+    return nearest[inner]
 
 
 def load(weights: str | Path | None = None, *, device: str = "auto") -> OffsetModel:
@@ -398,11 +552,14 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
         names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
         metadata = json.loads(text)
+        expected = ["image", *outputs]
+        if metadata.get("conditioned", False):
+            expected = ["image", DISTANCE, *outputs, WRONG]
         found = KINDS.get(metadata["kind"])
         known = (
             metadata["kind"] == kind
             and metadata["version"] == 1
-            and names == ["image", *outputs]
+            and names == expected
             and all(isinstance(metadata.get(key, ""), str) for key in TEXTS)
             and metadata["name"]
             and isinstance(metadata["backbone"], str)
@@ -433,11 +590,16 @@ def are_numbers(values: Iterable[Any]) -> bool:
 def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
     """Whether m, γ and what is said of the confidence can be a SegFix network's."""
     slope, intercept = calibration = metadata.get("calibration", CALIBRATION)
+    bias, *weights = metadata.get("conditioned_calibration", CONDITIONED_CALIBRATION)
+    threshold = metadata.get("conditioned_threshold", CONDITIONED_THRESHOLD)
     losses = metadata.get("precision_scores", {}).values()
     return (
         metadata["num_directions"] in NUM_DIRECTIONS
         and isinstance(metadata["num_directions"], int)
-        and are_numbers([metadata["boundary_width"], slope, intercept])
+        and are_numbers([metadata["boundary_width"], slope, intercept, bias, *weights, threshold])
+        and len(weights) == len(CONDITIONED_CALIBRATION) - 1
+        and 0 <= threshold < 1
+        and isinstance(metadata.get("conditioned", False), bool)
         and metadata["boundary_width"] > 0
         and not isinstance(calibration, str)
         and all(

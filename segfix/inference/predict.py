@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from segfix.errors import SegfixError
 from segfix.formats import (
     Entry,
+    LabelMap,
     OffsetMap,
+    Pair,
     read_frames,
     read_label_map,
     write_offset_map,
@@ -24,6 +26,9 @@ from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
 from segfix.inference.batch import check_output, output_path, png_path
 from segfix.inference.model import OffsetModel
+from segfix.inference.refine import PREDICTION_KEY
+from segfix.inference.refine_files import FileSettings
+from segfix.inference.sizes import as_displayed
 
 
 def predict_file(
@@ -31,6 +36,8 @@ def predict_file(
     image: Entry,
     out: Path,
     *,
+    prediction: Entry | None = None,
+    reading: FileSettings | None = None,
     max_side: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -40,6 +47,8 @@ def predict_file(
         model: The network.
         image: The photograph.
         out: Folder of the result, named after the photograph.
+        prediction: What is to be refined, where the offset map is to fit that alone.
+        reading: How to read the prediction; None: as it looks.
         max_side: See `OffsetModel.offsets`.
         overwrite: Whether to replace an existing result.
 
@@ -48,7 +57,7 @@ def predict_file(
 
     Raises:
         Skipped: The result is there already.
-        SegfixError: The photograph is missing or broken.
+        SegfixError: A file is missing or broken, or the sizes differ.
     """
     if image.problem:
         raise SegfixError(image.problem)
@@ -60,10 +69,65 @@ def predict_file(
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
-    check_output(path, {"source": source}, ("source",), overwrite)
+    reading = reading or FileSettings()
+    following: tuple[str, ...] = ()
+    if prediction is not None:
+        settings = {"soft": reading.soft or None, "key": reading.key}
+        source |= {name: value for name, value in settings.items() if value is not None}
+        source["prediction"] = content_digest(prediction.path)
+        following = (PREDICTION_KEY,)
+    check_output(path, {"source": source}, ("source",), overwrite, following=following)
     with open_photograph(image.path) as photograph:
-        offset_map = predict_map(model, photograph, max_side, str(image.path), source)
-    return write_row(image.path, path, offset_map)
+        label_map = None
+        if prediction is not None:
+            label_map = read_prediction(
+                prediction.path, reading, image.path, photograph.shape[:2], orientation
+            )
+        offset_map = predict_map(model, photograph, max_side, str(image.path), source, label_map)
+    row = write_row(image.path, path, offset_map)
+    return row if prediction is None else {**row, "prediction": str(prediction.path)}
+
+
+def predict_pair(
+    model: OffsetModel, pair: Pair, out: Path, reading: FileSettings, **settings: Any
+) -> dict[str, Any]:
+    """Predict the offset map of a photograph that fits its prediction; see `predict_file`.
+
+    Raises:
+        SegfixError: As there; or there is no prediction.
+    """
+    image, prediction = pair.entry, pair.partner
+    if prediction is None and not image.problem:
+        raise SegfixError(
+            f"{image.path}: no prediction of that name; say with --map or --suffix which one it "
+            "is, or leave --preds out."
+        )
+    return predict_file(model, image, out, prediction=prediction, reading=reading, **settings)
+
+
+def read_prediction(
+    path: Path, reading: FileSettings, image: Path, size: tuple[int, int], orientation: int
+) -> LabelMap:
+    """Read a prediction of a photograph, as that is displayed.
+
+    Args:
+        path: Its file.
+        reading: How to read it.
+        image: The photograph's file, for messages.
+        size: Height and width of the photograph as displayed.
+        orientation: How the photograph is stored, see `as_displayed`.
+
+    Raises:
+        SegfixError: The file is missing or broken, or of another size.
+    """
+    found = read_label_map(path, soft=reading.soft, key=reading.key, masks=True, shape=size)
+    label_map = as_displayed(found, size, orientation)
+    if label_map.shape != size:
+        raise SegfixError(
+            f"{path}: {found.size}, but its photograph {image} is {size[1]}×{size[0]}; write "
+            "predictions of the photographs' size, or leave --preds out and let refine --fit."
+        )
+    return label_map
 
 
 def predict_map(
@@ -72,10 +136,12 @@ def predict_map(
     max_side: int | None,
     name: str,
     source: dict[str, Any],
+    label_map: LabelMap | None = None,
 ) -> OffsetMap:
     """Predict an offset map that says what it was made from; `name` is for messages."""
     try:
-        return replace(model.offsets(image, max_side=max_side), source=source)
+        offset_map = model.offsets(image, label_map, max_side=max_side)
+        return replace(offset_map, source={**offset_map.source, **source})
     except SegfixError as error:
         raise SegfixError(f"{name}: {error}") from error
 

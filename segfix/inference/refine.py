@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -11,9 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
-from segfix.formats.label_maps import kind_of_array
+from segfix.formats.label_maps import kind_of_array, pixel_digest
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
+
+PREDICTION_KEY = "prediction_sha256"
+"""In an offset map's `source`, where it was made for one prediction: `pixel_digest` of that."""
+
+MADE_FOR_ANOTHER = (
+    "the offset map was made for another prediction; make one with "
+    "OffsetModel.offsets(image, label_map)"
+)
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -55,6 +64,9 @@ def refine(
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this keep their label.
 
+    Warns:
+        UserWarning: The offset map was made for another prediction.
+
     Returns:
         A new array like `label_map`. It holds no value that `label_map` lacks, and pixels off the
         predicted boundary keep theirs.
@@ -73,18 +85,40 @@ def refine(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
+    whole = as_label_map(label_map, offset_map.codes.shape, "offset map")
+    if made_for_another(whole, offset_map):
+        warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
+    settings = RefineSettings(scale, iterate, min_confidence)
+    return refine_planes(whole, offset_map, settings).array
+
+
+def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> LabelMap:
+    """An array, or what NumPy makes one of, as the label map that `refine` takes it for.
+
+    Args:
+        array: See `refine`; or (N, H, W) masks.
+        size: Height and width that it must have.
+        like: What has that size, for the message.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
     # Torch's tensors, too.
-    label_map, size = np.asarray(label_map), offset_map.codes.shape
-    first = label_map.ndim == 3 and label_map.shape[:2] != size and label_map.shape[1:] == size
-    if label_map.ndim not in (2, 3) or (not first and label_map.shape[:2] != size):
+    array = np.asarray(array)
+    first = array.ndim == 3 and array.shape[:2] != size and array.shape[1:] == size
+    if array.ndim not in (2, 3) or (not first and array.shape[:2] != size):
         height, width = size
         raise ValueError(
             f"Expected label_map of ({height}, {width}), (C, {height}, {width}) or "
-            f"({height}, {width}, C), as the offset map is, but got {label_map.shape}."
+            f"({height}, {width}, C), as the {like} is, but got {array.shape}."
         )
-    whole = LabelMap(label_map, kind_of_array(label_map), channels_first=first)
-    settings = RefineSettings(scale, iterate, min_confidence)
-    return refine_planes(whole, offset_map, settings).array
+    return LabelMap(array, kind_of_array(array), channels_first=first)
+
+
+def made_for_another(label_map: LabelMap, offset_map: OffsetMap) -> bool:
+    """Whether an offset map was made for one prediction, and not for this one."""
+    made_for = offset_map.source.get(PREDICTION_KEY)
+    return made_for is not None and made_for != pixel_digest(label_map.layers())
 
 
 def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSettings) -> LabelMap:
@@ -122,6 +156,9 @@ def refine_masks(
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this stay as they are.
 
+    Warns:
+        UserWarning: The offset map was made for another prediction.
+
     Returns:
         A new array like `masks`, equal to `segfix.refine` of each mask. Of a mask a few pixels
         small or thin, nothing may be left.
@@ -145,6 +182,11 @@ def refine_masks(
         raise ValueError(
             f"Expected masks of shape {('N', *offset_map.codes.shape)} but got {masks.shape}."
         )
+    # Masks that leave no pixel out and share none pass for classes where nobody says what they are.
+    if made_for_another(
+        LabelMap(masks, "masks", channels_first=True), offset_map
+    ) and made_for_another(as_label_map(masks, masks.shape[1:], "offset map"), offset_map):
+        warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
     settings = RefineSettings(scale, iterate, min_confidence)
     refined = masks.copy()
     for mask, result in zip(masks, refined, strict=True):
@@ -169,7 +211,7 @@ def refine_into(
         reach = math.ceil(abs(settings.scale) * unit)
     crop = surroundings(mask, max(reach, 1))
     if crop:
-        codes = replace(offset_map, codes=offset_map.codes[crop])
+        codes = replace(offset_map, codes=offset_map.codes[crop], source={})
         result[crop] = refine(mask[crop], codes, **asdict(settings))
 
 

@@ -24,7 +24,13 @@ from segfix.formats import (
 from segfix.formats.records import content_digest, read_record
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.inference.batch import check_output, output_path
-from segfix.inference.refine import RefineSettings, keep_ids, refine_masks, refine_planes
+from segfix.inference.refine import (
+    RefineSettings,
+    keep_ids,
+    made_for_another,
+    refine_masks,
+    refine_planes,
+)
 from segfix.inference.sizes import Fit, match_sizes
 
 KIND = "refined label map"
@@ -74,8 +80,8 @@ def refine_file(
         overwrite: Whether to replace an existing result.
 
     Returns:
-        The paths, the number of pixels and of those whose label changed, and whether the label
-        map had been refined before.
+        The paths, the number of pixels and of those whose label changed, whether the label map had
+        been refined before, and whether the offset map was made for another prediction.
 
     Raises:
         Skipped: The result is there already.
@@ -122,6 +128,9 @@ def refine_file(
         )
     row: dict[str, Any] = {"input": str(labels.path), "output": str(path)}
     row["refined_before"] = f'"{KIND}"' in (read_record(labels.path) or "")
+    row["other_prediction"] = made_for_another(label_map, offset_map)
+    # It has been said.
+    offset_map = replace(offset_map, source={})
     if label_map.kind == "masks":
         refined, empty = refine_or_keep(label_map, offset_map, settings)
         places = np.flatnonzero(empty).tolist()

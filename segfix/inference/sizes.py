@@ -33,18 +33,7 @@ def match_sizes(
         ValueError: The sizes differ, and `fit` is None.
     """
     size = offset_map.codes.shape
-    label_map = _laid_out(label_map, size)
-    orientation = offset_map.source.get("orientation", 1)
-    turned = label_map.rest.get("turned", 1)
-    # Not where the two turns are one: then the prediction is upright, and of another size.
-    if (
-        label_map.shape == size[::-1] != size
-        and turned == 1
-        and isinstance(orientation, int)
-        and 5 <= orientation <= 8
-    ):
-        upright = label_map.with_planes(turn_upright(label_map.planes, orientation))
-        return replace(upright, rest={**label_map.rest, "turned": orientation}), offset_map
+    label_map = as_displayed(label_map, size, offset_map.source.get("orientation", 1))
     if label_map.shape == size:
         return label_map, offset_map
     if fit is None:
@@ -58,10 +47,27 @@ def match_sizes(
     return label_map.with_planes(resize(label_map.planes, size)), offset_map
 
 
-def _laid_out(label_map: LabelMap, size: tuple[int, ...]) -> LabelMap:
+def as_displayed(label_map: LabelMap, size: tuple[int, ...], orientation: Any) -> LabelMap:
+    """A prediction as its photograph is displayed, if it can be; else as it is.
+
+    Args:
+        label_map: See `match_sizes`.
+        size: Height and width of the photograph as displayed.
+        orientation: 1 … 8, as EXIF counts: how the photograph is stored.
+    """
     if label_map.kind == "scores" and label_map.array.ndim == 3 and label_map.shape != size:
         other = replace(label_map, channels_first=not label_map.channels_first)
-        return other if other.shape == size else label_map
+        label_map = other if other.shape == size else label_map
+    turned = label_map.rest.get("turned", 1)
+    # Not where the two turns are one: then the prediction is upright, and of another size.
+    if (
+        label_map.shape == size[::-1] != size
+        and turned == 1
+        and isinstance(orientation, int)
+        and 5 <= orientation <= 8
+    ):
+        upright = label_map.with_planes(turn_upright(label_map.planes, orientation))
+        return replace(upright, rest={**label_map.rest, "turned": orientation})
     return label_map
 
 

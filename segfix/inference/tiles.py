@@ -20,9 +20,9 @@ largest stride divides both. What difference is left: `tests/bench/tiles.py`."""
 STRIDE = 32
 """Where tiles begin at multiples of it, the network sees the same grid as in the whole picture."""
 
-RESAMPLING = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BILINEAR)
-"""How sectors and the two probabilities are enlarged. Neither sectors as interpolated vectors nor a
-narrower boundary gains more: `tests/bench/scale_input.py`."""
+RESAMPLING = (Image.Resampling.NEAREST, *[Image.Resampling.BILINEAR] * 3)
+"""How sectors and the two or three probabilities are enlarged. Neither sectors as interpolated
+vectors nor a narrower boundary gains more: `tests/bench/scale_input.py`."""
 
 
 def tile_boxes(
@@ -86,7 +86,7 @@ def enlarge_tile(
             (down, across),
             [
                 np.asarray(picture.resize(size, resampling, (left, top, right, bottom)))
-                for picture, resampling in zip(pictures, RESAMPLING, strict=True)
+                for picture, resampling in zip(pictures, RESAMPLING, strict=False)
             ],
         )
 

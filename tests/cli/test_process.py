@@ -43,6 +43,23 @@ def test_predict_and_refine_as_a_user_types_them(work: Path, tiny_onnx: Path) ->
     assert refined.stdout == "refined: 3 written; 5.00% of the pixels changed their label\n"
 
 
+def test_offsets_that_fit_predictions_as_a_user_types_them(
+    work: Path, conditioned_onnx: Path
+) -> None:
+    predict = ("predict-offsets", "images/", "--weights", conditioned_onnx, "--preds", "preds/")
+    predicted = run(*predict)
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == "offsets: 3 written\n"
+    assert run(*predict).stdout == "offsets: 0 written, 3 already there\n"
+    refined = run("refine", "preds/", "-q")
+    assert (refined.returncode, refined.stderr) == (0, "")
+    again = run("refine", "refined/", "-o", "twice", "-q")
+    assert again.stderr == (
+        "segfix: 3 of 3 offset maps were made for other predictions, such as that of "
+        "refined/a.png; run predict-offsets again with --preds refined.\n"
+    )
+
+
 def test_errors_are_one_line_without_a_traceback(work: Path) -> None:
     result = run("refine", "preds")
     assert result.returncode == 2

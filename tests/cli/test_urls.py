@@ -88,6 +88,22 @@ def test_urls_give_what_folders_give(work: Path, memory: str, tiny_onnx: Path) -
     assert stored(f"{memory}/up") == contents(work / "refined")
 
 
+def test_predictions_at_a_url_are_looked_at(
+    work: Path, memory: str, conditioned_onnx: Path
+) -> None:
+    predict = ("predict-offsets", "--weights", conditioned_onnx, "--json", "-q")
+    local = run(*predict, "images", "--preds", "preds")
+    away = run(*predict, f"{memory}/images", "--preds", f"{memory}/preds", "-o", f"{memory}/found")
+    told = away.stdout.replace(f"{memory}/", "").replace("found", "offsets")
+    assert json.loads(told) == json.loads(local.stdout)
+    assert stored(f"{memory}/found") == contents(work / "offsets")
+    refine = ("refine", f"{memory}/labels", "--offsets", f"{memory}/found", "-q")
+    assert run(*refine, "-o", f"{memory}/other").stderr == (
+        "segfix: 3 of 3 offset maps were made for other predictions, such as that of "
+        f"{memory}/labels/a.png; run predict-offsets again with --preds {memory}/labels.\n"
+    )
+
+
 def test_what_is_stored_is_skipped_and_what_is_foreign_kept(
     work: Path, memory: str, tiny_onnx: Path
 ) -> None:

@@ -88,6 +88,18 @@ def test_the_same_bytes_and_the_same_report_as_one_process(
 
 
 @pytest.mark.cluster
+def test_predictions_are_looked_at_by_the_workers(
+    work: Path, conditioned_onnx: Path, address: str
+) -> None:
+    predict = ("predict-offsets", "images", "--weights", conditioned_onnx, "--preds", "preds")
+    alone = run(*predict, "-o", "one", "--json", "-q")
+    together = run(*predict, "-o", "many", "--json", "-q", "--engine", "ray", "--address", address)
+    assert alone.returncode == together.returncode == 0, together.stderr
+    assert json.loads(together.stdout.replace("many", "one")) == json.loads(alone.stdout)
+    assert contents(work / "many") == contents(work / "one")
+
+
+@pytest.mark.cluster
 def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path, address: str) -> None:
     def work(job: int) -> dict[str, Any]:
         import ray

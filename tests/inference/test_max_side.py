@@ -31,9 +31,11 @@ def seen(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ..
     shapes: list[tuple[int, ...]] = []
     predict = OffsetModel.predict
 
-    def note(model: OffsetModel, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    def note(
+        model: OffsetModel, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], ...]:
         shapes.append(image.shape)
-        return predict(model, image)
+        return predict(model, image, distance)
 
     monkeypatch.setattr(OffsetModel, "predict", note)
     return shapes
