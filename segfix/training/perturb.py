@@ -20,9 +20,9 @@ def perturb_label_map(
 ) -> NDArray[Any]:
     """Make of a true label map what an imperfect network would have predicted.
 
-    Things are lost, labels leak over boundaries, boundaries are displaced, coarse, rounded and
-    ragged, each by chance and by strengths drawn log-uniformly up to a top that is drawn per map:
-    some maps are off by less than a pixel, some by 20.
+    Thin things are lost, labels leak over boundaries, and boundaries are displaced, coarse,
+    rounded or ragged: each by chance, and more likely and stronger in some maps than in others.
+    Some are off by half a pixel, some by 10 to 20; about one in twenty comes back as it is.
 
     Args:
         label_map: (H, W) integer ids.
@@ -54,7 +54,11 @@ def perturb_label_map(
 
 
 def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
-    """Several kinds of error, one after the other; the same shares and strengths for all maps."""
+    """Several kinds of error, one after the other; strengths are in pixels.
+
+    One severity for a whole map: if each kind drew for itself, the coarsest of them would decide,
+    and hardly a map were good.
+    """
     severity = rng.random() ** 0.7
 
     def chance(share: float) -> bool:
@@ -83,6 +87,7 @@ def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
     if happens(0.5):
         regions = _reduced(regions, rng, strength(2, 32), nearest=chance(1 / 3))
     if happens(0.3):
+        # Shares of cells of 2σ, enlarged, are much like those under a Gaussian: rounded outlines.
         regions = _reduced(regions, rng, 2 * strength(1, 8), nearest=False)
     if happens(0.1):
         regions = _speckled(regions, rng, strength(1, 4))
@@ -92,7 +97,7 @@ def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator, smoothness: float) -> NDArray[Any]:
-    """(H, W) float32 of about unit variance, correlated as white noise is after a Gaussian.
+    """(H, W) float32, deviation about 0.8, as smooth as white noise after a Gaussian.
 
     Args:
         shape: H and W.
@@ -166,12 +171,13 @@ def _reduced(
         nearest: Whether blocks take the label of their middle, instead of the arg-max of
             smoothly enlarged shares of the labels.
     """
-    phases = rng.random(2) * stride
+    # No cell without the middle of a pixel.
+    phases = rng.random(2) * (stride - 0.5)
     cells = [
-        ((np.arange(n) + phase) / stride).astype(np.intp)
+        ((np.arange(n) + 0.5 + phase) / stride).astype(np.intp)
         for n, phase in zip(regions.shape, phases, strict=True)
     ]
-    if nearest:
+    if nearest or regions.dtype != np.uint8:  # of so many labels, planes would fill the memory
         rows, cols = (
             np.clip((cell + 0.5) * stride - phase, 0, cell.size - 1).astype(np.intp)
             for cell, phase in zip(cells, phases, strict=True)
@@ -227,7 +233,9 @@ def _grown(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy:
     if patchy:
         amount = amount * _noise(inside.shape, rng, rng.uniform(8, 40))
     distances = distance_map(inside.astype(np.uint8), ignore_index=None)
-    grown[box] = _filled(regions[box], inside & (distances <= -amount))
+    lost = inside & (distances <= -amount)
+    if lost.any():
+        grown[box][lost] = _filled(regions[box], inside)[lost]
     grown[box][~inside & (distances <= amount)] = label
     return grown
 
@@ -240,15 +248,16 @@ def _thinned(regions: Regions, rng: np.random.Generator, radius: float) -> Regio
 
 def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
     """Give a blob at a boundary the label of the other side."""
-    pairs = np.argwhere(regions[:, 1:] != regions[:, :-1])
+    leaked = regions.copy()
+    turned = leaked.T if rng.random() < 0.5 else leaked
+    pairs = np.argwhere(turned[:, 1:] != turned[:, :-1])
     if not pairs.size:
         return regions
     row, col = rng.choice(pairs).tolist()
-    here, there = rng.permutation(regions[row, col : col + 2])
-    leaked = regions.copy()
+    here, there = rng.permutation(turned[row, col : col + 2])
     reach = int(2 * radius)
     top, left = max(row - reach, 0), max(col - reach, 0)
-    around = leaked[top : row + reach + 1, left : col + reach + 1]
+    around = turned[top : row + reach + 1, left : col + reach + 1]
     height, width = around.shape
     distances = np.hypot(np.arange(height)[:, None] + top - row, np.arange(width) + left - col)
     blob = distances < radius * (1 + 0.4 * _noise(around.shape, rng, max(2, radius / 3)))
