@@ -41,13 +41,12 @@ class HRNetLite(nn.Module):
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__()
-        self.encoder: Any = timm.create_model(ENCODERS[name], features_only=True)
-        self.default_cfg = self.encoder.default_cfg
+        encoder = cast(Any, timm.create_model(ENCODERS[name], features_only=True))
+        self.encoder, self.default_cfg = encoder, encoder.default_cfg
         if pretrained:
             load_imagenet(self.encoder, ENCODERS[name])
         replace_convolutions(self.encoder)
-        self.stem_channels, *channels = self.encoder.feature_info.channels()
-        self.channels = WIDTHS
+        self.stem_channels, *channels = encoder.feature_info.channels()
         self.narrow = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
             for a, b in zip(channels, WIDTHS, strict=True)
@@ -93,9 +92,11 @@ class EncoderConv2d(nn.Conv2d):
             before, after = total // 2, total - total // 2
             maps = F.pad(maps, (before, after, before, after))
         if self.groups == 1 or not torch.is_autocast_enabled("cpu"):
-            return self._conv_forward(maps, self.weight, self.bias)
+            return cast(Tensor, self._conv_forward(maps, self.weight, self.bias))
         with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(maps.float(), self.weight, self.bias).to(maps.dtype)
+            return cast(
+                Tensor, self._conv_forward(maps.float(), self.weight, self.bias).to(maps.dtype)
+            )
 
 
 def replace_convolutions(encoder: nn.Module) -> None:
@@ -178,7 +179,7 @@ class Condition(nn.Module):
 
     def forward(self, distance: Tensor) -> list[Tensor]:
         """(N, H, W) uint8 of `segfix.geometry.label_distance` to maps at strides 2 and 4."""
-        fine = self.fine(distance_planes(distance).to(self.added[0].weight.dtype))
+        fine = self.fine(distance_planes(distance).to(next(self.parameters()).dtype))
         return [self.added[0](fine), self.added[1](self.coarse(fine))]
 
 

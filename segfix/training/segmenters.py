@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.training.networks import (
-    HEAD_CHANNELS,
-    head,
-    make_backbone,
-    padded,
-    read_checkpoint,
-    resized,
-)
+from segfix.training.heads import HEAD_CHANNELS, head, resized
+from segfix.training.networks import make_backbone, padded, read_checkpoint
 
 NETWORK, BACKBONE = "fpn", "resnet18"
 """The default network: light enough for a CPU, with an output at stride 4."""

@@ -79,7 +79,7 @@ class FCN16s(nn.Module):
 
 
 def lite_unet(num_classes: int) -> nn.Module:
-    """A U-Net on EfficientNet-Lite0 with its ImageNet weights: much stronger after as many steps."""
+    """A U-Net on EfficientNet-Lite0 with ImageNet weights: much stronger in as many steps."""
     unet = smp.Unet("tu-tf_efficientnet_lite0", encoder_weights=None, classes=num_classes)
     load_imagenet(unet.encoder.model, "tf_efficientnet_lite0")
     replace_convolutions(unet.encoder.model)

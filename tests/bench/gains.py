@@ -1,34 +1,45 @@
-"""What refinement gains: scores of label maps before and after, for several steps, and the ceiling.
+"""What refinement gains: scores of label maps before and after, for several steps, and ceilings.
 
     python tests/bench/gains.py --images DIR --labels DIR --preds NAME=DIR [--preds …] --work DIR
 
-The offset maps, predicted and from ground truth, and all refined maps are kept under the work
-folder. Prints a Markdown table: mIoU and boundary F at 1 px, with the differences to the input.
+With weights that look at predictions, too, both uses are measured: "conditioned" are offset maps
+made for each prediction. The offset maps, predicted and from ground truth, and all refined maps are
+kept under the work folder. Prints a Markdown table: mIoU and boundary F at 1 px, with the
+differences to the input. The oracle takes exactly the right ones of the moves that the same
+directions propose, the next other label within 8 px along each: what deciding could gain.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from segfix.evaluation import evaluate_folders
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
     Entry,
+    LabelMap,
     Pair,
     list_entries,
     pair_entries,
+    read_label_map,
+    read_offset_map,
+    write_label_map,
 )
+from segfix.geometry.evidence import MAX_DISTANCE, cast_rays
 from segfix.inference.batch import Batch
-from segfix.inference.model import available_threads, load
-from segfix.inference.predict import predict_file, target_file
+from segfix.inference.model import OffsetModel, available_threads, load
+from segfix.inference.predict import predict_file, predict_pair, target_file
 from segfix.inference.refine import RefineSettings
-from segfix.inference.refine_files import refine_file
+from segfix.inference.refine_files import FileSettings, refine_file
 
 SETTINGS = {
     "auto": RefineSettings(),
@@ -37,6 +48,8 @@ SETTINGS = {
     "scale 4": RefineSettings(scale=4),
     "iterate": RefineSettings(iterate=10),
 }
+CEILING = RefineSettings()
+VOID = 255
 
 
 def parse_named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -64,6 +77,7 @@ def make_all(batch: Batch[Any]) -> None:
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--min-confidence", type=float, default=0.0)
 @click.option("--ceiling/--no-ceiling", default=True)
+@click.option("--step", "steps", multiple=True, type=click.Choice(list(SETTINGS)))
 def main(
     images: Path,
     labels: Path,
@@ -72,41 +86,83 @@ def main(
     work: Path,
     min_confidence: float,
     ceiling: bool,
+    steps: tuple[str, ...],
 ) -> None:
     """Measure."""
     truth = label_maps(labels)
     model = load(weights)
     photographs = list_entries(images, IMAGE_SUFFIXES, what="images")
-    sources = {"segfix": work / f"offsets-{model.digest[:8]}"}
-    make_all(Batch(photographs, lambda e: predict_file(model, e, sources["segfix"]), "image"))
+    base = work / f"offsets-{model.digest[:8]}"
+    make_all(Batch(photographs, lambda e: predict_file(model, e, base), "image"))
     if ceiling:
-        sources["ground truth"] = work / "targets"
         make_all(
             Batch(
                 truth,
                 lambda e: target_file(
                     e,
-                    sources["ground truth"],
+                    work / "targets",
                     num_directions=model.num_directions,
                     boundary_width=5,
-                    ignore_index=255,
+                    ignore_index=VOID,
                 ),
                 "map",
             )
         )
     results: dict[str, dict[str, Any]] = {}
     for predictor, folder in preds.items():
+        sources = {"unconditioned": base}
+        if model.conditioned:
+            sources["conditioned"] = work / f"{base.name}-{predictor}"
+            pairs = [
+                pair
+                for pair in pair_entries(photographs, label_maps(folder))
+                if pair.partner is not None
+            ]
+            make_all(Batch(pairs, partial(condition, model, sources["conditioned"]), "image"))
         rows = {"input": score(truth, folder)}
         for source, offsets in sources.items():
-            for name, settings in SETTINGS.items():
-                bold = RefineSettings(settings.scale, settings.iterate, min_confidence)
+            for name in steps or SETTINGS:
+                bold = replace(SETTINGS[name], min_confidence=min_confidence)
                 out = work / f"{predictor}-{offsets.name}-{name.replace(' ', '')}-{min_confidence}"
-                pairs = pair_entries(label_maps(folder), label_maps(offsets))
-                make_all(Batch(pairs, partial(refine_pair, out=out, settings=bold), "map"))
+                refine_all(folder, offsets, partial(refine_pair, out=out, settings=bold))
                 rows[f"{source}, {name}"] = score(truth, out)
+            out = work / f"{predictor}-{offsets.name}-oracle"
+            refine_all(folder, offsets, partial(decide_rightly, labels=labels, out=out))
+            rows[f"{source}, oracle"] = score(truth, out)
+        if ceiling:
+            out = work / f"{predictor}-targets"
+            refine_all(folder, work / "targets", partial(refine_pair, out=out, settings=CEILING))
+            rows["ground truth"] = score(truth, out)
         results[predictor] = rows
         print(table(predictor, rows), flush=True)
     (work / "gains.json").write_text(json.dumps(results, indent=2))
+
+
+def refine_all(preds: Path, offsets: Path, work: Callable[[Pair], dict[str, Any]]) -> None:
+    """Refine a folder."""
+    make_all(Batch(pair_entries(label_maps(preds), label_maps(offsets)), work, "map"))
+
+
+def condition(model: OffsetModel, out: Path, pair: Pair) -> dict[str, Any]:
+    """Make the offset map that fits a prediction."""
+    return predict_pair(model, pair, out, FileSettings())
+
+
+def decide_rightly(pair: Pair, labels: Path, out: Path) -> dict[str, Any]:
+    """Take exactly the right ones of the moves that an offset map proposes."""
+    assert pair.partner is not None
+    truth = read_label_map(labels / f"{pair.entry.stem}.png").ids()
+    label_map = read_label_map(pair.entry.path).ids()
+    vectors = read_offset_map(pair.partner.path).vectors()
+    rays = cast_rays(label_map, vectors, MAX_DISTANCE // max(1, int(np.abs(vectors).max())))
+    rows, cols = np.divmod(rays.places, label_map.shape[1])
+    there = np.stack([rows, cols], 1) + rays.ahead[:, None] * rays.step
+    found = label_map[tuple(np.clip(there, 0, np.array(label_map.shape) - 1).T)]
+    right = (found == truth[rows, cols]) & (truth[rows, cols] != VOID)
+    refined = label_map.copy()
+    refined[rows[right], cols[right]] = found[right]
+    write_label_map(out / f"{pair.entry.stem}.png", LabelMap(refined.astype(np.uint8)))
+    return {}
 
 
 def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,23 @@ def test_data_of_no_layout_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "weight", "tolerance"),
-    [("", 1, 0), (":2.5", 2.5, 0), (":2.5:1.5", 2.5, 1.5), (":1:0", 1, 0)],
+    ("ending", "weight", "tolerance", "near"),
+    [
+        ("", 1, 0, math.inf),
+        (":2.5", 2.5, 0, math.inf),
+        (":2.5:1.5", 2.5, 1.5, math.inf),
+        (":1:0", 1, 0, math.inf),
+        (":1:0:15", 1, 0, 15),
+    ],
 )
-def test_weight_and_tolerance_follow_the_folder(
-    tmp_path: Path, ending: str, weight: float, tolerance: float
+def test_weight_tolerance_and_distance_follow_the_folder(
+    tmp_path: Path, ending: str, weight: float, tolerance: float, near: float
 ) -> None:
     # A colon in the name of the folder is no weight.
     for folder in (tmp_path, tmp_path / "a:3", tmp_path / "b:c"):
         folder.mkdir(exist_ok=True)
         found = options.DataFolder().convert(f"{folder}{ending}", None, None)
-        assert found == (folder, weight, tolerance)
+        assert found == (folder, weight, tolerance, near)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +98,8 @@ def test_weight_and_tolerance_follow_the_folder(
     [
         (":heavy", "'heavy' is not a weight; write DIR, DIR:WEIGHT or DIR:WEIGHT:TOLERANCE"),
         (":1:wide", "'wide' is not a tolerance"),
+        (":1:0:far", "'far' is not a distance"),
+        (":1:0:0", "distance NEAR of .* must be positive"),
         (":", "'' is not a weight"),
         (":0", "weight of .* must be positive"),
         (":nan", "weight of .* must be positive"),

@@ -16,13 +16,12 @@ from safetensors.torch import save as encode_weights
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training import hrnet2x
+from segfix.training.heads import HEAD_CHANNELS, head
 from segfix.training.loop import load_state, write_checkpoint
 from segfix.training.networks import (
     BACKBONES,
-    HEAD_CHANNELS,
     KEPT_METADATA,
     SegFixNet,
-    head,
     load_checkpoint,
     normalization,
     read_checkpoint,
