@@ -171,8 +171,7 @@ def _reduced(
         nearest: Whether blocks take the label of their middle, instead of the arg-max of
             smoothly enlarged shares of the labels.
     """
-    # No cell without the middle of a pixel.
-    phases = rng.random(2) * (stride - 0.5)
+    phases = rng.random(2) * stride
     cells = [
         ((np.arange(n) + 0.5 + phase) / stride).astype(np.intp)
         for n, phase in zip(regions.shape, phases, strict=True)
@@ -185,17 +184,22 @@ def _reduced(
         return regions[np.ix_(rows, cols)]
     rows, cols = cells
     num_labels = int(regions.max()) + 1
-    height, width = int(rows[-1]) + 1, int(cols[-1]) + 1
+    height, width = (
+        int((n + phase) / stride) + 1 for n, phase in zip(regions.shape, phases, strict=True)
+    )
     index = (rows[:, None] * width + cols) * num_labels + regions
     counts = np.bincount(index.ravel(), minlength=height * width * num_labels)
     shares = counts.reshape(height, width, num_labels).transpose(2, 0, 1).astype(np.float32)
     # Networks favour some labels over others.
     favour = 200 * np.exp(rng.uniform(-0.2, 0.2, num_labels))
-    shares *= favour[:, None, None] / np.outer(np.bincount(rows), np.bincount(cols))
+    areas = np.outer(*(np.bincount(c, minlength=n) for c, n in ((rows, height), (cols, width))))
+    # The first and the last cells may hold no pixel's middle.
+    shares *= favour[:, None, None] / np.maximum(areas, 1)
     planes = np.ascontiguousarray(np.rint(shares).astype(np.uint8))
+    y, x = phases
     enlarged = regions.copy()
     best = np.zeros(regions.shape, np.uint8)
-    for label in rng.permutation(num_labels):
+    for label in range(num_labels):
         # What its shares can reach, no more.
         reach = [np.flatnonzero(planes[label].any(axis=axis)) for axis in (1, 0)]
         if not reach[0].size:
@@ -204,16 +208,10 @@ def _reduced(
             np.searchsorted(cell, (found[0] - 1, found[-1] + 2)).tolist()
             for cell, found in zip(cells, reach, strict=True)
         )
-        y, x = phases
-        box = (
-            (left + x) / stride,
-            (top + y) / stride,
-            min((right + x) / stride, width),
-            min((bottom + y) / stride, height),
-        )
+        x0, y0, x1, y1 = (edge / stride for edge in (left + x, top + y, right + x, bottom + y))
         plane = Image.fromarray(planes[label])
-        larger = plane.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-        share = np.asarray(larger)
+        size = (right - left, bottom - top)
+        share = np.asarray(plane.resize(size, Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)))
         window = np.s_[top:bottom, left:right]
         np.copyto(enlarged[window], label, where=share > best[window], casting="unsafe")
         np.maximum(share, best[window], out=best[window])
