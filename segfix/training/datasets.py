@@ -238,7 +238,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         core = np.s_[margin : margin + self.crop_size, margin : margin + self.crop_size]
         varied = vary_appearance(image[core], self.augmentation, rng)
         return {
-            "image": torch.from_numpy(varied).permute(2, 0, 1).contiguous(),
+            "image": torch.from_numpy(np.ascontiguousarray(varied.transpose(2, 0, 1))),
             **{name: torch.from_numpy(target[core].copy()) for name, target in made.items()},
             "index": torch.tensor(index),
         }
