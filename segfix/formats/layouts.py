@@ -29,12 +29,14 @@ class LabelledImage:
         labels: Its label map.
         instances: Its instance map, if every instance is to be a region of its own.
         void: Ids of the label map that are void.
+        predictions: Label maps that networks predicted which have not seen the photograph.
     """
 
     image: Path
     labels: Path
     instances: Path | None = None
     void: tuple[int, ...] = ()
+    predictions: tuple[Path, ...] = ()
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """(H, W, 3) RGB and (H, W) ids, equal where label and instance are, `VOID` where void.
@@ -61,6 +63,17 @@ class LabelledImage:
         labels = read_label_map(self.labels).ids().astype(np.int64)
         labels[np.isin(labels, self.void)] = VOID
         return labels
+
+    def read_prediction(self, number: int) -> NDArray[np.int64]:
+        """(H, W) ids of one of the predictions.
+
+        Raises:
+            FileFormatError: The file is broken, or its size is not the label map's.
+        """
+        path = self.predictions[number]
+        prediction = read_label_map(path).ids().astype(np.int64)
+        self._check_size(path, "prediction", prediction, read_image(self.image))
+        return prediction
 
     def _check_size(
         self, path: Path, what: str, found: NDArray[Any], image: NDArray[np.uint8]
@@ -150,8 +163,9 @@ def find_labelled_images(
     """The photographs of a data set with their label maps; its layout is told by its folders.
 
     Args:
-        folder: Plain `images/` and `labels/` (and `instances/`), which are of any split; or
-            Cityscapes, ADE20K, Pascal VOC or CamVid as they are published, see `LAYOUTS`.
+        folder: Plain `images/` and `labels/` (and `instances/`), which are of any split, and
+            `preds/NETWORK/` with predictions of some or all photographs; or Cityscapes, ADE20K,
+            Pascal VOC or CamVid as they are published, see `LAYOUTS`.
         split: "train" or "val".
         ignore_index: Void id of plain folders; the others have their own.
         instances: Whether to find the instance maps, too.
@@ -180,9 +194,19 @@ def _find_plain(folder: Path, ignore_index: int, instances: bool) -> list[Labell
         if not (folder / "instances").is_dir():
             raise _no_instances(folder / "instances", "no such folder")
         maps = _partners(images, folder / "instances", "instance map")
+    predictions: list[tuple[Path, ...]] = [()] * len(images)
+    # Where instances are regions, what a network predicts of classes is no prediction of them.
+    for preds in sorted((folder / "preds").iterdir()) if (folder / "preds").is_dir() else ():
+        if instances or not preds.is_dir():
+            continue
+        entries = list_entries(preds, LABEL_SUFFIXES, what="predictions", recursive=True)
+        pairs = pair_entries(images, entries)
+        for place, pair in enumerate(pairs):
+            if pair.partner is not None:
+                predictions[place] += (pair.partner.path,)
     return [
-        LabelledImage(image.path, label, instance, (ignore_index,))
-        for image, label, instance in zip(images, labels, maps, strict=True)
+        LabelledImage(image.path, label, instance, (ignore_index,), preds)
+        for image, label, instance, preds in zip(images, labels, maps, predictions, strict=True)
     ]
 
 

@@ -22,6 +22,9 @@ from segfix.geometry.label_distance import NO_PREDICTION, label_distance
 from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
 from segfix.training.perturb import perturb_label_map
 
+REAL = 0.5
+"""Share of the crops of photographs with predictions that are seen with one of these."""
+
 
 @dataclass(frozen=True)
 class DataFolder:
@@ -81,13 +84,17 @@ class OffsetTargets:
     Attributes:
         num_directions: m.
         boundary_width: γ, pixels.
-        predicted: Share of the crops with a prediction, a perturbed label map; None: the network
-            takes none.
+        predicted: Share of the crops with a prediction; None: the network takes none.
     """
 
     num_directions: int
     boundary_width: float
     predicted: float | None = None
+
+    @property
+    def takes_predictions(self) -> bool:
+        """Whether the network is told of a prediction."""
+        return self.predicted is not None
 
     @property
     def margin(self) -> int:
@@ -108,6 +115,7 @@ class OffsetTargets:
         known: NDArray[np.bool_],
         tolerance: float,
         near: float,
+        prediction: NDArray[Any] | None,
         rng: np.random.Generator,
     ) -> dict[str, NDArray[Any]]:
         """Make the targets of a crop, and the prediction it is seen with.
@@ -117,7 +125,8 @@ class OffsetTargets:
             known: (S, S), where they are not void.
             tolerance: Pixels of the crop.
             near: Pixels of the crop.
-            rng: What the prediction is drawn with.
+            prediction: (S, S) ids that a network predicted; None: the labels are perturbed.
+            rng: What they are perturbed with.
 
         Returns:
             `boundary` (S, S) uint8 with 255 unknown, `direction` (S, S) uint8 with 255 undefined;
@@ -141,7 +150,8 @@ class OffsetTargets:
         made["distance"] = np.full(labels.shape, NO_PREDICTION, np.uint8)
         made["wrong"] = np.full(labels.shape, IGNORE_INDEX, np.uint8)
         if rng.random() < self.predicted:
-            prediction = perturb_label_map(labels, rng, void=VOID)
+            if prediction is None:
+                prediction = perturb_label_map(labels, rng, void=VOID)
             made["distance"] = label_distance(prediction)
             made["wrong"][sure] = (prediction != labels)[sure]
         return made
@@ -157,6 +167,7 @@ class ClassTargets:
 
     class_ids: tuple[int, ...]
     margin: int = 0
+    takes_predictions: bool = False
 
     def prepare(self, labels: NDArray[Any]) -> NDArray[Any]:
         """(H, W) ids as they are."""
@@ -219,22 +230,29 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, index))
         chosen = np.searchsorted(np.cumsum(self.shares), spread(index), side="right")
         source = self.sources[min(int(chosen), len(self.sources) - 1)]
-        image, labels = source.images[int(rng.integers(len(source.images)))].read()
+        pair = source.images[int(rng.integers(len(source.images)))]
+        image, labels = pair.read()
+        layers = [labels]
+        if self.targets.takes_predictions and pair.predictions and rng.random() < REAL:
+            layers.append(pair.read_prediction(int(rng.integers(len(pair.predictions)))))
+        maps = np.stack(layers, axis=2)
         frame = self.ignore_frame
         if frame and min(labels.shape) > 4 * frame:
             core = np.s_[frame:-frame, frame:-frame]
-            image, labels = image[core], labels[core]
-        known = labels != VOID
-        labels = self.targets.prepare(labels)
+            image, maps = image[core], maps[core]
+        known = maps[..., 0] != VOID
+        maps[..., 0] = self.targets.prepare(maps[..., 0])
         # What lies just beyond the crop may decide the targets at its frame.
         margin = self.targets.margin
         size = self.crop_size + 2 * margin
-        image, labels, known, scale = random_window(
-            image, labels, known, size, self.augmentation.scales, rng
+        image, maps, known, scale = random_window(
+            image, maps, known, size, self.augmentation.scales, rng
         )
         if rng.random() < 0.5:
-            image, labels, known = image[:, ::-1], labels[:, ::-1], known[:, ::-1]
-        made = self.targets.make(labels, known, source.tolerance * scale, source.near * scale, rng)
+            image, maps, known = image[:, ::-1], maps[:, ::-1], known[:, ::-1]
+        labels, *predictions = np.ascontiguousarray(np.moveaxis(maps, 2, 0))
+        limits = source.tolerance * scale, source.near * scale
+        made = self.targets.make(labels, known, *limits, next(iter(predictions), None), rng)
         core = np.s_[margin : margin + self.crop_size, margin : margin + self.crop_size]
         varied = vary_appearance(image[core], self.augmentation, rng)
         return {
@@ -302,11 +320,19 @@ def random_window(
 ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.bool_], float]:
     """A square window of the scaled photograph; where it is larger, edge pixels go on.
 
+    Args:
+        image: (H, W, 3) RGB.
+        labels: (H, W, …) ids.
+        known: (H, W).
+        size: Pixels.
+        scales: See `Augmentation`.
+        rng: Of all choices.
+
     Returns:
-        (size, size, 3) RGB, (size, size) ids, (size, size) bool, `known` of the photograph and
+        (size, size, 3) RGB, (size, size, …) ids, (size, size) bool, `known` of the photograph and
         False where it doesn't reach, and the scale.
     """
-    height, width = labels.shape
+    height, width = known.shape
     scale = float(np.exp(rng.uniform(*np.log(scales))))
     box, pads, inner = [], [], []
     for length in (width, height):
@@ -327,7 +353,7 @@ def random_window(
     around = (pads[1], pads[0])
     return (
         np.pad(np.asarray(picture), (*around, (0, 0)), mode="edge"),
-        np.pad(labels[grid], around, mode="edge"),
+        np.pad(labels[grid], (*around, *[(0, 0)] * (labels.ndim - 2)), mode="edge"),
         np.pad(known[grid], around),
         scale,
     )

@@ -9,10 +9,12 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from segfix.formats import LabelledImage, find_labelled_images
 from segfix.geometry import fill_void_bands, make_targets
+from segfix.training import datasets
 from segfix.training.datasets import (
     Augmentation,
     ClassTargets,
@@ -368,3 +370,30 @@ def test_classes_of_a_crop_are_indices_and_void_stays_void(
 def test_ids_that_are_no_class_are_void() -> None:
     targets = ClassTargets((3, 7, 200))
     assert targets.index(np.array([0, 3, 5, 7, 200, 201, -1])).tolist() == [-1, 0, -1, 1, 2, -1, -1]
+
+
+def test_half_of_the_crops_see_what_a_network_predicted(
+    tmp_path: Path, write_pair: WritePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.zeros((48, 48), np.uint8)
+    labels[:, 24:] = 1
+    write_pair(tmp_path, "a", labels=labels)
+    predicted = labels.copy()
+    predicted[:, 24:30] = 0
+    (tmp_path / "preds/unet").mkdir(parents=True)
+    Image.fromarray(predicted).save(tmp_path / "preds/unet/a.png")
+    monkeypatch.setattr(datasets, "perturb_label_map", lambda labels, *_, **__: labels)
+    dataset = CropDataset(
+        [Source(find_labelled_images(tmp_path))],
+        64,
+        crop_size=32,
+        targets=OffsetTargets(8, 2, predicted=1.0),
+        augmentation=Augmentation(scales=(1, 1)),
+    )
+    wrong = []
+    for sample in map(dataset.__getitem__, range(64)):
+        known = sample["wrong"] != 255
+        wrong.append(int((sample["wrong"][known] == 1).any()))
+        # What is wrong lies beside the predicted boundary, on its first side.
+        assert (sample["distance"][sample["wrong"] == 1] <= 6 * 8).all()
+    assert 0.3 < np.mean(wrong) < 0.7
