@@ -23,6 +23,8 @@ from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, directi
 FORMAT_VERSION = 1
 NUM_LEVELS = 8
 """Steps of confidence kept in the file (L)."""
+WRONG_LABEL = "probability that the pixel's label in the prediction is wrong"
+"""What the confidence is in offset maps that were made for one prediction."""
 CONVERTED_KEY = "converted_from"
 """In the record of a converted file: digest of the file it was made from."""
 
@@ -48,6 +50,11 @@ class OffsetMap:
     num_levels: int = NUM_LEVELS
     confidence: str = "1 everywhere"
     source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether it was made for one prediction."""
+        return self.confidence == WRONG_LABEL
 
     @classmethod
     def encode(

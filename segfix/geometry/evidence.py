@@ -25,6 +25,9 @@ SUREST = 0.97
 TYPICAL_SHARE, TYPICAL_WEIGHT = 0.06, 100.0
 """Share on the wrong side that a map is taken to have until so many pixels say otherwise."""
 
+TYPICAL_WRONG = 0.3
+"""Probability of being wrong beside a change of label, likewise."""
+
 
 TILE_ROWS = 128
 """Rows worked on at a time."""
@@ -38,21 +41,30 @@ class Weights(NamedTuple):
 
     Attributes:
         bias: Constant.
-        confidence: Times the log-odds of the direction.
-        distance: Per pixel of distance, times the log of the share on the wrong side.
+        confidence: Times the log-odds of the pixel's confidence.
+        distance: Per pixel of distance, times the log of the map's share of wrong pixels.
         thin: Where another label begins close behind the pixel.
+        beyond: Times the log-odds of the confidence where the next label begins.
+        pixel: Per pixel of distance.
+        share: Times the log of the map's share of wrong pixels.
     """
 
     bias: float
     confidence: float
     distance: float
     thin: float
+    beyond: float = 0.0
+    pixel: float = 0.0
+    share: float = 0.0
 
 
 WEIGHTS = Weights(0.1, 0.5, 0.135, -0.8)
 """A regression on validation sets (`tests/bench/evidence.py`) gives 0.12, 0.49, 0.12, -0.32; more
 caution with distance, and more than twice as much with thin objects, which mIoU counts as much as
 large ones, scored better there."""
+
+CONDITIONED_WEIGHTS = Weights(1.37, 0.12, 1.03, -0.48, -0.46, 0.9, 1.22)
+"""Where the confidence is the probability that the pixel's own label is wrong."""
 
 
 class Rays(NamedTuple):
@@ -197,10 +209,34 @@ def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit:
     return float((wrong + TYPICAL_WEIGHT * TYPICAL_SHARE) / (total + TYPICAL_WEIGHT))
 
 
+def share_wrong_at_changes(
+    label_map: NDArray[np.integer[Any]], confidence_map: NDArray[np.floating[Any]]
+) -> float:
+    """Average the probability of being wrong over the pixels beside a change of label.
+
+    Args:
+        label_map: (H, W) ids.
+        confidence_map: (H, W) in [0, 1], probability that the pixel's own label is wrong.
+
+    Returns:
+        In (0, 1); near `TYPICAL_WRONG` where there is little to count.
+    """
+    beside = np.zeros(label_map.shape, np.bool_)
+    for axis in (0, 1):
+        here, there = (np.moveaxis(array, axis, 0) for array in (label_map, beside))
+        change = here[1:] != here[:-1]
+        there[1:] |= change
+        there[:-1] |= change
+    total = float(confidence_map[beside].sum(dtype=np.float64))
+    return (total + TYPICAL_WEIGHT * TYPICAL_WRONG) / (int(beside.sum()) + TYPICAL_WEIGHT)
+
+
 def fit_offsets(
     label_map: NDArray[np.integer[Any]],
     offset_map: NDArray[np.integer[Any]],
     confidence_map: NDArray[np.floating[Any]],
+    *,
+    conditioned: bool = False,
 ) -> NDArray[np.int8]:
     """Stretch each unit offset to the next other label, where that label is likelier right.
 
@@ -214,10 +250,15 @@ def fit_offsets(
     So a map that follows the photograph is changed little and a coarse one by long steps; what
     lies beyond a thin object, where directions from both its sides meet, is never taken.
 
+    Of a network that has seen this label map the confidence is the probability that the pixel's own
+    label is wrong. Then w is its mean at the map's boundaries, and where the next label begins it
+    counts against the move, other weights of the same kind with it (`CONDITIONED_WEIGHTS`).
+
     Args:
         label_map: (H, W) ids.
         offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
         confidence_map: (H, W) in [0, 1], probability that the offset leads to the interior.
+        conditioned: Whether it is the probability that the pixel's own label is wrong.
 
     Returns:
         (2, H, W) int8 offsets, pixels, for `apply_offsets` at scale 1; (0, 0) where a pixel keeps
@@ -244,15 +285,36 @@ def fit_offsets(
     unit = max(1, int(np.abs(offset_map).max(initial=0)))
     rays = cast_rays(label_map, offset_map, MAX_DISTANCE // unit)
     confidence = confidence_map.ravel().take(rays.places)
-    share = share_on_wrong_side(rays, confidence, unit)
+    if conditioned:
+        weights, share = CONDITIONED_WEIGHTS, share_wrong_at_changes(label_map, confidence_map)
+    else:
+        weights, share = WEIGHTS, share_on_wrong_side(rays, confidence, unit)
     near = np.flatnonzero(rays.ahead)
-    places, step, ahead, behind = (values[near] for values in rays)
-    confidence = np.clip(confidence[near], 1 - SUREST, SUREST)
+    rays = Rays(rays.places[near], rays.step[near], rays.ahead[near], rays.behind[near])
+    places, step, ahead, behind = rays
     odds = (
-        WEIGHTS.bias
-        + WEIGHTS.confidence * np.log(confidence / (1 - confidence))
-        + WEIGHTS.distance * np.log(share) * ahead * unit
-        + WEIGHTS.thin * ((behind > 0) & (behind * unit <= THIN))
+        weights.bias
+        + weights.share * np.log(share)
+        + weights.confidence * logit(confidence[near])
+        + (weights.pixel + weights.distance * np.log(share)) * ahead * unit
+        + weights.thin * ((behind > 0) & (behind * unit <= THIN))
     )
+    if weights.beyond:
+        odds += weights.beyond * logit(confidence_map.ravel().take(ends(rays, shape)))
     fitted.reshape(2, -1)[:, places] = np.where(odds > 0, ahead, 0) * step.T
     return fitted
+
+
+def ends(rays: Rays, shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """(N,) where the next label ahead begins, in the flattened map of this (H, W)."""
+    rows, cols = np.divmod(rays.places, shape[1])
+    rows += rays.ahead.astype(np.int16) * rays.step[:, 0]
+    cols += rays.ahead.astype(np.int16) * rays.step[:, 1]
+    inside = np.clip(rows, 0, shape[0] - 1), np.clip(cols, 0, shape[1] - 1)
+    return np.ravel_multi_index(inside, shape)
+
+
+def logit(confidence: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Compute log-odds, of confidences up to `SUREST`, and as far from 0."""
+    confidence = np.clip(confidence, 1 - SUREST, SUREST)
+    return np.log(confidence / (1 - confidence))

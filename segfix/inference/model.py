@@ -27,6 +27,7 @@ from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.files import check_regular
 from segfix.formats.images import Photograph
 from segfix.formats.label_maps import pixel_digest
+from segfix.formats.offset_maps import NUM_LEVELS, WRONG_LABEL
 from segfix.geometry import NO_PREDICTION, NUM_DIRECTIONS, label_distance
 from segfix.inference.refine import PREDICTION_KEY, as_label_map, surroundings
 from segfix.inference.sizes import resize_nearest
@@ -58,12 +59,10 @@ KINDS = {
 CONFIDENCE = "probability that the direction is right to within 45 degrees"
 CALIBRATION = (3.85, -0.55)
 """Slope and intercept of `calibrated` for networks exported without data to measure them on."""
-CONDITIONED_CONFIDENCE = (
-    "probability that the label of the prediction is wrong and the direction leads to the right one"
-)
-CONDITIONED_CALIBRATION, CONDITIONED_THRESHOLD = (0.0, 1.0, 0.0), 0.05
-"""Of `conditioned_confidence`, and the confidence from which pixels are coded, for networks whose
-metadata say nothing else."""
+LOWEST_WRONG = 0.05
+"""Where a prediction is less likely wrong, it keeps its label: the pixel is not coded."""
+MOST_LEVELS = 31
+"""Of the probability that a label is wrong, as many as 8 directions leave room for."""
 DISTANCE_REACH = 32
 """Pixels; how far `label_distance` looks."""
 EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
@@ -192,8 +191,8 @@ class OffsetModel:
 
         Returns:
             The offset map, of the photograph's own size: boundary where its probability exceeds
-            0.5, with the arg-max sector. With `label_map`, boundary where
-            `conditioned_confidence` exceeds the network's threshold.
+            0.5, with the arg-max sector. With `label_map`, where the probability that its label
+            is wrong exceeds 0.05, which is then the confidence.
 
         Raises:
             ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
@@ -237,14 +236,17 @@ class OffsetModel:
         # The lowest product there is: a boundary at the threshold, all sectors alike.
         lowest = float(calibrated(BOUNDARY_THRESHOLD / self.num_directions, self._calibration))
         if layers is not None:
-            lowest = self.metadata.get("conditioned_threshold", CONDITIONED_THRESHOLD)
+            lowest = LOWEST_WRONG
         codes = np.zeros((height, width), np.uint8)
         offset_map = OffsetMap(
             codes,
             num_directions=self.num_directions,
             lowest_confidence=round(lowest, 4),
             boundary_width=self.metadata["boundary_width"],
-            confidence=CONFIDENCE if layers is None else CONDITIONED_CONFIDENCE,
+            num_levels=NUM_LEVELS
+            if layers is None
+            else min(MOST_LEVELS, 255 // self.num_directions),
+            confidence=CONFIDENCE if layers is None else WRONG_LABEL,
             source=source,
         )
         for look, keep in tile_boxes(*seen):
@@ -258,6 +260,7 @@ class OffsetModel:
                     confidence,
                     num_directions=self.num_directions,
                     lowest_confidence=offset_map.lowest_confidence,
+                    num_levels=offset_map.num_levels,
                 ).codes
         return offset_map
 
@@ -274,13 +277,8 @@ class OffsetModel:
         if not conditioned:
             product = boundary * (certainty / np.float32(255**2))
             return boundary > BOUNDARY_THRESHOLD * 255, calibrated(product, self._calibration)
-        confidence = conditioned_confidence(
-            boundary / np.float32(255),
-            certainty / np.float32(255),
-            maps[3] / np.float32(255),
-            self.metadata.get("conditioned_calibration", CONDITIONED_CALIBRATION),
-        )
-        return confidence > lowest, confidence
+        wrong = maps[3] / np.float32(255)
+        return wrong > lowest, wrong
 
 
 def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetModel:
@@ -333,37 +331,6 @@ def calibrated(
     """
     slope, intercept = calibration
     return np.asarray(1 / (1 + np.exp(-(slope * product + intercept))))
-
-
-def conditioned_confidence(
-    boundary: NDArray[np.floating[Any]],
-    certainty: NDArray[np.floating[Any]],
-    wrong: NDArray[np.floating[Any]],
-    calibration: Sequence[float] = CONDITIONED_CALIBRATION,
-) -> NDArray[np.float32]:
-    """Probability that a prediction's label is wrong and the direction leads to the right one.
-
-    Args:
-        boundary: (H, W) probability of boundary, in [0, 1].
-        certainty: (H, W) probability of the arg-max sector.
-        wrong: (H, W) probability that the label is wrong.
-        calibration: Bias a and weights b, c, measured on validation sets.
-
-    Returns:
-        (H, W) 1 / (1 + exp(-(a + b · logit(wrong) + c · boundary · certainty))), with `wrong` kept
-        half a step of its 255 away from 0 and 1.
-
-    Example:
-        >>> wrong = np.array([[0.25, 1]], np.float32)
-        >>> conditioned_confidence(wrong, wrong, wrong).round(3)
-        array([[0.25 , 0.998]], dtype=float32)
-    """
-    bias, weight_wrong, weight_product = calibration
-    least = np.float32(1 / 510)
-    wrong = np.clip(wrong, least, 1 - least)
-    odds = bias + weight_wrong * np.log(wrong / (1 - wrong)) + weight_product * boundary * certainty
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
 
 
 def layer_distance(layers: NDArray[Any], look: Box) -> NDArray[np.uint8]:
@@ -590,15 +557,11 @@ def are_numbers(values: Iterable[Any]) -> bool:
 def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
     """Whether m, γ and what is said of the confidence can be a SegFix network's."""
     slope, intercept = calibration = metadata.get("calibration", CALIBRATION)
-    bias, *weights = metadata.get("conditioned_calibration", CONDITIONED_CALIBRATION)
-    threshold = metadata.get("conditioned_threshold", CONDITIONED_THRESHOLD)
     losses = metadata.get("precision_scores", {}).values()
     return (
         metadata["num_directions"] in NUM_DIRECTIONS
         and isinstance(metadata["num_directions"], int)
-        and are_numbers([metadata["boundary_width"], slope, intercept, bias, *weights, threshold])
-        and len(weights) == len(CONDITIONED_CALIBRATION) - 1
-        and 0 <= threshold < 1
+        and are_numbers([metadata["boundary_width"], slope, intercept])
         and isinstance(metadata.get("conditioned", False), bool)
         and metadata["boundary_width"] > 0
         and not isinstance(calibration, str)

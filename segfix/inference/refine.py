@@ -128,7 +128,12 @@ def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSe
         refined = follow_offsets(label_map.planes, vectors, max_steps=settings.iterate)
     else:
         if scale is None:
-            vectors = fit_offsets(label_map.ids(), vectors, offset_map.confidence_map())
+            vectors = fit_offsets(
+                label_map.ids(),
+                vectors,
+                offset_map.confidence_map(),
+                conditioned=offset_map.conditioned,
+            )
             scale = 1
         refined = apply_offsets(label_map.planes, vectors, scale=scale)
     return label_map.with_planes(refined)

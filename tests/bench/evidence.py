@@ -2,7 +2,8 @@
 
     python tests/bench/evidence.py --triple LABELS OFFSETS PREDS [--triple …]
 
-LABELS, OFFSETS (of `segfix predict-offsets`) and PREDS are folders of PNG files of equal stems.
+LABELS, OFFSETS (of `segfix predict-offsets`, all with --preds or all without) and PREDS are folders
+of PNG files of equal stems.
 Every boundary pixel that sees another label ahead is a case: either that label is right, or the
 pixel's own (where neither is, it says nothing). A logistic regression on what `fit_offsets` knows
 of the pixel gives the weights; each triple counts the same. Also fitted with each folder of LABELS
@@ -22,13 +23,16 @@ from sklearn.metrics import log_loss
 
 from segfix.formats import LABEL_SUFFIXES, list_entries, read_label_map, read_offset_map
 from segfix.geometry.evidence import (
+    CONDITIONED_WEIGHTS,
     MAX_DISTANCE,
-    SUREST,
     THIN,
     WEIGHTS,
     Weights,
     cast_rays,
+    ends,
+    logit,
     share_on_wrong_side,
+    share_wrong_at_changes,
 )
 
 VOID = 255
@@ -37,31 +41,32 @@ Cases = tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.intp]]
 
 
 def cases(labels: Path, offsets: Path, preds: Path) -> Cases:
-    """(N, 3) features as `Weights` has them after the bias, whether ahead is right, distances."""
+    """(N, 6) features as `Weights` has them after the bias, whether ahead is right, distances."""
     features, right, distances = [], [], []
     for entry in list_entries(preds, LABEL_SUFFIXES, what="label maps"):
         truth = read_label_map(labels / f"{entry.stem}.png").ids()
         label_map = read_label_map(entry.path).ids()
         offset_map = read_offset_map(offsets / f"{entry.stem}.png")
-        vectors = offset_map.vectors()
+        vectors, confidences = offset_map.vectors(), offset_map.confidence_map()
         unit = max(1, int(np.abs(vectors).max(initial=0)))
         rays = cast_rays(label_map, vectors, MAX_DISTANCE // unit)
-        rows, cols = np.divmod(rays.places, label_map.shape[1])
-        confidence = np.clip(offset_map.confidence_map()[rows, cols], 1 - SUREST, SUREST)
-        share = share_on_wrong_side(rays, confidence, unit)
-        reached = np.clip(
-            np.stack([rows, cols], 1) + rays.ahead[:, None] * rays.step,
-            0,
-            np.array(label_map.shape) - 1,
+        share = (
+            share_wrong_at_changes(label_map, confidences)
+            if offset_map.conditioned
+            else share_on_wrong_side(rays, confidences.ravel()[rays.places], unit)
         )
-        own, next_label = label_map[rows, cols], label_map[tuple(reached.T)]
-        true = truth[rows, cols]
+        there = ends(rays, label_map.shape)
+        own, next_label = label_map.ravel()[rays.places], label_map.ravel()[there]
+        true = truth.ravel()[rays.places]
         distance = rays.ahead * unit
         told = (rays.ahead > 0) & (true != VOID) & ((own == true) != (next_label == true))
         columns = [
-            np.log(confidence / (1 - confidence)),
+            logit(confidences.ravel()[rays.places]),
             distance * np.log(share),
             (rays.behind > 0) & (rays.behind * unit <= THIN),
+            logit(confidences.ravel()[there]),
+            distance,
+            np.full(len(distance), np.log(share)),
         ]
         features.append(np.stack(columns, 1)[told].astype(float))
         right.append((next_label == true)[told])
@@ -69,14 +74,14 @@ def cases(labels: Path, offsets: Path, preds: Path) -> Cases:
     return np.concatenate(features), np.concatenate(right), np.concatenate(distances)
 
 
-def fit(data: list[Cases]) -> Weights:
-    """Logistic regression in which each triple counts the same."""
+def fit(data: list[Cases], columns: int) -> Weights:
+    """Logistic regression on the first features in which each triple counts the same."""
     rng = np.random.default_rng(0)
     chosen = [rng.permutation(len(right))[:CASES] for _, right, _ in data]
     features = np.concatenate([x[c] for (x, _, _), c in zip(data, chosen, strict=True)])
     right = np.concatenate([y[c] for (_, y, _), c in zip(data, chosen, strict=True)])
     weight = np.concatenate([np.full(len(c), CASES / len(c)) for c in chosen])
-    model = LogisticRegression(C=1e4, max_iter=1000).fit(features, right, weight)
+    model = LogisticRegression(C=1e4, max_iter=1000).fit(features[:, :columns], right, weight)
     return Weights(float(model.intercept_[0]), *(float(value) for value in model.coef_[0]))
 
 
@@ -90,11 +95,16 @@ def odds(features: NDArray[Any], weights: Weights) -> NDArray[np.float64]:
 def main(triples: tuple[tuple[Path, Path, Path], ...]) -> None:
     """Fit and print."""
     data = [cases(*triple) for triple in triples]
-    weights = fit(data)
+    kinds = {read_offset_map(next(offsets.glob("*.png"))).conditioned for _, offsets, _ in triples}
+    if len(kinds) > 1:
+        raise click.UsageError("offset maps with and without predictions; fit them one by one.")
+    (conditioned,) = kinds
+    today, columns = (CONDITIONED_WEIGHTS, 6) if conditioned else (WEIGHTS, 3)
+    weights = fit(data, columns)
     click.echo("Weights(" + ", ".join(f"{value:.2f}" for value in weights) + ")")
     sets = sorted({labels for labels, _, _ in triples})
     held_out = {
-        left_out: fit([d for d, t in zip(data, triples, strict=True) if t[0] != left_out])
+        left_out: fit([d for d, t in zip(data, triples, strict=True) if t[0] != left_out], columns)
         for left_out in sets
         if len(sets) > 1
     }
@@ -105,7 +115,7 @@ def main(triples: tuple[tuple[Path, Path, Path], ...]) -> None:
         rules = {
             "1": distance <= 1,
             "2": distance <= 2,
-            "today": odds(features, WEIGHTS) > 0,
+            "today": odds(features, today) > 0,
             "fitted": odds(features, weights) > 0,
         }
         if held_out:

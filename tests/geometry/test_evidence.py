@@ -17,9 +17,11 @@ from segfix.geometry import (
     make_targets,
 )
 from segfix.geometry.evidence import (
+    CONDITIONED_WEIGHTS,
     MAX_DISTANCE,
     TYPICAL_SHARE,
     TYPICAL_WEIGHT,
+    WEIGHTS,
     cast_rays,
     share_on_wrong_side,
 )
@@ -47,7 +49,10 @@ def refined(
 
 
 def slow_fit(
-    labels: NDArray[Any], offsets: NDArray[np.int8], confidence: NDArray[np.float64]
+    labels: NDArray[Any],
+    offsets: NDArray[np.int8],
+    confidence: NDArray[np.float64],
+    conditioned: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """`fit_offsets` pixel by pixel, from its formula, and the log-odds; NaN for none."""
     height, width = labels.shape
@@ -81,14 +86,32 @@ def slow_fit(
             total += 1
             wrong += apart[0] <= apart[1]
     share = (wrong + 6) / (total + 100)
+    bias, own, far, thin, beyond, pixel, constant = WEIGHTS
+    if conditioned:
+        bias, own, far, thin, beyond, pixel, constant = CONDITIONED_WEIGHTS
+        beside = [
+            confidence[y, x]
+            for y, x in np.ndindex(labels.shape)
+            if any(
+                0 <= i < height and 0 <= j < width and labels[i, j] != labels[y, x]
+                for i, j in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            )
+        ]
+        share = (float(sum(beside)) + 30) / (len(beside) + 100)
+
+    def logit(y: int, x: int) -> float:
+        there = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+        sure = min(max(confidence[there], 0.03), 0.97)
+        return float(np.log(sure / (1 - sure)))
+
     fitted = np.zeros((2, height, width), int)
     odds = np.full((height, width), np.nan)
     for (y, x), (dy, dx, ahead, behind) in rays.items():
         if ahead:
-            sure = min(max(confidence[y, x], 0.03), 0.97)
-            odds[y, x] = 0.1 + 0.5 * np.log(sure / (1 - sure))
-            odds[y, x] += 0.135 * np.log(share) * ahead * unit
-            odds[y, x] -= 0.8 * (0 < behind * unit <= 6)
+            odds[y, x] = bias + constant * np.log(share) + own * logit(y, x)
+            odds[y, x] += (pixel + far * np.log(share)) * ahead * unit
+            odds[y, x] += thin * (0 < behind * unit <= 6)
+            odds[y, x] += beyond * logit(y + ahead * dy, x + ahead * dx)
             if odds[y, x] > 0:
                 fitted[:, y, x] = ahead * dy, ahead * dx
     return fitted, odds
@@ -205,9 +228,12 @@ def test_mirrored_input_gives_the_mirrored_result(seed: int, other: int) -> None
     assert np.array_equal(found[:, ::-1], again)
 
 
+@pytest.mark.parametrize("conditioned", [False, True])
 @pytest.mark.parametrize("num_directions", [4, 8, 16])
 @pytest.mark.parametrize("seed", range(6))
-def test_fitting_equals_the_formula_pixel_by_pixel(seed: int, num_directions: int) -> None:
+def test_fitting_equals_the_formula_pixel_by_pixel(
+    seed: int, num_directions: int, conditioned: bool
+) -> None:
     size = [(40, 45), (33, 12), (300, 20)][seed % 3]
     photograph = blobs(seed, size)
     # A map that strayed by a few pixels, and one that has nothing to do with the photograph.
@@ -217,14 +243,32 @@ def test_fitting_equals_the_formula_pixel_by_pixel(seed: int, num_directions: in
     specks = rng.random(size)
     confidence[specks < 0.2], confidence[specks < 0.1], confidence[specks < 0.03] = 0.8, 1, 0
     offsets = true_offsets(photograph, num_directions)
-    expected, odds = slow_fit(labels, offsets, confidence)
+    if conditioned:
+        confidence = confidence**2
+    expected, odds = slow_fit(labels, offsets, confidence, conditioned)
     clear = ~(np.abs(odds) < 1e-9)
     assert clear.mean() > 0.99
     assert (odds > 0).sum() > 10
     assert (odds < 0).sum() > 10
-    found = fit_offsets(labels, offsets, confidence)
+    found = fit_offsets(labels, offsets, confidence, conditioned=conditioned)
     assert found.dtype == np.int8
     assert np.array_equal(found[:, clear], expected[:, clear])
+
+
+@pytest.mark.parametrize("strayed", [-4, -2, 2, 4])
+def test_a_network_that_knows_what_is_wrong_brings_it_back(strayed: int) -> None:
+    labels, true = halves(20 + strayed), halves(20)
+    wrong = np.where(labels != true, 0.9, 0.05)
+    fitted = fit_offsets(labels, true_offsets(true), wrong, conditioned=True)
+    assert np.array_equal(apply_offsets(labels, fitted, scale=1), true)
+
+
+def test_where_hardly_anything_is_wrong_what_is_unsure_stays() -> None:
+    true = halves(20)
+    sure, unsure = np.full(true.shape, 0.05), np.full(true.shape, 0.3)
+    for confidence in (sure, unsure):
+        fitted = fit_offsets(true, true_offsets(true), confidence, conditioned=True)
+        assert not fitted.any()
 
 
 @pytest.mark.parametrize("reach", range(1, 8))

@@ -21,10 +21,8 @@ from segfix.formats.label_maps import pixel_digest
 from segfix.geometry import label_distance
 from segfix.inference import model as model_module
 from segfix.inference.model import (
-    CONDITIONED_CONFIDENCE,
     CONFIDENCE,
     OffsetModel,
-    conditioned_confidence,
     layer_distance,
     load,
 )
@@ -47,10 +45,6 @@ def blobs(height: int, width: int) -> NDArray[np.uint8]:
     return np.kron(cells, np.ones((25, 25), int))[:height, :width].astype(np.uint8)
 
 
-def logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability)))
-
-
 def test_pixels_whose_label_may_be_wrong_have_an_offset(model: OffsetModel) -> None:
     image = np.zeros((5, 62, 3), np.uint8)
     image[..., 0] = 255
@@ -59,7 +53,7 @@ def test_pixels_whose_label_may_be_wrong_have_an_offset(model: OffsetModel) -> N
     label_map = np.ones((5, 62), np.uint8)
     label_map[:, 31:] = 2
     found = model.offsets(image, label_map)
-    assert found.confidence == CONDITIONED_CONFIDENCE
+    assert found.conditioned
     assert found.lowest_confidence == 0.05
     # 8 steps per pixel: farther than 30 px, less than 0.05 of 255 is left.
     assert found.boundary_mask()[0].tolist() == [False] + [True] * 60 + [False]
@@ -67,7 +61,7 @@ def test_pixels_whose_label_may_be_wrong_have_an_offset(model: OffsetModel) -> N
     # 255 - 16, of which red leaves 64: whatever the boundary's own probability is.
     assert found.direction_map()[2, 29] == 3
     level = (found.codes[2, 29] - 1) // 8
-    assert level == int(8 * (64 / 255 - 0.05) / 0.95)
+    assert level == int(31 * (64 / 255 - 0.05) / 0.95)
     assert found.source["prediction_sha256"] == pixel_digest(label_map)
 
 
@@ -94,18 +88,6 @@ def test_maps_of_the_network_are_told(model: OffsetModel) -> None:
             model.predict(image, one)
 
 
-def test_confidence_is_a_regression_of_what_the_network_says() -> None:
-    boundary, certainty, wrong = np.array([0.5, 0.25]), np.array([0.5, 0.5]), np.array([0.2, 0.9])
-    found = conditioned_confidence(boundary, certainty, wrong, (0.3, 0.7, -2.0))
-    assert found.dtype == np.float32
-    for place in range(2):
-        odds = 0.3 + 0.7 * logit(wrong[place]) - 2 * boundary[place] * certainty[place]
-        assert logit(float(found[place])) == pytest.approx(odds, abs=1e-5)
-    ends = conditioned_confidence(wrong, wrong, np.array([0, 1]), (0, 1, 0))
-    assert ends == pytest.approx([1 / 510, 1 - 1 / 510], abs=1e-6)
-    assert conditioned_confidence(wrong, wrong, wrong, (-900, 1, 0)).tolist() == [0, 0]
-
-
 def with_metadata(path: Path, source: Path, **changed: Any) -> Path:
     network = onnx.load(str(source))
     (entry,) = network.metadata_props
@@ -114,30 +96,11 @@ def with_metadata(path: Path, source: Path, **changed: Any) -> Path:
     return path
 
 
-def test_rule_and_threshold_come_with_the_network(conditioned_onnx: Path, tmp_path: Path) -> None:
-    path = with_metadata(
-        tmp_path / "fitted.onnx",
-        conditioned_onnx,
-        conditioned_calibration=[0, 2, 0],
-        conditioned_threshold=0.5,
-    )
-    image, label_map = photograph(20, 60), blobs(20, 60)
-    found = load(path).offsets(image, label_map)
-    wrong = image[..., 0] & ~label_distance(label_map)
-    assert np.array_equal(found.codes > 0, wrong > 127)
-    assert found.lowest_confidence == 0.5
-
-
 @pytest.mark.parametrize(
     "changed",
     [
         {"conditioned": False},
         {"conditioned": 1},
-        {"conditioned_calibration": [0, 1]},
-        {"conditioned_calibration": [0, 1, 0, 0]},
-        {"conditioned_calibration": "abc"},
-        {"conditioned_threshold": 1},
-        {"conditioned_threshold": None},
     ],
 )
 def test_metadata_that_cannot_be_so_are_named(
