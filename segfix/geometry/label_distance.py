@@ -11,6 +11,9 @@ DISTANCE_STEPS = 8
 NO_PREDICTION = 255
 """The code that says that there is no label map."""
 
+WRONG_WITHIN = 12
+"""Pixels around a prediction's boundaries within which a network tells what is wrong."""
+
 _REACH = 32
 """Where distances are clipped, pixels: the first whole number beyond what a code can say."""
 

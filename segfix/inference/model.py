@@ -29,6 +29,7 @@ from segfix.formats.images import Photograph
 from segfix.formats.label_maps import pixel_digest
 from segfix.formats.offset_maps import NUM_LEVELS, WRONG_LABEL
 from segfix.geometry import NO_PREDICTION, NUM_DIRECTIONS, label_distance
+from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.inference.refine import PREDICTION_KEY, as_label_map, surroundings
 from segfix.inference.sizes import resize_nearest
 from segfix.inference.tiles import Box, enlarge_tile, tile_boxes
@@ -191,8 +192,9 @@ class OffsetModel:
 
         Returns:
             The offset map, of the photograph's own size: boundary where its probability exceeds
-            0.5, with the arg-max sector. With `label_map`, where the probability that its label
-            is wrong exceeds 0.05, which is then the confidence.
+            0.5, with the arg-max sector. With `label_map`, within 12 px of its
+            boundaries where the probability that its label is wrong exceeds 0.05, which is then
+            the confidence.
 
         Raises:
             ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
@@ -252,6 +254,9 @@ class OffsetModel:
         for look, keep in tile_boxes(*seen):
             distance = None if layers is None else layer_distance(layers, look)
             maps = self.predict(image[look], distance)
+            if distance is not None:
+                # Farther from the prediction's boundaries the network was never told.
+                maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
             for part, found in enlarge_tile(maps, look, keep, seen, (height, width)):
                 sure, confidence = self._judge(found, lowest, conditioned=layers is not None)
                 codes[part] = OffsetMap.encode(

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.geometry.label_distance import DISTANCE_STEPS
+from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.geometry.targets import IGNORE_INDEX
-
-REACH = 12
-"""Pixels around a prediction's boundaries within which each pixel counts as right or wrong."""
 
 
 def segfix_loss(
@@ -101,7 +98,7 @@ def wrong_label_loss(logits: Tensor, wrong: Tensor, distance: Tensor) -> Tensor:
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
-        within = distance <= REACH * DISTANCE_STEPS
+        within = distance <= WRONG_WITHIN * DISTANCE_STEPS
         counted = (wrong != IGNORE_INDEX) & (within | (wrong == 1))
         target = wrong[counted].to(logits.dtype)
         total = F.binary_cross_entropy_with_logits(logits[counted], target, reduction="sum")
