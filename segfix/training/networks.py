@@ -23,11 +23,11 @@ from segfix.training.hrnet2x import HRNet2x
 from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet
 
 WIDTHS_2X = {"hrnet_w18_2x": 18, "hrnet_w20_2x": 20}
-BACKBONES = (
-    *ENCODERS,
+HRNETS = (
     *("hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48"),
     *("hrnet_w18_small_2x", *WIDTHS_2X),
 )
+BACKBONES = (*HRNETS, *ENCODERS)
 GROWN_FROM = {"hrnet_w18_small_2x": "hrnet_w18_small"}
 """Networks that are another one with a `DetailHead` added, and start from its weights."""
 KEPT_METADATA = (
@@ -56,7 +56,7 @@ class SegFixNet(nn.Module):
     """HRNet branches at strides 4 to 32, upsampled to stride 4 and concatenated, and two heads.
 
     Args:
-        backbone: One of `BACKBONES`: timm name of an HRNet; `hrnet_w18_2x`, `hrnet_w20_2x`, with
+        backbone: One of `HRNETS`: timm name of an HRNet; `hrnet_w18_2x`, `hrnet_w20_2x`, with
             a branch and the heads at stride 2; `hrnet_w18_small_2x`, which adds a `DetailHead`
             to `hrnet_w18_small`.
         num_directions: m, one of 4, 8, 16.
@@ -114,14 +114,16 @@ def make_network(
     Raises:
         SegfixError: There is no such backbone, or its pretrained weights can't be had.
     """
+    if backbone not in BACKBONES:
+        raise SegfixError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
     network = ConditionedSegFixNet if backbone in ENCODERS else SegFixNet
     return network(backbone, num_directions, pretrained=pretrained)
 
 
 def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
     """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
-    if name not in BACKBONES:
-        raise SegfixError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}.")
+    if name not in HRNETS:
+        raise SegfixError(f"backbone {name!r}: expected one of {', '.join(HRNETS)}.")
     if name in WIDTHS_2X:
         if pretrained:
             raise SegfixError(f"timm has no ImageNet weights for {name}: train --from-scratch.")

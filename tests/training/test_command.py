@@ -96,7 +96,7 @@ def test_weight_tolerance_and_distance_follow_the_folder(
 @pytest.mark.parametrize(
     ("ending", "told"),
     [
-        (":heavy", "'heavy' is not a weight; write DIR, DIR:WEIGHT or DIR:WEIGHT:TOLERANCE"),
+        (":heavy", "'heavy' is not a weight; write DIR, DIR:WEIGHT, DIR:WEIGHT:TOLERANCE or DIR:"),
         (":1:wide", "'wide' is not a tolerance"),
         (":1:0:far", "'far' is not a distance"),
         (":1:0:0", "distance NEAR of .* must be positive"),
