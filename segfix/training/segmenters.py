@@ -27,7 +27,7 @@ class Segmenter(nn.Module):
 
     Args:
         name: One of `NETWORKS`.
-        backbone: Name of a timm backbone; for "hrnet" one of `segfix.training.networks.BACKBONES`.
+        backbone: Name of a timm backbone; for "hrnet" one of `segfix.training.networks.HRNETS`.
         num_classes: C.
         pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
 
@@ -156,7 +156,7 @@ class HRNet(nn.Module):
     """All branches of an HRNet at its finest stride, and a head of 1×1 convolutions.
 
     Args:
-        backbone: One of `segfix.training.networks.BACKBONES`.
+        backbone: One of `segfix.training.networks.HRNETS`.
         num_classes: C.
         pretrained: Whether timm loads its ImageNet weights.
 

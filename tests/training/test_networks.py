@@ -23,6 +23,7 @@ from segfix.training.networks import (
     KEPT_METADATA,
     SegFixNet,
     load_checkpoint,
+    make_network,
     normalization,
     read_checkpoint,
     start_from,
@@ -75,7 +76,7 @@ def test_normalization_is_what_the_backbone_was_trained_with() -> None:
 @pytest.mark.parametrize("backbone", ["hrnet_w19", "resnet18", ""])
 def test_an_unknown_backbone_is_refused_in_one_line_that_lists_the_known(backbone: str) -> None:
     with pytest.raises(SegfixError) as caught:
-        SegFixNet(backbone)
+        make_network(backbone, 8)
     text = str(caught.value)
     assert text.startswith(f"backbone {backbone!r}: ")
     assert all(name in text for name in BACKBONES)
