@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segfix.losses import SegFixLoss, segfix_loss
+from segfix.losses import SegFixLoss, segfix_loss, wrong_label_loss
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -193,3 +193,50 @@ def test_half_precision_under_autocast_is_computed_in_float32(
         losses = loss(boundary_logits, direction_logits, *batch[2:])
     assert [loss.dtype for loss in losses] == [torch.float32, torch.float32]
     assert values(losses) == values(expected)
+
+
+def test_direction_counts_where_asked_for_as_well(batch: Batch) -> None:
+    boundary_logits, direction_logits, boundary, direction = batch
+    nowhere = torch.full_like(boundary_logits, -9)
+    counted = torch.zeros_like(boundary, dtype=torch.bool)
+    counted[0, 0, 0] = counted[0, 0, 2] = True  # of which the second is undefined
+    loss = segfix_loss(nowhere, direction_logits, boundary, direction, counted=counted)[1]
+    sectors = direction_logits[0, :, 0, 0].log_softmax(0)
+    torch.testing.assert_close(loss, -sectors[int(direction[0, 0, 0])])
+
+
+def test_what_is_wrong_costs_its_cross_entropy_near_boundaries_and_where_it_is_wrong() -> None:
+    logits = torch.tensor([log(3), -log(3), 0.0, 0.0, 7.0]).view(1, 1, 1, 5)
+    wrong = torch.tensor([[[1, 0, 1, 0, 255]]], dtype=torch.uint8)
+    # The third is far and wrong, the fourth far and right, the last unknown.
+    distance = torch.tensor([[[8, 96, 97, 97, 8]]], dtype=torch.uint8)
+    expected = (2 * log(4 / 3) + log(2)) / 3
+    assert wrong_label_loss(logits, wrong, distance).item() == pytest.approx(expected)
+
+
+def test_without_a_prediction_the_loss_is_a_zero_with_a_gradient() -> None:
+    logits = torch.randn(1, 1, 3, 3, requires_grad=True)
+    nothing = torch.full((1, 3, 3), 255, dtype=torch.uint8)
+    loss = wrong_label_loss(logits, nothing, nothing)
+    torch.autograd.backward(loss)
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_gradient_of_what_is_wrong_agrees_with_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    wrong = torch.randint(0, 2, (2, 4, 4), generator=generator, dtype=torch.uint8)
+    wrong[:, 0] = 255
+    distance = torch.randint(8, 200, (2, 4, 4), generator=generator).to(torch.uint8)
+    assert torch.autograd.gradcheck(lambda x: wrong_label_loss(x, wrong, distance), (logits,))
+
+
+def test_what_is_wrong_is_computed_in_float32_under_autocast() -> None:
+    logits = torch.full((1, 1, 2, 2), 9.0, dtype=torch.bfloat16)
+    one = torch.ones(1, 2, 2, dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = wrong_label_loss(logits, one, 8 * one)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(1.2340e-4, rel=1e-3)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from segfix.formats import LabelledImage, find_labelled_images
-from segfix.geometry import fill_void_bands, make_targets
+from segfix.geometry import fill_void_bands, label_distance, make_targets
 from segfix.training import datasets
 from segfix.training.datasets import (
     Augmentation,
@@ -397,3 +397,60 @@ def test_half_of_the_crops_see_what_a_network_predicted(
         # What is wrong lies beside the predicted boundary, on its first side.
         assert (sample["distance"][sample["wrong"] == 1] <= 6 * 8).all()
     assert 0.3 < np.mean(wrong) < 0.7
+
+
+def targets_of(
+    labels: NDArray[np.int64], predicted: float | None, prediction: Any = None, **limits: float
+) -> dict[str, NDArray[Any]]:
+    made = OffsetTargets(8, 2, predicted).make(
+        labels,
+        labels != -1,
+        limits.get("tolerance", 0),
+        limits.get("near", np.inf),
+        prediction,
+        np.random.default_rng(0),
+    )
+    return {name: np.asarray(array) for name, array in made.items()}
+
+
+def columns(edge: int, void: int = 0) -> NDArray[np.int64]:
+    labels = np.zeros((20, 30), np.int64)
+    labels[:, edge:] = 1
+    labels[:void] = -1
+    return labels
+
+
+def test_a_prediction_tells_its_distances_and_where_it_is_wrong() -> None:
+    labels, prediction = columns(15, void=3), columns(18)
+    made = targets_of(labels, 1.0, prediction)
+    assert np.array_equal(made["distance"], label_distance(prediction))
+    assert (made["wrong"][:3] == 255).all()
+    assert np.array_equal(made["wrong"][3:] == 1, (labels != prediction)[3:])
+    assert set(np.unique(made["wrong"][3:])) == {0, 1}
+    # Within 2 px of the true boundary it is unsure what is right.
+    unsure = targets_of(labels, 1.0, prediction, tolerance=2)["wrong"][10]
+    assert unsure.tolist() == [0] * 13 + [255] * 4 + [1] + [0] * 12
+
+
+def test_without_a_prediction_there_is_no_distance_and_nothing_is_wrong() -> None:
+    labels = columns(15)
+    assert targets_of(labels, None).keys() == {"boundary", "direction"}
+    made = targets_of(labels, 0.0)
+    assert (made["distance"] == 255).all()
+    assert (made["wrong"] == 255).all()
+
+
+def test_labels_are_perturbed_where_no_network_predicted_anything() -> None:
+    rng = np.random.default_rng(0)
+    labels, wrong = columns(15), []
+    for _ in range(20):
+        made = OffsetTargets(8, 2, 1.0).make(labels, labels >= 0, 0, np.inf, None, rng)
+        assert (made["distance"] != 255).all()
+        wrong.append((made["wrong"] == 1).any())
+    assert sum(wrong) > 10
+
+
+def test_far_from_labelled_boundaries_it_is_unknown_whether_there_are_others() -> None:
+    boundary = targets_of(columns(15), None, near=5)["boundary"][10]
+    assert boundary.tolist() == [255] * 10 + [0] * 3 + [1] * 4 + [0] * 3 + [255] * 10
+    assert (targets_of(columns(15), None)["boundary"] != 255).all()
