@@ -65,8 +65,8 @@ large ones, scored better there."""
 
 CONDITIONED_WEIGHTS = Weights(1.37, 0.12, 1.03, -0.48, -0.46, 0.9, 1.22)
 """Where the confidence is the probability that the pixel's own label is wrong. Fitted on a network
-after 2,000 steps of training, with 0.4 less bias than the regression gives, so that good maps stay as
-they are; to be fitted again on the first one that is shipped."""
+after 2,000 steps of training, with 0.4 less bias than the regression gives, so that good maps stay
+as they are; to be fitted again on the first one that is shipped."""
 
 
 class Rays(NamedTuple):

@@ -161,8 +161,9 @@ def decide_rightly(pair: Pair, labels: Path, out: Path) -> dict[str, Any]:
     right = (found == truth[rows, cols]) & (truth[rows, cols] != VOID)
     refined = label_map.copy()
     refined[rows[right], cols[right]] = found[right]
-    write_label_map(out / f"{pair.entry.stem}.png", LabelMap(refined.astype(np.uint8)))
-    return {}
+    path = out / f"{pair.entry.stem}.png"
+    write_label_map(path, LabelMap(refined.astype(np.uint8)))
+    return {"output": str(path)}
 
 
 def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, Any]:
