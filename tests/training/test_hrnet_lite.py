@@ -107,7 +107,7 @@ def test_under_autocast_depthwise_convolutions_stay_in_float32() -> None:
     kinds = []
     for module in network.backbone.encoder.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.register_forward_hook(lambda m, args, out: kinds.append(out.dtype))
+            module.register_forward_hook(lambda *given: kinds.append(given[2].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         boundary, *_ = network(pictures(64, 64))
     boundary.float().mean().backward()
