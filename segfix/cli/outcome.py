@@ -94,6 +94,16 @@ def precision_lines(metadata: dict[str, Any]) -> list[str]:
         f"{name}: mask F {100 * after['mask_f']:.1f} (fp32 {100 * before['mask_f']:.1f}), "
         f"direction accuracy {after['direction_accuracy']:.1%} "
         f"(fp32 {before['direction_accuracy']:.1%})"
+        + (
+            f"; with predictions {100 * after['conditioned_mask_f']:.1f} "
+            f"(fp32 {100 * before['conditioned_mask_f']:.1f}), "
+            f"{after['conditioned_direction_accuracy']:.1%} "
+            f"(fp32 {before['conditioned_direction_accuracy']:.1%}), wrong labels told from right "
+            f"{after['wrong_auc']:.1%} (fp32 {before['wrong_auc']:.1%})"
+            if {"conditioned_mask_f", "conditioned_direction_accuracy", "wrong_auc"}
+            <= before.keys() & after.keys()
+            else ""
+        )
         for name, scores in metadata.get("precision_scores", {}).items()
         for before, after in [(scores["fp32"], scores["int8"])]
     ]

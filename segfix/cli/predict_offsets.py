@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,12 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
-from segfix.cli.refine_instances import holds_instances
+from segfix.cli.refine_instances import (
+    annotations_option,
+    holds_instances,
+    list_instance_files,
+    refuse_options,
+)
 from segfix.errors import FileFormatError, PairingError, SegfixError, one_line
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--soft", is_flag=True, help="Integers in PREDS are scores, not ids; see refine.")
 @click.option("--key", metavar="NAME", help="Array of .npz files in PREDS. [default: the largest]")
+@annotations_option
 @options.naming
 @options.weights
 @options.device
@@ -49,6 +56,7 @@ def predict_offsets(
     preds: Path | None,
     soft: bool,
     key: str | None,
+    annotations: Path | None,
     naming: dict[str, Any],
     weights: str | None,
     device: str,
@@ -67,7 +75,8 @@ def predict_offsets(
     Or IMAGES is a video: its frames get the offset maps 000001.png, 000002.png, … Or it is -: a
     photograph is read from standard input and its offset map written to standard output.
     """
-    if preds is None and (given := options.first_given("soft", "key", "suffixes", "map_file")):
+    for_preds = ("soft", "key", "annotations", "suffixes", "map_file")
+    if preds is None and (given := options.first_given(*for_preds)):
         raise click.UsageError(f"{given} is for --preds.")
     if str(images) == "-":
         predict_standard_input(weights, device, max_side, batch)
@@ -76,7 +85,9 @@ def predict_offsets(
     if preds is not None:
         options.check_folders(preds, out, "PREDS")
     from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries, pair_entries
+    from segfix.formats.instances import read_file_names
     from segfix.inference.batch import png_path
+    from segfix.inference.instances import pair_instances
     from segfix.inference.predict import (
         frame_path,
         predict_file,
@@ -89,6 +100,7 @@ def predict_offsets(
     jobs: Iterable[Any]
     work: Callable[..., dict[str, Any]]
     result: Any
+    instances = False
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
         if preds is not None:
             raise click.UsageError(
@@ -110,8 +122,23 @@ def predict_offsets(
         work, unit, result = predict_file, "image", png_path
         maps = []
         if preds is not None:
-            maps = list_preds(preds, recursive=batch.recursive, leave_out=[out, images])
-            jobs = pair_entries(entries, maps, **naming)
+            away = [out, images]
+            if instances := holds_instances(preds, recursive=batch.recursive):
+                refuse_options(preds, ["soft", "key"], "JSON and lists of instances")
+                maps = list_instance_files(preds, batch, leave_out=away)
+                jobs = pair_instances(
+                    maps,
+                    entries,
+                    preds if preds.is_dir() else preds.parent,
+                    naming=naming,
+                    file_names=read_file_names(annotations) if annotations else None,
+                )
+                # Of one file, how many there are is known soon.
+                jobs = list(jobs) if len(maps) == 1 else jobs
+            else:
+                refuse_options(preds, ["annotations"], "label maps and arrays")
+                maps = list_preds(preds, recursive=batch.recursive, leave_out=away)
+                jobs = pair_entries(entries, maps, **naming)
             work = partial(predict_pair, reading=FileSettings(soft, key))
 
             def result(pair: Pair, out: Path) -> Path:
@@ -126,14 +153,15 @@ def predict_offsets(
             model.check_conditioned()
         except SegfixError as error:
             raise click.UsageError(str(error)) from error
-    summary = batch.run(
-        jobs,
-        partial(work, model, max_side=max_side, overwrite=batch.overwrite),
-        unit,
-        out=out,
-        result=result,
-        network=True,
-    )
+    with options.missing_extra("eval") if instances else nullcontext():
+        summary = batch.run(
+            jobs,
+            partial(work, model, max_side=max_side, overwrite=batch.overwrite),
+            unit,
+            out=out,
+            result=result,
+            network=True,
+        )
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 
@@ -141,12 +169,6 @@ def list_preds(preds: Path, *, recursive: bool, leave_out: Sequence[Path]) -> li
     """List predictions; two files that could both be one photograph's are refused."""
     from segfix.formats import LABEL_SUFFIXES, list_entries
 
-    if holds_instances(preds, recursive=recursive):
-        raise click.UsageError(
-            f"--preds {preds}: JSON and lists of instances are not read here; give a panoptic "
-            "table's folder of PNG files, or write masks as .npy of (N, H, W), one file per "
-            "photograph."
-        )
     entries = list_entries(
         preds, LABEL_SUFFIXES, what="predictions", recursive=recursive, leave_out=leave_out
     )

@@ -13,6 +13,7 @@ from segfix.cli import options
 from segfix.cli.outcome import finish, warn_of_others
 
 if TYPE_CHECKING:
+    from segfix.formats import Entry
     from segfix.inference.refine import RefineSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -21,14 +22,17 @@ OF_LABEL_MAPS = ("fit", "soft", "argmax", "key")
 """Options that say nothing to JSON and lists of instances."""
 
 
+annotations_option = click.option(
+    "--annotations",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="COCO JSON whose images name the files of image ids, where PREDS doesn't.",
+)
+
+
 def instance_options(command: _Command) -> _Command:
     """The options for instances."""
     for option in (
-        click.option(
-            "--annotations",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="COCO JSON whose images name the files of image ids, where PREDS doesn't.",
-        ),
+        annotations_option,
         click.option(
             "--empty",
             type=click.Choice(["keep", "drop"]),
@@ -61,6 +65,36 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
                 return False
             found = True
     return found
+
+
+def list_instance_files(
+    preds: Path, batch: options.BatchOptions, *, leave_out: Sequence[Path]
+) -> list[Entry]:
+    """List what `holds_instances` knows; of Cityscapes, folders within are always read.
+
+    Raises:
+        UsageError: They are behind a URL.
+        PairingError: There is none.
+    """
+    from segfix.formats import list_entries
+    from segfix.formats.cityscapes import PREDICTION_LIST, holds_lists
+    from segfix.formats.instances import INSTANCE_SUFFIXES
+
+    if batch.stage is not None:
+        # Which files an instance needs is known when its file is read.
+        raise click.UsageError(
+            f"{preds}: JSON and lists of instances are read in local folders only; copy PREDS and "
+            "what they belong to here, and the results back."
+        )
+    lists = holds_lists(preds)
+    files = list_entries(
+        preds,
+        (".txt",) if lists else INSTANCE_SUFFIXES,
+        what="instances",
+        recursive=batch.recursive or lists,
+        leave_out=leave_out,
+    )
+    return [file for file in files if not lists or file.path.name.endswith(PREDICTION_LIST)]
 
 
 def emptied_note(emptied: Sequence[Any], empty: str) -> str:
@@ -109,30 +143,14 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
-    from segfix.formats import list_entries
-    from segfix.formats.cityscapes import PREDICTION_LIST, holds_lists
-    from segfix.formats.instances import INSTANCE_SUFFIXES, read_file_names
+    from segfix.formats.cityscapes import holds_lists
+    from segfix.formats.instances import read_file_names
     from segfix.inference.batch import output_path
     from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
     from segfix.inference.model import available_threads
 
-    if batch.stage is not None:
-        # Which files an instance needs is known when its file is read.
-        raise click.UsageError(
-            f"{preds}: JSON and lists of instances are refined in local folders only; copy PREDS "
-            "and the offset maps here, and the results back."
-        )
-    lists = holds_lists(preds)
+    files, lists = list_instance_files(preds, batch, leave_out=[out, offsets]), holds_lists(preds)
     maps = options.list_offsets(offsets, recursive=batch.recursive or lists, leave_out=[out])
-    files = list_entries(
-        preds,
-        (".txt",) if lists else INSTANCE_SUFFIXES,
-        what="instances",
-        recursive=batch.recursive or lists,
-        leave_out=[out, offsets],
-    )
-    if lists:
-        files = [file for file in files if file.path.name.endswith(PREDICTION_LIST)]
     options.check_results(
         (output_path(out, file.stem, file.path.suffix) for file in files),
         [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])],

@@ -100,7 +100,11 @@ def read_file_names(path: Path) -> dict[int | str, str]:
 
 
 def sort_instances(
-    file: Entry, document: Any, file_names: Mapping[int | str, str] | None = None
+    file: Entry,
+    document: Any,
+    file_names: Mapping[int | str, str] | None = None,
+    *,
+    empty: bool = False,
 ) -> InstanceFile:
     """Find the instances of a JSON document, and the image that each is of.
 
@@ -110,6 +114,8 @@ def sort_instances(
             are of the image that the file is named after); or an object with annotations: of COCO
             (with images), of SA-1B (with an image).
         file_names: By image id, where the document has none.
+        empty: Whether images without an instance count, too: those listed, or the one that a file
+            without instances is named after.
 
     Raises:
         FileFormatError: The document is none of these, or an instance has no mask.
@@ -124,9 +130,10 @@ def sort_instances(
                 f"{path}: {where}[{number}] has no 'segmentation'; expected a mask of every "
                 "instance, as run lengths or polygons."
             )
-    if any("image_id" in item for item in instances):
+    listed = file_names or (isinstance(document, dict) and "images" in document)
+    if any("image_id" in item for item in instances) or (empty and listed and not instances):
         check_items(path, where, instances, ("image_id",))
-        images = sort_by_image(path, document, instances, file_names)
+        images = sort_by_image(path, document, instances, file_names, empty=empty)
         if len(images) == 1:
             images = [replace(images[0], names=[*images[0].names, file.stem])]
     else:
@@ -135,7 +142,7 @@ def sort_instances(
         names = [file.stem, path.stem, *_stems(image.get("file_name"))]
         places = range(len(instances))
         alone = ImageInstances(file.stem, list(dict.fromkeys(names)), _stated_size(image), places)
-        images = [alone] if instances else []
+        images = [alone] if instances or empty else []
     return InstanceFile(path, document, instances, images)
 
 
@@ -144,6 +151,8 @@ def sort_by_image(
     document: Any,
     items: Sequence[dict[str, Any]],
     file_names: Mapping[int | str, str] | None = None,
+    *,
+    empty: bool = False,
 ) -> list[ImageInstances]:
     """Sort items by their `image_id`, and find out what the images may be called.
 
@@ -152,6 +161,7 @@ def sort_by_image(
         document: All of it; its list of images is used if there is one.
         items: Instances, or annotations of panoptic images.
         file_names: By image id, where the document has none.
+        empty: Whether images that are listed, but have no item, count, too.
 
     Raises:
         FileFormatError: The list of images is broken.
@@ -164,11 +174,17 @@ def sort_by_image(
     places: dict[int | str, list[int]] = {}
     for place, item in enumerate(items):
         places.setdefault(item["image_id"], []).append(place)
+    if empty:
+        named = {str(identity) for identity in places}
+        for identity in (*(image["id"] for image in images), *(file_names or {})):
+            if str(identity) not in named:
+                places[identity] = []
+                named.add(str(identity))
     found = []
     for identity, members in places.items():
         image = table.get(str(identity), {})
         names = [
-            *_stems(items[members[0]].get("file_name")),
+            *_stems(items[members[0]].get("file_name") if members else None),
             *_stems(image.get("file_name")),
             *_stems(known.get(str(identity))),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -125,21 +125,25 @@ class LabelMap:
         return np.moveaxis(self.planes, -1, 0) != 0 if self.kind == "masks" else self.ids()
 
 
-def pixel_digest(layers: NDArray[Any]) -> str:
+def pixel_digest(layers: Iterable[NDArray[Any]], shape: Sequence[int] | None = None) -> str:
     """SHA-256 in hex of a prediction's pixels, however a file holds them.
 
     Args:
         layers: Of `LabelMap.layers`: ids count as int64, little endian, row by row, masks as packed
             bits; then the shape, as int64, too.
+        shape: (N, H, W), where `layers` is no array: masks one after the other.
     """
     digest = hashlib.sha256()
-    for part in layers if layers.ndim == 3 else [layers]:
+    if isinstance(layers, np.ndarray):
+        shape = layers.shape
+        layers = layers if layers.ndim == 3 else [layers]
+    for part in layers:
         if part.dtype == bool:
             digest.update(np.packbits(part).tobytes())
             continue
         for top in range(0, len(part), DIGEST_ROWS):
             digest.update(part[top : top + DIGEST_ROWS].astype("<i8").tobytes())
-    digest.update(np.array(layers.shape, "<i8").tobytes())
+    digest.update(np.array(shape, "<i8").tobytes())
     return digest.hexdigest()
 
 

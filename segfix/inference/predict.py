@@ -25,6 +25,7 @@ from segfix.formats.images import Photograph, open_photograph, orientation_of
 from segfix.formats.records import content_digest
 from segfix.geometry import make_targets
 from segfix.inference.batch import check_output, output_path, png_path
+from segfix.inference.instances import InstanceEntry
 from segfix.inference.model import OffsetModel
 from segfix.inference.refine import PREDICTION_KEY
 from segfix.inference.refine_files import FileSettings
@@ -47,7 +48,8 @@ def predict_file(
         model: The network.
         image: The photograph.
         out: Folder of the result, named after the photograph.
-        prediction: What is to be refined, where the offset map is to fit that alone.
+        prediction: What is to be refined, where the offset map is to fit that alone: a file, or a
+            photograph's instances in one; without any, the offset map fits all.
         reading: How to read the prediction; None: as it looks.
         max_side: See `OffsetModel.offsets`.
         overwrite: Whether to replace an existing result.
@@ -71,18 +73,28 @@ def predict_file(
             source["orientation"] = orientation
     reading = reading or FileSettings()
     following: tuple[str, ...] = ()
-    if prediction is not None:
+    if isinstance(prediction, InstanceEntry):
+        masks = {item.parent.resolve() for item in prediction.items if isinstance(item, Path)}
+        if path.parent.resolve() in masks:
+            raise SegfixError(
+                f"{path.parent}: the folder of the masks of {prediction.where}; choose another one "
+                "with -o."
+            )
+        source["prediction"] = prediction.digest()
+        following = (PREDICTION_KEY,)
+    elif prediction is not None:
         settings = {"soft": reading.soft or None, "key": reading.key}
         source |= {name: value for name, value in settings.items() if value is not None}
         source["prediction"] = content_digest(prediction.path)
         following = (PREDICTION_KEY,)
     check_output(path, {"source": source}, ("source",), overwrite, following=following)
     with open_photograph(image.path) as photograph:
+        size = photograph.shape[0], photograph.shape[1]
         label_map = None
-        if prediction is not None:
-            label_map = read_prediction(
-                prediction.path, reading, image.path, photograph.shape[:2], orientation
-            )
+        if isinstance(prediction, InstanceEntry):
+            label_map = prediction.read(size, image.path)
+        elif prediction is not None:
+            label_map = read_prediction(prediction.path, reading, image.path, size, orientation)
         offset_map = predict_map(model, photograph, max_side, str(image.path), source, label_map)
     row = write_row(image.path, path, offset_map)
     return row if prediction is None else {**row, "prediction": str(prediction.path)}

@@ -297,6 +297,25 @@ def known_targets(
     )
 
 
+def known_prediction(
+    labels: NDArray[Any], *, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """What a conditioned network is shown of a whole label map that was perturbed.
+
+    Args:
+        labels: (H, W) ids, `VOID` where void.
+        seed: Of the perturbation.
+
+    Returns:
+        (H, W) uint8 of `label_distance`, and (H, W) uint8: 1 where the perturbed label is wrong, 0
+        where it is right, 255 on void.
+    """
+    regions = fill_void_bands(labels, ignore_index=VOID)
+    prediction = perturb_label_map(regions, np.random.default_rng(seed), void=VOID)
+    wrong = np.where(labels == VOID, IGNORE_INDEX, prediction != regions)
+    return label_distance(prediction), wrong.astype(np.uint8)
+
+
 def spread(index: int) -> float:
     """Van der Corput's sequence: any run of indices covers [0, 1) evenly.
 

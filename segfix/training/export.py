@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -24,7 +24,8 @@ from tqdm import tqdm
 from segfix.errors import SegfixError
 from segfix.formats.files import atomic_path
 from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
-from segfix.geometry import UNDEFINED, flip_direction_map
+from segfix.geometry import NO_PREDICTION, UNDEFINED, flip_direction_map
+from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.inference.model import (
     BOUNDARY_THRESHOLD,
     CALIBRATION,
@@ -36,7 +37,8 @@ from segfix.inference.model import (
     calibrated,
 )
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
-from segfix.training.datasets import known_targets
+from segfix.training.datasets import known_prediction, known_targets
+from segfix.training.heads import DetailHead
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.networks import (
     KEPT_METADATA,
@@ -55,11 +57,39 @@ PRIOR = 0.001
 PARITY_SIZES = ((64, 96), (77, 50))
 MAX_DISAGREEMENT = {"fp32": (0.002, 1), "fp16": (0.02, 3)}
 """Share of pixels whose sector or class, or probability by more than so many bytes, may differ."""
-Measured = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Of a network on a data set: (5,) `segfix.metrics.offset_counts`, and the (B, 2)
-`segfix.metrics.direction_reliability` of the product of both probabilities."""
 MAX_LOSS = 0.01
 """So much mask F-score or direction accuracy may int8 lose, on any of the data sets."""
+
+
+class Measured(NamedTuple):
+    """Counts of a network on a data set.
+
+    Attributes:
+        offsets: (5,) `segfix.metrics.offset_counts`.
+        reliability: (B, 2) `segfix.metrics.direction_reliability` of the product of both
+            probabilities.
+        conditioned: As `offsets`, of a conditioned network that is shown perturbed label maps.
+        wrong: (256, 2) pixels whose label is right and wrong there, by the network's byte.
+    """
+
+    offsets: NDArray[np.int64]
+    reliability: NDArray[np.int64]
+    conditioned: NDArray[np.int64]
+    wrong: NDArray[np.int64]
+
+    def scores(self) -> dict[str, float]:
+        """By name, in [0, 1]; of a conditioned network with `wrong_auc`.
+
+        That is the probability that it finds a wrong label wrong rather than a right one.
+        """
+        scores = offset_scores(self.offsets)
+        if not self.wrong.any(axis=0).all():
+            return scores
+        seen = offset_scores(self.conditioned)
+        right, wrong = self.wrong.T
+        below = np.cumsum(right) - right / 2
+        auc = float(below @ wrong / (right.sum() * wrong.sum()))
+        return {**scores, **{f"conditioned_{k}": v for k, v in seen.items()}, "wrong_auc": auc}
 
 
 class OffsetNetwork(nn.Module):
@@ -117,15 +147,13 @@ class OffsetNetwork(nn.Module):
             )
             both = (direction, mirrored[1][:, names].float())
             direction = torch.log(sum(x.softmax(dim=1) for x in both) / 2)
-        direction = direction[:, :, :height, :width]
         # As single steps: of another axis than the last, onnxruntime's own soft-max takes a fourth
         # of the whole network's time.
         likelihood = (direction - direction.amax(dim=1, keepdim=True)).exp()
-        shares = (x[:, :height, :width] for x in (boundary, 1 / likelihood.sum(dim=1), *wrong))
-        return (
-            direction.argmax(dim=1).to(torch.uint8),
-            *((share * 255 + 0.5).to(torch.uint8) for share in shares),
-        )
+        shares = (boundary, 1 / likelihood.sum(dim=1), *wrong)
+        maps = (direction.argmax(dim=1), *(share * 255 + 0.5 for share in shares))
+        # Cut to size at the end, where a pixel takes one byte.
+        return tuple(x.to(torch.uint8)[:, :height, :width] for x in maps)
 
 
 def export_onnx(
@@ -193,9 +221,13 @@ def export_onnx(
         **(notes or {}),
     }
     with atomic_path(out) as temporary:
-        written = module
+        simpler = copy.deepcopy(network)
+        for part in simpler.modules():
+            if isinstance(part, ConditionedSegFixNet | DetailHead):
+                part.fold()
         if precision == "fp16":
-            written = wrapped(copy.deepcopy(network).half(), mean, std, flip=flip).eval()
+            simpler.half()
+        written = wrapped(simpler, mean, std, flip=flip).eval()
         try:
             write_onnx(written, temporary, metadata)
             check_parity(module, temporary, "fp16" if precision == "fp16" else "fp32")
@@ -214,7 +246,7 @@ def export_onnx(
                 quantize_onnx(temporary, iter(chosen))
                 exact, found = found, measure(temporary, held_out, sets, quiet=quiet)
                 metadata["precision_scores"] = compare_scores(exact, found, sets)
-            metadata["calibration"] = fit_calibration([table for _, table in found])
+            metadata["calibration"] = fit_calibration([one.reliability for one in found])
             metadata["calibrated_on"] = sets
             model = onnx.load(str(temporary))
             set_metadata(model, metadata)
@@ -229,8 +261,10 @@ def measure(
     model = OffsetModel(path, "cpu")
     measured = []
     for name, images in zip(sets, held_out, strict=True):
-        counts, table = np.zeros(5, np.int64), np.zeros((CALIBRATION_BINS, 2), np.int64)
-        for pair in tqdm(images, name, unit="image", disable=quiet):
+        found = Measured(
+            *(np.zeros(shape, np.int64) for shape in (5, (CALIBRATION_BINS, 2), 5, (256, 2)))
+        )
+        for number, pair in enumerate(tqdm(images, name, unit="image", disable=quiet)):
             image, labels = pair.read()
             direction, boundary, certainty, *_ = model.predict(image)
             true_boundary, true_direction = known_targets(
@@ -239,15 +273,25 @@ def measure(
                 boundary_width=model.metadata["boundary_width"],
             )
             mask = boundary > BOUNDARY_THRESHOLD * 255
-            counts += offset_counts(mask, direction, true_boundary, true_direction)
-            table += direction_reliability(
+            found.offsets[:] += offset_counts(mask, direction, true_boundary, true_direction)
+            found.reliability[:] += direction_reliability(
                 boundary * (certainty / 255**2),
                 direction,
                 np.where(mask, true_direction, np.uint8(UNDEFINED)),
                 num_directions=model.num_directions,
                 num_bins=CALIBRATION_BINS,
             )
-        measured.append((counts, table))
+            if not model.conditioned:
+                continue
+            distance, is_wrong = known_prediction(labels, seed=number)
+            direction, boundary, _, wrong = model.predict(image, distance)
+            mask = boundary > BOUNDARY_THRESHOLD * 255
+            found.conditioned[:] += offset_counts(mask, direction, true_boundary, true_direction)
+            near = (distance <= WRONG_WITHIN * DISTANCE_STEPS) | (is_wrong == 1)
+            for place in (0, 1):
+                counted = wrong[near & (is_wrong == place)]
+                found.wrong[:, place] += np.bincount(counted, minlength=256)
+        measured.append(found)
     return measured
 
 
@@ -265,8 +309,8 @@ def compare_scores(
         SegfixError: A score falls by more than `MAX_LOSS`.
     """
     compared = {}
-    for name, (float_counts, _), (counts, _) in zip(sets, exact, found, strict=True):
-        before, after = offset_scores(float_counts), offset_scores(counts)
+    for name, *both in zip(sets, exact, found, strict=True):
+        before, after = (measured.scores() for measured in both)
         for key, score in after.items():
             if before[key] - score > MAX_LOSS:
                 raise SegfixError(
@@ -368,14 +412,18 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 def check_parity(
     module: OffsetNetwork | ProbabilityNetwork, path: Path, precision: str = "fp32"
 ) -> None:
-    """Compare torch in float32 and onnxruntime on two sizes, one no multiple of the stride."""
+    """Compare torch in float32 and onnxruntime on two sizes, one no multiple of the stride.
+
+    Of two pictures, a conditioned network sees the second one without a prediction.
+    """
     limit, slack = MAX_DISAGREEMENT[precision]
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     for height, width in PARITY_SIZES:
         coarse = rng.integers(0, 256, (2, 4, height // 8 + 1, width // 8 + 1), dtype=np.uint8)
         planes = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
-        found_in = {"image": planes[:, :3], DISTANCE: planes[:, 3]}
+        found_in = {"image": planes[:, :3], DISTANCE: planes[:, 3].copy()}
+        found_in[DISTANCE][1] = NO_PREDICTION
         inputs = {name: found_in[name] for name in module.inputs}
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in inputs.values()))

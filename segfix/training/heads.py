@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
@@ -50,8 +53,12 @@ class DetailHead(nn.Module):
     def forward(self, stem: Tensor, features: Tensor) -> Tensor:
         """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
         fine = self.fine(self.branch(stem))
-        logits: Tensor = self.logits(fine + resized(self.coarse(features), fine.shape[-2:]))
+        logits: Tensor = self.logits(fine + doubled(self.coarse(features)))
         return logits
+
+    def fold(self) -> None:
+        """Put the batch norm behind the sum into what is summed up."""
+        self.logits[0] = fold_norm((self.coarse, self.fine), self.logits[0])
 
 
 def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -62,6 +69,30 @@ def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden, outputs, 1),
     )
+
+
+def fold_norm(summed: Sequence[nn.Module], norm: nn.Module) -> nn.Identity:
+    """Give convolutions without bias the factors of a batch norm behind their sum.
+
+    Args:
+        summed: The convolutions; the last one gets a bias.
+        norm: In evaluation mode.
+
+    Returns:
+        What takes the place of `norm`.
+    """
+    convolutions, norm = cast(Sequence[nn.Conv2d], summed), cast(nn.BatchNorm2d, norm)
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    factor = norm.weight.detach() / (variance + norm.eps).sqrt()
+    for layer in convolutions:
+        layer.weight.data *= factor[:, None, None, None]
+    convolutions[-1].bias = nn.Parameter(norm.bias.detach() - mean * factor)
+    return nn.Identity()
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Bilinear upsampling of (N, C, H, W) to twice the size, which onnxruntime does fastest so."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def resized(maps: Tensor, size: torch.Size) -> Tensor:

@@ -19,29 +19,48 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from segfix.formats.layouts import LabelledImage
+from segfix.geometry import NO_PREDICTION
+from segfix.inference.model import DISTANCE
+from segfix.training.datasets import known_prediction
 
 RANGE_PHOTOGRAPHS = 64
 """So many photographs at most tell the ranges, as many of each data set."""
 RANGE_SIZE = 512
 """Of a larger photograph, the middle of this height and width, pixels."""
-QUANTIZED = ("Add", "Concat", "Conv", "Relu", "Resize")
+QUANTIZED = ("Add", "Clip", "Concat", "Conv", "Relu", "Resize")
 
 
 class CentreCrops(CalibrationDataReader):  # type: ignore[misc]
-    """The input of the network for one photograph after another, until `get_next` gives None."""
+    """The inputs of the network for one photograph after another, until `get_next` gives None.
 
-    def __init__(self, images: Iterator[LabelledImage]) -> None:
-        self.images = images
+    Args:
+        images: The photographs.
+        conditioned: Whether the network looks at predictions, too: then each photograph comes
+            without and with one, a perturbed label map.
+    """
+
+    def __init__(self, images: Iterator[LabelledImage], *, conditioned: bool = False) -> None:
+        self.looks = self._looks(images, conditioned)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """(1, 3, H, W) uint8 RGB by the name of the input."""
-        pair = next(self.images, None)
-        if pair is None:
-            return None
-        image, _ = pair.read()
-        top, left = (max(0, length - RANGE_SIZE) // 2 for length in image.shape[:2])
-        crop = image[top : top + RANGE_SIZE, left : left + RANGE_SIZE]
-        return {"image": np.ascontiguousarray(crop.transpose(2, 0, 1)[None])}
+        """By the names of the inputs, (1, 3, H, W) uint8 RGB, and (1, H, W) uint8 distances."""
+        return next(self.looks, None)
+
+    @staticmethod
+    def _looks(
+        images: Iterator[LabelledImage], conditioned: bool
+    ) -> Iterator[dict[str, NDArray[np.uint8]]]:
+        for number, pair in enumerate(images):
+            image, labels = pair.read()
+            top, left = (max(0, length - RANGE_SIZE) // 2 for length in labels.shape)
+            crop = np.s_[top : top + RANGE_SIZE, left : left + RANGE_SIZE]
+            shown = {"image": np.ascontiguousarray(image[crop].transpose(2, 0, 1)[None])}
+            if not conditioned:
+                yield shown
+                continue
+            distance, _ = known_prediction(labels[crop], seed=number)
+            for seen in (np.full_like(distance, NO_PREDICTION), distance):
+                yield {**shown, DISTANCE: seen[None]}
 
 
 def spread_evenly(held_out: Sequence[Sequence[LabelledImage]]) -> list[LabelledImage]:
@@ -75,7 +94,7 @@ def quantize_onnx(path: Path, images: Iterator[LabelledImage]) -> None:
         quantize_static(
             str(source),
             str(path),
-            CentreCrops(images),
+            CentreCrops(images, conditioned=len(model.graph.input) > 1),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             nodes_to_quantize=between_convolutions(model.graph),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from segfix.training import loop, segfix
+from segfix.training import hrnet_lite, loop, segfix
 from segfix.training.datasets import CropDataset, DataFolder
 from segfix.training.export import export_onnx
 from segfix.training.loop import Settings
@@ -118,6 +119,62 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
             quiet=True,
         )
     return Trained(out, scores)
+
+
+@contextmanager
+def small_lite() -> Iterator[None]:
+    """Networks on EfficientNet-Lite with one fusion module of one block, to be exported sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hrnet_lite, "FUSION_MODULES", 1)
+        patch.setattr(hrnet_lite, "BLOCKS", 1)
+        yield
+
+
+@pytest.fixture
+def _small_lite() -> Iterator[None]:
+    with small_lite():
+        yield
+
+
+def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Trained:
+    """A tiny training of a network that looks at predictions, too, on two crops."""
+
+    class TwoCrops(CropDataset):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return super().__getitem__(index % 2)
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.MonkeyPatch.context() as patch, small_lite():
+        patch.setattr(loop, "LOG_EVERY", 1)
+        patch.setattr(segfix, "CropDataset", TwoCrops)
+        scores = train_segfix(
+            [DataFolder(data)],
+            out,
+            val=[data],
+            segfix=SegFixSettings("hrnet_lite0", crop_size=64, boundary_width=3, predicted=1),
+            settings=Settings(steps=steps, batch_size=2, learning_rate=3e-3, warmup=5, ema=0.8),
+            evaluate_every=1000,
+            workers=0,
+            device="cpu",
+            quiet=True,
+            **options,
+        )
+    return Trained(out, scores)
+
+
+@pytest.fixture(scope="session")
+def trained_lite(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
+    """That training; what loads its checkpoint needs `_small_lite`."""
+    return train_lite(data, tmp_path_factory.mktemp("trained-lite"))
+
+
+@pytest.fixture(scope="session")
+def exported_lite(tmp_path_factory: pytest.TempPathFactory, trained_lite: Trained) -> Path:
+    """Its ONNX file."""
+    out = tmp_path_factory.mktemp("exported-lite") / "lite.onnx"
+    with small_lite():
+        export_onnx(trained_lite.out / "model.safetensors", out)
+    return out
 
 
 @pytest.fixture(scope="session")
