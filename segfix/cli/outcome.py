@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES, LONGEST = 20, 1000
 
+PRECISION_TITLES = {
+    "mask_f": ("mask F", ""),
+    "direction_accuracy": ("direction accuracy", "%"),
+    "conditioned_mask_f": ("with predictions mask F", ""),
+    "conditioned_direction_accuracy": ("direction accuracy", "%"),
+    "wrong_auc": ("wrong labels told from right ones", "%"),
+}
+"""Of the scores of networks in 8 bits: what they are called, and their unit."""
+
 
 def finish(
     summary: Summary, out: Path, batch: BatchOptions, *, note: str = "", **extra: Any
@@ -90,20 +99,13 @@ def shortened(message: object) -> str:
 
 def precision_lines(metadata: dict[str, Any]) -> list[str]:
     """What a network in 8 bits scored on its calibration sets, beside the float one."""
-    return [
-        f"{name}: mask F {100 * after['mask_f']:.1f} (fp32 {100 * before['mask_f']:.1f}), "
-        f"direction accuracy {after['direction_accuracy']:.1%} "
-        f"(fp32 {before['direction_accuracy']:.1%})"
-        + (
-            f"; with predictions {100 * after['conditioned_mask_f']:.1f} "
-            f"(fp32 {100 * before['conditioned_mask_f']:.1f}), "
-            f"{after['conditioned_direction_accuracy']:.1%} "
-            f"(fp32 {before['conditioned_direction_accuracy']:.1%}), wrong labels told from right "
-            f"{after['wrong_auc']:.1%} (fp32 {before['wrong_auc']:.1%})"
-            if {"conditioned_mask_f", "conditioned_direction_accuracy", "wrong_auc"}
-            <= before.keys() & after.keys()
-            else ""
-        )
-        for name, scores in metadata.get("precision_scores", {}).items()
-        for before, after in [(scores["fp32"], scores["int8"])]
-    ]
+    lines = []
+    for name, scores in metadata.get("precision_scores", {}).items():
+        before, after = scores["fp32"], scores["int8"]
+        cells = [
+            f"{title} {100 * after[key]:.1f}{unit} (fp32 {100 * before[key]:.1f}{unit})"
+            for key, (title, unit) in PRECISION_TITLES.items()
+            if key in before and key in after
+        ]
+        lines.append(f"{name}: {', '.join(cells)}")
+    return lines

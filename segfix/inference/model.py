@@ -572,6 +572,7 @@ def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
         and not isinstance(calibration, str)
         and all(
             are_numbers(loss[precision][score] for precision, score in PRECISION_SCORES)
+            and are_numbers(score for part in loss.values() for score in part.values())
             for loss in losses
         )
     )

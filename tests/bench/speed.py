@@ -27,12 +27,13 @@ from PIL import Image
 from scipy import io, ndimage
 
 from segfix.formats import Entry, OffsetMap, write_offset_map
-from segfix.geometry import make_targets
+from segfix.geometry import label_distance, make_targets
 from segfix.inference.batch import Batch
-from segfix.inference.model import available_threads, load
+from segfix.inference.model import OffsetModel, available_threads, load
 from segfix.inference.predict import predict_file
 from segfix.inference.refine import RefineSettings
 from segfix.inference.refine_files import refine_file
+from segfix.inference.weights import find_weights, shipped_weights
 from segfix.metrics import class_boundary_f
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
@@ -110,7 +111,10 @@ def _grid(vectors: NDArray[np.float32]) -> Any:
 
 
 def compare(
-    ours: Callable[[], object], theirs: Callable[[], object], repeats: int
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float]:
     """Median seconds of both, alternating, after one warm-up each."""
     ours()
@@ -120,9 +124,9 @@ def compare(
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for function, taken in zip((ours, theirs), times, strict=True):
-            started = time.perf_counter()
+            started = clock()
             function()
-            taken.append(time.perf_counter() - started)
+            taken.append(clock() - started)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -274,6 +278,45 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
     return compare(lambda: [crops[next(index)] for _ in range(6)], step, repeats)
 
 
+def bench_network(folder: Path, repeats: int, ours: str, theirs: str) -> tuple[float, float]:
+    """A 2048×1024 photograph through a network, ours with a prediction; CPU seconds, one thread."""
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    distance = label_distance(street())
+    path = shipped_weights().get(ours) or random_export(folder, ours)
+    new, old = (OffsetModel(file, "cpu", threads=1) for file in (path, find_weights(theirs)))
+    return compare(
+        lambda: new.predict(image, distance),
+        lambda: old.predict(image),
+        repeats,
+        clock=time.process_time,
+    )
+
+
+def random_export(folder: Path, name: str) -> Path:
+    """What `segfix export` makes of a network that nobody has trained, in float or, _int8, not."""
+    from segfix.formats import LabelledImage
+    from segfix.training.export import export_onnx
+    from segfix.training.loop import write_checkpoint
+    from segfix.training.networks import make_network, normalization
+    from segfix.training.quantize import quantize_onnx
+
+    backbone = name.removesuffix("_int8")
+    network = make_network(backbone, 8)
+    mean, std = normalization(network)
+    described = {"kind": "segfix", "backbone": backbone, "num_directions": 8, "boundary_width": 5}
+    described |= {"mean": [*mean], "std": [*std], "data": {}, "step": 0, "scores": {}}
+    write_checkpoint(folder, network, described)
+    path = folder / f"{name}.onnx"
+    export_onnx(folder / "model.safetensors", path)
+    if name != backbone:
+        labels = street()[:512, :512]
+        Image.fromarray(labels).save(folder / "labels.png")
+        Image.fromarray(np.stack([13 * labels] * 3, axis=2)).save(folder / "photograph.png")
+        image = LabelledImage(folder / "photograph.png", folder / "labels.png")
+        quantize_onnx(path, iter([image]))
+    return path
+
+
 def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
     """A folder of eight 1024×512 photographs against bare session.run on ready arrays."""
     rng = np.random.default_rng(0)
@@ -336,6 +379,12 @@ def main(repeats: int, only: str, out: Path) -> None:
         ),
         "boundary F / DAVIS 2017 (OpenCV)": lambda _: bench_boundary_f(repeats, dilate_opencv),
         "predict-offsets / bare session.run": lambda f: bench_predict(f, repeats),
+        "hrnet_lite0 / hrnet_w18_small": lambda f: bench_network(
+            f, repeats, "hrnet_lite0", "hrnet_w18_small"
+        ),
+        "hrnet_lite0_int8 / hrnet_w18_small_int8": lambda f: bench_network(
+            f, repeats, "hrnet_lite0_int8", "hrnet_w18_small_int8"
+        ),
         "loader of crops / training step": lambda f: bench_loader(f, repeats),
         "segfix --help / bare interpreter": lambda f: bench_start(f, repeats, "--help"),
         "segfix refine of a file / interpreter": lambda f: bench_one_file(f, repeats),

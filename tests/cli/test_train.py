@@ -143,11 +143,14 @@ def test_export_takes_the_precision(
     assert taken[0]["precision"] == precision
 
 
-@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize(("quiet", "conditioned"), [(False, False), (True, False), (False, True)])
 def test_export_tells_what_8_bits_cost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool, conditioned: bool
 ) -> None:
     before = {"mask_f": 0.7712, "direction_accuracy": 0.5612}
+    if conditioned:
+        seen = {"conditioned_mask_f": 0.9, "conditioned_direction_accuracy": 0.61}
+        before |= {**seen, "wrong_auc": 0.8251}
     scores = {"camvid/val": {"fp32": before, "int8": {**before, "mask_f": 0.7644}}}
     metadata = {"precision": "int8", "precision_scores": scores}
     monkeypatch.setattr(export, "export_onnx", lambda *_, **__: metadata)
@@ -157,6 +160,9 @@ def test_export_tells_what_8_bits_cost(
     lines = run("export", str(checkpoint), *flags).stdout.splitlines()
     assert lines[0] == str(tmp_path / "model.onnx")
     told = "  camvid/val: mask F 76.4 (fp32 77.1), direction accuracy 56.1% (fp32 56.1%)"
+    if conditioned:
+        told += ", with predictions mask F 90.0 (fp32 90.0), direction accuracy 61.0% (fp32 61.0%)"
+        told += ", wrong labels told from right ones 82.5% (fp32 82.5%)"
     assert lines[1:] == ([] if quiet else [told])
 
 
