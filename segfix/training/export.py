@@ -379,6 +379,10 @@ def write_onnx(
     model = program.model_proto
     graph = model.graph
     # torch notes where each node was traced: half a megabyte, with the paths of this machine.
+    for output in graph.output:
+        # Torch says by which arithmetic they come about.
+        first, *_, rows, cols = output.type.tensor_type.shape.dim
+        first.dim_param, rows.dim_param, cols.dim_param = "batch", "height", "width"
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
