@@ -210,7 +210,10 @@ class Comparison:
         self.void += image.void
 
     def _add_replicas(self) -> None:
-        """Add the latest images to the replicas, all at once: one product of matrices."""
+        """Add the latest images to the replicas, all at once: a product of matrices for each set.
+
+        In one product for all, some CPUs round equal sets differently.
+        """
         more = len(self._rows) - self._replicas.shape[2]
         if more:
             # Here, not class by class: of many classes, a copy takes seconds.
@@ -218,8 +221,9 @@ class Comparison:
         images = np.zeros((len(self._pending), *self._sums.shape))
         for image, (rows, statistics) in zip(images, self._pending, strict=True):
             image[:, rows] = statistics
-        times = self._draws.poisson(1, (len(images), REPLICAS))
-        self._replicas += np.tensordot(times, images, axes=(0, 0))
+        times = self._draws.poisson(1, (len(images), REPLICAS)).astype(float)
+        for number in range(images.shape[1]):
+            self._replicas[:, number] += np.tensordot(times, images[:, number], axes=(0, 0))
         self._pending.clear()
 
     def _grow(self, classes: Sequence[int] | Mapping[int, str]) -> None:
