@@ -64,15 +64,15 @@ class LabelledImage:
         labels[np.isin(labels, self.void)] = VOID
         return labels
 
-    def read_prediction(self, number: int) -> NDArray[np.int64]:
-        """(H, W) ids of one of the predictions.
+    def read_prediction(self, number: int, image: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """(H, W) ids of one of the predictions of the photograph, which has been read.
 
         Raises:
-            FileFormatError: The file is broken, or its size is not the label map's.
+            FileFormatError: The file is broken, or its size is not the photograph's.
         """
         path = self.predictions[number]
         prediction = read_label_map(path).ids().astype(np.int64)
-        self._check_size(path, "prediction", prediction, read_image(self.image))
+        self._check_size(path, "prediction", prediction, image)
         return prediction
 
     def _check_size(

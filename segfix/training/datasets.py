@@ -234,7 +234,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         image, labels = pair.read()
         layers = [labels]
         if self.targets.takes_predictions and pair.predictions and rng.random() < REAL:
-            layers.append(pair.read_prediction(int(rng.integers(len(pair.predictions)))))
+            number = int(rng.integers(len(pair.predictions)))
+            layers.append(pair.read_prediction(number, image))
         maps = np.stack(layers, axis=2)
         frame = self.ignore_frame
         if frame and min(labels.shape) > 4 * frame:

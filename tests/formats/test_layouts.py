@@ -346,7 +346,7 @@ def test_predictions_of_networks_are_found_where_there_are_any(tmp_path: Path) -
     first, second = find_labelled_images(tmp_path)
     assert [path.parent.name for path in first.predictions] == ["fpn", "unet"]
     assert [path.parent.name for path in second.predictions] == ["fpn"]
-    assert (first.read_prediction(0) == label_map(24, 7, 24)).all()
+    assert (first.read_prediction(0, first.read()[0]) == label_map(24, 7, 24)).all()
     # Networks predict classes, of which an instance is no more than a part.
     assert not any(pair.predictions for pair in find_labelled_images(tmp_path, instances=True))
 
@@ -355,5 +355,6 @@ def test_a_prediction_of_another_size_is_named(tmp_path: Path) -> None:
     plain(tmp_path)
     save(tmp_path / "preds/unet/a.png", np.zeros((2, 2), np.uint8))
     first, _ = find_labelled_images(tmp_path)
+    image, _ = first.read()
     with pytest.raises(FileFormatError, match=r"preds.unet.a\.png: prediction of 2×2 for an"):
-        first.read_prediction(0)
+        first.read_prediction(0, image)
