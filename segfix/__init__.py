@@ -9,21 +9,16 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # onnxruntime tells its maker how it is used, unless told not to before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from segfix.inference import (
-        OffsetMap,
-        OffsetModel,
-        load,
-        read_offset_map,
-        refine,
-        refine_masks,
-        write_offset_map,
-    )
+    from segfix.formats import OffsetMap, read_offset_map, write_offset_map
+    from segfix.network import OffsetModel, load
+    from segfix.refinement import refine, refine_masks
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,10 +32,16 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "load": "network",
+    "OffsetModel": "network",
+    "refine": "refinement",
+    "refine_masks": "refinement",
+}
+
+
 def __getattr__(name: str) -> Any:
     # Deferred, so that `segfix --help` needs neither NumPy nor onnxruntime.
     if name in __all__:
-        from segfix import inference
-
-        return getattr(inference, name)
+        return getattr(import_module(f"segfix.{_HOMES.get(name, 'formats')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,10 +44,11 @@ from PIL import Image
 
 from segfix import cli
 from segfix.errors import SegfixError
+from segfix.files import Entry
+from segfix.files.pairing import list_entries, read_name_map
+from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import (
-    Entry,
     OffsetMap,
-    find_labelled_images,
     read_frames,
     read_image,
     read_label_map,
@@ -56,13 +57,12 @@ from segfix.formats import (
 )
 from segfix.formats.arrays import read_npy, read_npz, write_npy
 from segfix.formats.class_names import read_class_names
-from segfix.formats.folders import list_entries, read_name_map
-from segfix.formats.instances import read_file_names
 from segfix.formats.mat_files import read_mat
-from segfix.formats.records import is_whole, read_record, record_path
-from segfix.inference.batch import Skipped
-from segfix.inference.refine import RefineSettings
-from segfix.inference.refine_files import FileSettings, refine_file
+from segfix.instances.masks import read_file_names
+from segfix.jobs.run import Skipped
+from segfix.refinement.apply import RefineSettings
+from segfix.tasks.refine import FileSettings, refine_file
+from segfix.training.layouts import find_labelled_images
 
 SECONDS = 10
 """Of the processor, for one file; with waiting, twenty times as many."""
@@ -678,7 +678,7 @@ def checkpoint_files() -> list[Files]:
     from safetensors.torch import save
 
     from segfix.losses.semeda import EdgeNetwork
-    from segfix.training.segmenters import Segmenter
+    from segfix.training.segmentation_networks import Segmenter
 
     torch.manual_seed(0)
     described: dict[str, Any] = {"step": 1, "scores": {"miou": 0.5}, "data": {}}
@@ -788,14 +788,14 @@ def evaluate_files(folder: Path) -> None:
 
 
 def run_of(folder: Path) -> Any:
-    from segfix.inference.instances import Run
+    from segfix.instances.refine import Run
 
     maps = list_entries(folder / "offsets", (".png",), what="offset maps")
     return Run(maps, folder.with_name("out"))
 
 
 def refine_json(folder: Path) -> None:
-    from segfix.inference.instances import refine_instances
+    from segfix.instances.refine import refine_instances
 
     path = next(folder.glob("[!l]*.json"), folder / "a.json")
     refine_instances(Entry(path, path.stem, chosen=True), run_of(folder))
@@ -809,7 +809,7 @@ def read_panoptic(folder: Path) -> None:
 
 def read_cityscapes(folder: Path) -> None:
     from segfix.evaluation import evaluate_instances
-    from segfix.inference.instances import refine_list
+    from segfix.instances.refine import refine_list
 
     with suppress(SegfixError, Skipped):
         path = folder / "preds" / "a_pred.txt"
@@ -823,9 +823,9 @@ def read_layout(folder: Path) -> None:
 
 
 def run_network(folder: Path) -> None:
-    from segfix.inference.model import OffsetModel
-    from segfix.inference.predict import predict_map
-    from segfix.inference.segment import SegmentationModel
+    from segfix.network.offset_model import OffsetModel
+    from segfix.network.segmentation_model import SegmentationModel
+    from segfix.tasks.predict_offsets import predict_map
 
     image, path = colours() // 2, folder / "a.onnx"
     with suppress(SegfixError):
@@ -834,8 +834,8 @@ def run_network(folder: Path) -> None:
 
 
 def load_networks(folder: Path) -> None:
-    from segfix.training.segmentation import load_edge_network
-    from segfix.training.segmenters import load_segmenter
+    from segfix.training.segmentation_networks import load_segmenter
+    from segfix.training.segmentation_training import load_edge_network
 
     with suppress(SegfixError):
         load_edge_network(folder / "a.safetensors", 3)
@@ -885,7 +885,7 @@ def refine_files() -> list[Files]:
     ]
 
 
-COCO = ("pycocotools.coco", "pycocotools.cocoeval", "segfix.evaluation.instances")
+COCO = ("pycocotools.coco", "pycocotools.cocoeval", "segfix.instances.score")
 CITYSCAPES = (
     "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling",
     "cityscapesscripts.evaluation.evalPanopticSemanticLabeling",
@@ -921,11 +921,13 @@ READERS = {
     "class-names": text_reader("# classes\n0 road\n1: side walk\n7, car\n", read_class_names),
     "name-map": text_reader("# pairs\na.png b.png\nc d\n\"e f.jpg\" 'g'\n", read_name_map),
     "layout": Reader(layout_files, read_layout),
-    "onnx": Reader(network_files, run_network, imports=["onnx", "segfix.inference.segment"]),
+    "onnx": Reader(
+        network_files, run_network, imports=["onnx", "segfix.network.segmentation_model"]
+    ),
     "checkpoint": Reader(
         checkpoint_files,
         load_networks,
-        imports=["segfix.training.segmentation", "segfix.training.segmenters"],
+        imports=["segfix.training.segmentation_training", "segfix.training.segmentation_networks"],
     ),
     "state": Reader(state_files, read_state, imports=["segfix.training.loop"]),
     "video": Reader(video_files, read_video, imports=["av"]),

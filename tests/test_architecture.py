@@ -18,15 +18,20 @@ PACKAGE = Path(segfix.__file__).parent
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
 
 # Top to bottom; a module imports from its own floor and from lower ones. `segfix` itself is the
-# ground, where the version is; what else it offers, it takes from the floor of inference.
+# ground, where the version is; what else it offers, it takes from the floor of tasks or lower ones.
 FLOORS = (
     "cli",
     "report",
     "training",
     "losses",
-    "inference",
     "evaluation",
+    "tasks",
+    "instances",
+    "jobs",
+    "network",
+    "refinement",
     "formats",
+    "files",
     "metrics",
     "geometry",
     "errors",
@@ -68,7 +73,7 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
             names = [f"{base}.{alias.name}" for alias in node.names]
             # What is imported from a package may be a module of it or something it defines.
             found = [
-                name if name in MODULES else "segfix.inference" if name in OFFERED else base
+                name if name in MODULES else "segfix.tasks" if name in OFFERED else base
                 for name in names
             ]
         else:
@@ -78,7 +83,7 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
 
 def upward_imports(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Imports of a source that climb a floor."""
-    height = FLOORS.index("inference" if module == "segfix" else floor_of(module))
+    height = FLOORS.index("tasks" if module == "segfix" else floor_of(module))
     return [
         name
         for name in imports_of(source, module, is_package=is_package)
@@ -119,9 +124,9 @@ def test_a_module_imports_from_its_own_and_lower_floors_only(module: str) -> Non
         ("segfix.geometry.offsets", "from ..training import loop", ["segfix.training.loop"]),
         ("segfix.geometry.offsets", "from .. import metrics", ["segfix.metrics"]),
         ("segfix.losses.segfix", "from segfix.training.loop import fit", ["segfix.training.loop"]),
-        ("segfix.metrics", "from segfix import load", ["segfix.inference"]),
+        ("segfix.metrics", "from segfix import load", ["segfix.tasks"]),
         ("segfix", "from segfix import losses", ["segfix.losses"]),
-        ("segfix", "from segfix import inference", []),
+        ("segfix", "from segfix import tasks", []),
         ("segfix.geometry.offsets", "from . import directions\nimport numpy", []),
         ("segfix.training.loop", "from segfix.errors import SegfixError", []),
         ("segfix.cli", "from segfix import __version__", []),
@@ -155,10 +160,10 @@ def test_all_but_training_and_losses_imports_without_the_packages_of_training() 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("floor", WITH_TORCH)
-def test_the_guard_of_torch_sees_an_import_of_torch(floor: str) -> None:
+@pytest.mark.parametrize("module", ["training.loop", "losses.segfix"])
+def test_the_guard_of_torch_sees_an_import_of_torch(module: str) -> None:
     done = run_python(
-        f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL}))\nimport segfix.{floor}.segfix\n"
+        f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL}))\nimport segfix.{module}\n"
     )
     assert done.returncode == 1
     assert "ModuleNotFoundError: import of torch halted" in done.stderr

@@ -112,7 +112,7 @@ def terminate(*_: Any) -> NoReturn:
 def leave(status: int) -> NoReturn:
     """End this process, whatever its threads are at: a large photograph may take minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from segfix.formats.files import remove_unfinished
+    from segfix.files.atomic import remove_unfinished
 
     latest = time.monotonic() + LAST_WRITES
     for thread in threading.enumerate():

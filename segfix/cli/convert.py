@@ -36,9 +36,10 @@ def convert(
     hold no confidence: their offsets count as certain.
     """
     options.check_folders(offsets, out, "OFFSETS")
-    from segfix.formats import OFFSET_SUFFIXES, list_entries
-    from segfix.inference.batch import output_path
-    from segfix.inference.convert import convert_file
+    from segfix.files import list_entries
+    from segfix.formats import OFFSET_SUFFIXES
+    from segfix.jobs.run import output_path
+    from segfix.tasks.convert import convert_file
 
     suffix = f".{file_format}"
     entries = list_entries(

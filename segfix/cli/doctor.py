@@ -54,7 +54,7 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
 
         report["providers"] = ort.get_available_providers()
     with noting(problems):
-        from segfix.inference.model import available_threads, check_installation
+        from segfix.network.session import available_threads, check_installation
 
         report["machine"]["cores_available"] = available_threads()
         check_installation()
@@ -176,7 +176,7 @@ def gpus() -> list[str]:
 
 def shipped(problems: list[Exception]) -> dict[str, str]:
     """What became of each network that was shipped."""
-    from segfix.inference.weights import checked, shipped_digests, shipped_weights
+    from segfix.network.weights import checked, shipped_digests, shipped_weights
 
     found = {}
     for name, path in shipped_weights().items():
@@ -189,12 +189,7 @@ def shipped(problems: list[Exception]) -> dict[str, str]:
 
 def chosen(weights: str | None) -> dict[str, str]:
     """The file of the weights asked for, damaged or not, and its digest."""
-    from segfix.inference.weights import (
-        DEFAULT_WEIGHTS,
-        file_digest,
-        find_weights,
-        shipped_weights,
-    )
+    from segfix.network.weights import DEFAULT_WEIGHTS, file_digest, find_weights, shipped_weights
 
     path = shipped_weights().get(weights or DEFAULT_WEIGHTS) or find_weights(weights)
     return {"path": str(path), "sha256": file_digest(path)}
@@ -208,8 +203,8 @@ def prediction(weights: str | None, device: str) -> dict[str, Any]:
     """
     import numpy as np
 
-    from segfix.inference.model import load
-    from segfix.inference.weights import shipped_weights
+    from segfix.network.offset_model import load
+    from segfix.network.weights import shipped_weights
 
     start = time.perf_counter()
     model = load(weights, device=device)

@@ -18,7 +18,7 @@ from segfix.errors import one_line
 from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
 
 if TYPE_CHECKING:
-    from segfix.formats.remote import Stage
+    from segfix.jobs.urls import Stage
 
 FIRST = "PREDS"
 
@@ -131,7 +131,7 @@ def evaluate(
     """  # noqa: D301
     from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.formats.class_names import read_class_names
-    from segfix.inference.model import available_threads
+    from segfix.network.session import available_threads
 
     if absent == "one" and class_file is None:
         raise click.UsageError("--absent one needs --class-names: absent from which classes?")
@@ -221,8 +221,9 @@ def pair_sets(
 
     Unless quiet, says on stderr which predictions are passed over.
     """
-    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
-    from segfix.formats.folders import meant_entries
+    from segfix.files import list_entries, pair_entries
+    from segfix.files.pairing import meant_entries
+    from segfix.formats import LABEL_SUFFIXES
 
     truth = meant_entries(
         list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive),

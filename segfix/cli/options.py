@@ -18,10 +18,10 @@ import click
 from segfix.errors import MissingExtraError, PairingError, SegfixError
 
 if TYPE_CHECKING:
-    from segfix.formats import Entry
-    from segfix.formats.remote import Stage
-    from segfix.inference.batch import Summary
-    from segfix.inference.cluster import Workers
+    from segfix.files import Entry
+    from segfix.jobs.cluster import Workers
+    from segfix.jobs.run import Summary
+    from segfix.jobs.urls import Stage
 
 STAGE = "segfix.stage"
 """Key of the context's `meta`: the `Stage` of the URLs given, if any."""
@@ -118,7 +118,7 @@ class Location(click.Path):
         elif "://" in url and ctx is not None:
             from tempfile import TemporaryDirectory
 
-            from segfix.formats.remote import Stage
+            from segfix.jobs.urls import Stage
 
             if not self.remote:
                 self.fail(f"{url}: only files here are read; copy the files here.", param, ctx)
@@ -243,7 +243,7 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*, suffixes: tuple[str, ...], map_file: Path | None, **others: Any) -> Any:
         name_map = None
         if map_file is not None:
-            from segfix.formats.folders import read_name_map
+            from segfix.files.pairing import read_name_map
 
             name_map = read_name_map(map_file)
         return command(naming={"suffixes": suffixes, "name_map": name_map}, **others)
@@ -260,7 +260,7 @@ def limit_pixels(ctx: click.Context, param: click.Parameter, value: int) -> None
 
 def limit_bytes(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
     """Tell the readers of everything else."""
-    from segfix.formats.limits import limits
+    from segfix.files.limits import limits
 
     limits.max_bytes = value
 
@@ -338,7 +338,7 @@ class BatchOptions:
         network: bool = False,
         processes: bool = False,
     ) -> Summary:
-        """Do all jobs, or this machine's share; see `segfix.inference.batch.Batch`.
+        """Do all jobs, or this machine's share; see `segfix.jobs.run.Batch`.
 
         Args:
             jobs: One per output file, the same on every machine.
@@ -350,8 +350,8 @@ class BatchOptions:
                 of which reads and writes.
             processes: Whether work changes nothing in this process, so that others may do it.
         """
-        from segfix.inference.batch import Batch
-        from segfix.inference.model import available_threads
+        from segfix.jobs.run import Batch
+        from segfix.network.session import available_threads
 
         if self.shard:
             number, total = self.shard
@@ -362,7 +362,7 @@ class BatchOptions:
             def do(job: _Job) -> dict[str, Any]:
                 return work(job, out)
         else:
-            from segfix.inference.remote import work_remotely
+            from segfix.jobs.remote_work import work_remotely
 
             do = functools.partial(
                 work_remotely,
@@ -374,7 +374,7 @@ class BatchOptions:
             )
         batch = Batch(jobs, do, unit)
         if self.cluster is not None:
-            from segfix.inference.cluster import run_on_ray
+            from segfix.jobs.cluster import run_on_ray
 
             summary = run_on_ray(
                 batch,
@@ -495,7 +495,7 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
         if num_gpus and "device" not in others:
             raise click.UsageError("--num-gpus is for networks, and none runs here.")
         if engine == "ray":
-            from segfix.inference.cluster import Workers
+            from segfix.jobs.cluster import Workers
 
             device = others.get("device", "cpu")
             gpus = float(device.startswith(("cuda", "tensorrt"))) if num_gpus is None else num_gpus
@@ -547,7 +547,8 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
         raise PairingError(
             f"{source}: no such file or folder; make it: segfix predict-offsets IMAGES -o {source}"
         )
-    from segfix.formats import OFFSET_SUFFIXES, list_entries
+    from segfix.files import list_entries
+    from segfix.formats import OFFSET_SUFFIXES
 
     entries = list_entries(
         source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out

@@ -12,7 +12,7 @@ from segfix.errors import one_line
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
-    from segfix.inference.batch import Summary
+    from segfix.jobs.run import Summary
 
 SHOWN_FAILURES, LONGEST = 20, 1000
 

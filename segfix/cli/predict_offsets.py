@@ -22,8 +22,8 @@ from segfix.cli.refine_instances import (
 from segfix.errors import FileFormatError, PairingError, SegfixError, one_line
 
 if TYPE_CHECKING:
-    from segfix.formats import Entry, Pair
-    from segfix.inference.model import OffsetModel
+    from segfix.files import Entry, Pair
+    from segfix.network.offset_model import OffsetModel
 
 
 @click.command("predict-offsets")
@@ -84,18 +84,19 @@ def predict_offsets(
     options.check_folders(images, out, "IMAGES")
     if preds is not None:
         options.check_folders(preds, out, "PREDS")
-    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_entries, pair_entries
-    from segfix.formats.instances import read_file_names
-    from segfix.inference.batch import png_path
-    from segfix.inference.instances import pair_instances
-    from segfix.inference.predict import (
+    from segfix.files import list_entries, pair_entries
+    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+    from segfix.instances.masks import read_file_names
+    from segfix.instances.refine import pair_instances
+    from segfix.jobs.run import png_path
+    from segfix.tasks.predict_offsets import (
         frame_path,
         predict_file,
         predict_frame,
         predict_pair,
         video_frames,
     )
-    from segfix.inference.refine_files import FileSettings
+    from segfix.tasks.refine import FileSettings
 
     jobs: Iterable[Any]
     work: Callable[..., dict[str, Any]]
@@ -167,7 +168,8 @@ def predict_offsets(
 
 def list_preds(preds: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
     """List predictions; two files that could both be one photograph's are refused."""
-    from segfix.formats import LABEL_SUFFIXES, list_entries
+    from segfix.files import list_entries
+    from segfix.formats import LABEL_SUFFIXES
 
     entries = list_entries(
         preds, LABEL_SUFFIXES, what="predictions", recursive=recursive, leave_out=leave_out
@@ -180,7 +182,7 @@ def list_preds(preds: Path, *, recursive: bool, leave_out: Sequence[Path]) -> li
 
 def load_model(weights: str | None, device: str, batch: options.BatchOptions) -> OffsetModel:
     """The network, announced on stderr."""
-    from segfix.inference.model import load
+    from segfix.network.offset_model import load
 
     model = load(weights, device="cpu" if batch.cluster else device)
     if batch.cluster:
@@ -209,8 +211,8 @@ def predict_standard_input(
             "- writes a PNG file to standard output; redirect it: "
             "segfix predict-offsets - < photo.jpg > offsets.png"
         )
-    from segfix.formats.limits import limits
-    from segfix.inference.predict import predict_stream
+    from segfix.files.limits import limits
+    from segfix.tasks.predict_offsets import predict_stream
 
     model = load_model(weights, device, batch)
     image = sys.stdin.buffer.read(limits.max_bytes + 1)

@@ -142,9 +142,10 @@ def refine(
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
     options.check_folders(preds, out, "PREDS")
     options.check_folders(offsets, out, "the offset maps")
-    from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
-    from segfix.inference.refine import RefineSettings
-    from segfix.inference.refine_files import FileSettings, refine_file, result_path
+    from segfix.files import list_entries, pair_entries
+    from segfix.formats import LABEL_SUFFIXES
+    from segfix.refinement.apply import RefineSettings
+    from segfix.tasks.refine import FileSettings, refine_file, result_path
 
     if holds_instances(preds, recursive=batch.recursive):
         refuse_options(preds, OF_LABEL_MAPS, "JSON and lists of instances")

@@ -13,8 +13,8 @@ from segfix.cli import options
 from segfix.cli.outcome import finish, warn_of_others
 
 if TYPE_CHECKING:
-    from segfix.formats import Entry
-    from segfix.inference.refine import RefineSettings
+    from segfix.files import Entry
+    from segfix.refinement.apply import RefineSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,8 +49,8 @@ def instance_options(command: _Command) -> _Command:
 def holds_instances(preds: Path, *, recursive: bool) -> bool:
     """Whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
     from segfix.formats import LABEL_SUFFIXES
-    from segfix.formats.cityscapes import holds_lists
-    from segfix.formats.instances import is_instance_input
+    from segfix.instances.cityscapes import holds_lists
+    from segfix.instances.masks import is_instance_input
 
     if not preds.is_dir() or holds_lists(preds):
         return is_instance_input(preds) or holds_lists(preds)
@@ -76,9 +76,9 @@ def list_instance_files(
         UsageError: They are behind a URL.
         PairingError: There is none.
     """
-    from segfix.formats import list_entries
-    from segfix.formats.cityscapes import PREDICTION_LIST, holds_lists
-    from segfix.formats.instances import INSTANCE_SUFFIXES
+    from segfix.files import list_entries
+    from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
+    from segfix.instances.masks import INSTANCE_SUFFIXES
 
     if batch.stage is not None:
         # Which files an instance needs is known when its file is read.
@@ -143,11 +143,11 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
-    from segfix.formats.cityscapes import holds_lists
-    from segfix.formats.instances import read_file_names
-    from segfix.inference.batch import output_path
-    from segfix.inference.instances import InstanceSettings, Run, refine_instances, refine_list
-    from segfix.inference.model import available_threads
+    from segfix.instances.cityscapes import holds_lists
+    from segfix.instances.masks import read_file_names
+    from segfix.instances.refine import InstanceSettings, Run, refine_instances, refine_list
+    from segfix.jobs.run import output_path
+    from segfix.network.session import available_threads
 
     files, lists = list_instance_files(preds, batch, leave_out=[out, offsets]), holds_lists(preds)
     maps = options.list_offsets(offsets, recursive=batch.recursive or lists, leave_out=[out])

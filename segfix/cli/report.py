@@ -75,9 +75,10 @@ def report(
     with options.missing_extra("report"):
         import jinja2  # noqa: F401
     from segfix.evaluation import is_instance_input
-    from segfix.formats import IMAGE_SUFFIXES, list_entries
+    from segfix.files import list_entries
+    from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
-    from segfix.inference.model import available_threads
+    from segfix.network.session import available_threads
     from segfix.report.page import write_report
 
     if out.exists() and not overwrite:

@@ -12,8 +12,8 @@ from segfix.cli.outcome import finish
 from segfix.errors import one_line
 
 if TYPE_CHECKING:
-    from segfix.inference.segment import SegmentationModel
-    from segfix.training.segment import CheckpointModel
+    from segfix.network.segmentation_model import SegmentationModel
+    from segfix.training.checkpoint_model import CheckpointModel
 
 DEFAULTS = (Path("runs/segmentation/model.onnx"), Path("runs/segmentation/model.safetensors"))
 
@@ -59,9 +59,10 @@ def segment(
     without torch, and faster on a CPU.
     """
     options.check_folders(images, out, "IMAGES")
-    from segfix.formats import IMAGE_SUFFIXES, list_entries
-    from segfix.inference.batch import png_path
-    from segfix.inference.segment import segment_file
+    from segfix.files import list_entries
+    from segfix.formats import IMAGE_SUFFIXES
+    from segfix.jobs.run import png_path
+    from segfix.tasks.segment import segment_file
 
     entries = list_entries(
         images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
@@ -103,15 +104,15 @@ def find_default() -> Path:
 
 def load(weights: Path, device: str) -> SegmentationModel | CheckpointModel:
     """The network of an ONNX file or, with torch, of a checkpoint."""
-    from segfix.inference.model import available_threads
-    from segfix.inference.segment import SegmentationModel
+    from segfix.network.segmentation_model import SegmentationModel
+    from segfix.network.session import available_threads
 
     if weights.suffix != ".safetensors":
         return SegmentationModel(weights, device)
     with options.missing_extra("train"):
         import torch
 
-        from segfix.training.segment import CheckpointModel
+        from segfix.training.checkpoint_model import CheckpointModel
 
     torch.set_num_threads(available_threads())
     return CheckpointModel(weights, device)

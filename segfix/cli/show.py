@@ -87,8 +87,9 @@ def show(
     options.check_folders(images, out, "IMAGES")
     for name, folder in given.items():
         options.check_folders(folder, out, f"--{name}")
-    from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import png_path
+    from segfix.files import list_entries
+    from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
+    from segfix.jobs.run import png_path
     from segfix.report.show import ShowSettings, pair_maps, show_file
 
     entries = list_entries(

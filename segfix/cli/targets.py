@@ -31,9 +31,10 @@ def targets(
     it applies predicted offsets.
     """
     options.check_folders(labels, out, "LABELS")
-    from segfix.formats import LABEL_SUFFIXES, list_entries
-    from segfix.inference.batch import png_path
-    from segfix.inference.predict import target_file
+    from segfix.files import list_entries
+    from segfix.formats import LABEL_SUFFIXES
+    from segfix.jobs.run import png_path
+    from segfix.tasks.targets import target_file
 
     entries = list_entries(
         labels, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]

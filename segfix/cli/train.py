@@ -458,7 +458,7 @@ def train(
     for name in (*loss_weights, *loss_options):
         if name not in added:
             raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
-    from segfix.inference.weights import find_checkpoint
+    from segfix.network.weights import find_checkpoint
 
     with options.missing_extra("train"):
         import accelerate
@@ -466,14 +466,9 @@ def train(
 
         from segfix.training.datasets import DataFolder
         from segfix.training.loop import Settings, best_precision
-        from segfix.training.segfix import SegFixSettings, train_segfix
-        from segfix.training.segmentation import (
-            LOSSES as ADDED,
-        )
-        from segfix.training.segmentation import (
-            SegmentationSettings,
-            train_segmentation,
-        )
+        from segfix.training.offset_training import SegFixSettings, train_segfix
+        from segfix.training.segmentation_training import LOSSES as ADDED
+        from segfix.training.segmentation_training import SegmentationSettings, train_segmentation
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -18,8 +18,8 @@ from segfix.errors import one_line
 @options.as_json
 def weights(names: tuple[str, ...], as_json: bool) -> None:
     """List the shipped weights, their scores and their terms."""
-    from segfix.inference.model import load
-    from segfix.inference.weights import DEFAULT_WEIGHTS, find_weights, shipped_weights
+    from segfix.network.offset_model import load
+    from segfix.network.weights import DEFAULT_WEIGHTS, find_weights, shipped_weights
 
     found = []
     for name in names or tuple(shipped_weights()):

@@ -1,8 +1,8 @@
 """Scores of predictions against their ground truth: folders of label maps, and instances."""
 
 from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
-from segfix.evaluation.instances import evaluate_instances
-from segfix.formats.instances import is_instance_input
+from segfix.instances.masks import is_instance_input
+from segfix.instances.score import evaluate_instances
 
 __all__ = [
     "Comparison",

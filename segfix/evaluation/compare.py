@@ -25,13 +25,14 @@ from segfix.evaluation.statistics import (
     class_statistics,
     mean_scores,
 )
-from segfix.formats import Pair, read_label_map
+from segfix.files import Pair
+from segfix.formats import read_label_map
 from segfix.formats.class_names import MAX_CLASSES
-from segfix.formats.workers import BROKEN, open_pool
 from segfix.geometry.targets import IGNORE_INDEX
+from segfix.jobs.pool import BROKEN, open_pool
 
 if TYPE_CHECKING:
-    from segfix.formats.remote import Stage
+    from segfix.jobs.urls import Stage
 
 REPLICAS = 1000
 """Of the bootstrap."""
@@ -389,7 +390,7 @@ def score_images(
     def score(pairs: tuple[Pair, ...]) -> ImageScores:
         if stage is None:
             return score_files(pairs)
-        from segfix.formats.remote import fetched
+        from segfix.jobs.urls import fetched
 
         try:
             with fetched(stage, pairs) as (near, own):

@@ -1,9 +1,7 @@
-"""Files to arrays and back: photographs, videos, label maps, offset maps, folders."""
+"""Files to arrays and back: photographs, videos, label maps, offset maps."""
 
-from segfix.formats.folders import Entry, Pair, list_entries, pair_entries
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map
-from segfix.formats.layouts import LabelledImage, find_labelled_images
 from segfix.formats.offset_files import OFFSET_SUFFIXES, read_offset_map, write_offset_map
 from segfix.formats.offset_maps import OffsetMap
 from segfix.formats.videos import VIDEO_SUFFIXES, read_frames
@@ -13,14 +11,8 @@ __all__ = [
     "LABEL_SUFFIXES",
     "OFFSET_SUFFIXES",
     "VIDEO_SUFFIXES",
-    "Entry",
     "LabelMap",
-    "LabelledImage",
     "OffsetMap",
-    "Pair",
-    "find_labelled_images",
-    "list_entries",
-    "pair_entries",
     "read_frames",
     "read_image",
     "read_label_map",

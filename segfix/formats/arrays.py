@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, one_line
-from segfix.formats.files import check_regular
-from segfix.formats.limits import check_bytes, check_pixels
-from segfix.formats.records import recorded_path
+from segfix.files.limits import check_bytes, check_pixels
+from segfix.files.provenance import recorded_path
+from segfix.files.reading import check_regular
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 16

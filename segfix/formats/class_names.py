@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import read_text
+from segfix.files.reading import read_text
 
 MAX_CLASSES = 1024
 """That are scored; a list of more names something else."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
+from segfix.files.provenance import RECORD_KEY
+from segfix.files.reading import open_picture
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
-from segfix.formats.files import open_picture
 from segfix.formats.images import orientation_of, turn_back, turn_upright
 from segfix.formats.png import decode_png, encode_png
-from segfix.formats.records import RECORD_KEY
 from segfix.formats.tiff import decode_tiff, encode_tiff
 from segfix.formats.webp import decode_webp, encode_webp
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, one_line
+from segfix.files.limits import check_bytes, check_pixels
+from segfix.files.provenance import recorded_path
 from segfix.formats.arrays import opened
-from segfix.formats.limits import check_bytes, check_pixels
-from segfix.formats.records import recorded_path
 
 # Codes of the format: types of data elements, and classes of arrays.
 MATRIX, COMPRESSED = 14, 15

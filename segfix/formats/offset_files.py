@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
+from segfix.files.limits import check_bytes, check_pixels
+from segfix.files.provenance import RECORD_KEY, recorded_path
 from segfix.formats.arrays import opened, read_npz, write_npz
-from segfix.formats.limits import check_bytes, check_pixels
 from segfix.formats.mat_files import read_mat, write_mat
 from segfix.formats.offset_maps import (
     OffsetMap,
@@ -22,7 +23,6 @@ from segfix.formats.offset_maps import (
     read_offset_png,
     write_offset_png,
 )
-from segfix.formats.records import RECORD_KEY, recorded_path
 from segfix.geometry import UNDEFINED, unit_offsets
 
 VECTORS_KEY = "mat"

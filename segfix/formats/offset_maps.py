@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import open_picture
+from segfix.files.provenance import RECORD_KEY
+from segfix.files.reading import open_picture
 from segfix.formats.png import save_png
-from segfix.formats.records import RECORD_KEY
 from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, direction_to_offsets
 
 FORMAT_VERSION = 1

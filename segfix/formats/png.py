@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import atomic_path
-from segfix.formats.records import RECORD_KEY
+from segfix.files.atomic import atomic_path
+from segfix.files.provenance import RECORD_KEY
 
 GREY_STEPS = {2: 85, 4: 17}
 """Pillow spreads grey of 2 and 4 bits over 0 … 255; this is the step between two values there."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import DECODE_ERRORS
-from segfix.formats.records import recorded_path
+from segfix.files.provenance import recorded_path
+from segfix.files.reading import DECODE_ERRORS
 
 ORIENTATION, PREDICTOR, SUBFILE_TYPE, ALPHA = 274, 317, 254, 338
 BITS, BANDS, SAMPLE_FORMAT = 258, 277, 339

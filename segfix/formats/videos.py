@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
-from segfix.formats.files import check_regular
-from segfix.formats.limits import check_pixels, most_pixels
+from segfix.files.limits import check_pixels, most_pixels
+from segfix.files.reading import check_regular
 
 if TYPE_CHECKING:
     from av.container import InputContainer

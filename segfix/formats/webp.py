@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import FileFormatError
-from segfix.formats.records import recorded_path
+from segfix.files.provenance import recorded_path
 
 
 def decode_webp(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -5,19 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from segfix.errors import SegfixError
-from segfix.formats import (
-    IMAGE_SUFFIXES,
-    LABEL_SUFFIXES,
-    OFFSET_SUFFIXES,
-    list_entries,
-    pair_entries,
-)
-from segfix.inference.batch import Batch, Summary
-from segfix.inference.model import load
-from segfix.inference.predict import predict_file
-from segfix.inference.refine import RefineSettings
-from segfix.inference.refine_files import refine_file
+from segfix.files import list_entries, pair_entries
+from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
+from segfix.jobs.run import Batch, Summary
+from segfix.network.offset_model import load
+from segfix.refinement.apply import RefineSettings
 from segfix.report.show import ShowSettings, pair_maps, show_file
+from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.refine import refine_file
 
 
 def run_demo(

@@ -12,8 +12,8 @@ from typing import Any
 from segfix.errors import SegfixError
 from segfix.evaluation.compare import Comparison, score_images
 from segfix.evaluation.statistics import SCORES
-from segfix.formats import Entry, Pair, pair_entries
-from segfix.formats.files import atomic_path
+from segfix.files import Entry, Pair, pair_entries
+from segfix.files.atomic import atomic_path
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.report import wording
 from segfix.report.charts import MARKERS, Chart, change_chart, gain_chart, line_chart

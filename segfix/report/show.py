@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segfix.errors import SegfixError
-from segfix.formats import (
-    Entry,
-    LabelMap,
-    OffsetMap,
-    pair_entries,
-    read_image,
-    read_label_map,
-    read_offset_map,
-)
+from segfix.files import Entry, pair_entries
+from segfix.files.provenance import content_digest
+from segfix.formats import LabelMap, OffsetMap, read_image, read_label_map, read_offset_map
 from segfix.formats.png import save_png
-from segfix.formats.records import content_digest
-from segfix.inference.batch import check_output, output_path
+from segfix.jobs.run import check_output, output_path
 from segfix.report.error_map import ERROR_COLOURS, ERROR_NAMES, RIGHT, VOID, error_map
 from segfix.report.overlay import (
     CHANGED,

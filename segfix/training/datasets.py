@@ -16,10 +16,10 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segfix.formats.layouts import VOID, LabelledImage, folder_name
 from segfix.geometry import UNDEFINED, fill_void_bands, make_targets
 from segfix.geometry.label_distance import NO_PREDICTION, label_distance
 from segfix.geometry.targets import IGNORE_INDEX, SOBEL_RADIUS
+from segfix.training.layouts import VOID, LabelledImage, folder_name
 from segfix.training.perturb import perturb_label_map
 
 REAL = 0.5

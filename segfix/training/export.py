@@ -22,25 +22,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from segfix.errors import SegfixError
-from segfix.formats.files import atomic_path
-from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
+from segfix.files.atomic import atomic_path
 from segfix.geometry import NO_PREDICTION, UNDEFINED, flip_direction_map
 from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
-from segfix.inference.model import (
-    BOUNDARY_THRESHOLD,
-    CALIBRATION,
-    DISTANCE,
-    METADATA_KEY,
-    OUTPUTS,
-    WRONG,
-    OffsetModel,
-    calibrated,
-)
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
+from segfix.network.offset_model import BOUNDARY_THRESHOLD, OUTPUTS, OffsetModel, calibrated
+from segfix.network.session import CALIBRATION, DISTANCE, METADATA_KEY, WRONG
+from segfix.training.checkpoint_model import ProbabilityNetwork
 from segfix.training.datasets import known_prediction, known_targets
 from segfix.training.heads import DetailHead
 from segfix.training.hrnet_lite import ConditionedSegFixNet
-from segfix.training.networks import (
+from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
+from segfix.training.offset_networks import (
     KEPT_METADATA,
     checkpoint_kind,
     load_checkpoint,
@@ -48,8 +41,7 @@ from segfix.training.networks import (
     padded,
 )
 from segfix.training.quantize import quantize_onnx, spread_evenly
-from segfix.training.segment import ProbabilityNetwork
-from segfix.training.segmenters import SEGMENTER_METADATA, load_segmenter
+from segfix.training.segmentation_networks import SEGMENTER_METADATA, load_segmenter
 
 OPSET = 18
 CALIBRATION_BINS = 50
@@ -323,7 +315,7 @@ def compare_scores(
 
 
 def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
-    """Slope and intercept of `segfix.inference.model.calibrated`; each set counts the same.
+    """Slope and intercept of `segfix.network.offset_model.calibrated`; each set counts the same.
 
     Args:
         counts: Per set, (B, 2) of `measure`.

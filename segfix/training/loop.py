@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from segfix.errors import DeviceError, SegfixError
-from segfix.formats.files import atomic_path, check_regular
+from segfix.files.atomic import atomic_path
+from segfix.files.reading import check_regular
 
 Batch = dict[str, Tensor]
 LOG_EVERY = 50

@@ -18,10 +18,10 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from segfix.formats.layouts import LabelledImage
 from segfix.geometry import NO_PREDICTION
-from segfix.inference.model import DISTANCE
+from segfix.network.session import DISTANCE
 from segfix.training.datasets import known_prediction
+from segfix.training.layouts import LabelledImage
 
 RANGE_PHOTOGRAPHS = 64
 """So many photographs at most tell the ranges, as many of each data set."""

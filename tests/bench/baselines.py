@@ -37,22 +37,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from segfix.evaluation import evaluate_folders
+from segfix.files import Entry, list_entries, pair_entries
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
-    Entry,
     OffsetMap,
-    list_entries,
-    pair_entries,
     read_image,
     read_label_map,
     read_offset_map,
 )
-from segfix.inference.batch import Skipped
-from segfix.inference.model import OffsetModel, load
-from segfix.inference.predict import predict_file, target_file
-from segfix.inference.refine import refine
-from segfix.inference.weights import DEFAULT_WEIGHTS, find_weights
+from segfix.jobs.run import Skipped
+from segfix.network.offset_model import OffsetModel, load
+from segfix.network.weights import DEFAULT_WEIGHTS, find_weights
+from segfix.refinement.apply import refine
+from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.targets import target_file
 from tests.bench.coarse_predictors import NETWORKS, normalise, write_label_map
 
 SECOND_WEIGHTS = "hrnet_w18_small_2x"

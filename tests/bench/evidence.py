@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from segfix.formats import LABEL_SUFFIXES, list_entries, read_label_map, read_offset_map
+from segfix.files import list_entries
+from segfix.formats import LABEL_SUFFIXES, read_label_map, read_offset_map
 from segfix.geometry.evidence import (
     CONDITIONED_WEIGHTS,
     MAX_DISTANCE,

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segfix.inference.sizes import resize_linear, resize_nearest
+from segfix.refinement.sizes import resize_linear, resize_nearest
 
 
 def segfix(*arguments: object) -> str:

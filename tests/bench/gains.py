@@ -22,24 +22,23 @@ import click
 import numpy as np
 
 from segfix.evaluation import evaluate_folders
+from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
-    Entry,
     LabelMap,
-    Pair,
-    list_entries,
-    pair_entries,
     read_label_map,
     read_offset_map,
     write_label_map,
 )
 from segfix.geometry.evidence import MAX_DISTANCE, cast_rays
-from segfix.inference.batch import Batch
-from segfix.inference.model import OffsetModel, available_threads, load
-from segfix.inference.predict import predict_file, predict_pair, target_file
-from segfix.inference.refine import RefineSettings
-from segfix.inference.refine_files import FileSettings, refine_file
+from segfix.jobs.run import Batch
+from segfix.network.offset_model import OffsetModel, load
+from segfix.network.session import available_threads
+from segfix.refinement.apply import RefineSettings
+from segfix.tasks.predict_offsets import predict_file, predict_pair
+from segfix.tasks.refine import FileSettings, refine_file
+from segfix.tasks.targets import target_file
 
 SETTINGS = {
     "auto": RefineSettings(),

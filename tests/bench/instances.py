@@ -24,10 +24,11 @@ from PIL import Image
 from scipy import ndimage
 
 from segfix.evaluation import evaluate_instances
-from segfix.formats import Entry, pair_entries, read_label_map
-from segfix.inference.instances import InstanceSettings, Run, refine_instances
-from segfix.inference.model import available_threads
-from segfix.inference.refine import RefineSettings
+from segfix.files import Entry, pair_entries
+from segfix.formats import read_label_map
+from segfix.instances.refine import InstanceSettings, Run, refine_instances
+from segfix.network.session import available_threads
+from segfix.refinement.apply import RefineSettings
 from tests.bench.gains import label_maps, parse_named
 
 SMALLEST = 50

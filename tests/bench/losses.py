@@ -28,18 +28,19 @@ from safetensors.torch import load_file
 
 import segfix
 from segfix.evaluation import Comparison, score_image
-from segfix.formats import find_labelled_images, read_image, read_label_map
-from segfix.inference.model import load
+from segfix.formats import read_image, read_label_map
+from segfix.network.offset_model import load
 from segfix.training.datasets import ClassTargets, DataFolder
+from segfix.training.layouts import find_labelled_images
 from segfix.training.loop import Settings, best_precision, write_checkpoint
-from segfix.training.networks import normalized
-from segfix.training.segmentation import LOSSES, SegmentationSettings, train_segmentation
-from segfix.training.segmenters import (
+from segfix.training.offset_networks import normalized
+from segfix.training.segmentation_networks import (
     NETWORK,
     Segmenter,
     load_segmenter,
     picture_statistics,
 )
+from segfix.training.segmentation_training import LOSSES, SegmentationSettings, train_segmentation
 
 VOID = 255
 CROP, BATCH = 144, 6

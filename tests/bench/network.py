@@ -15,11 +15,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.formats.layouts import LabelledImage, find_labelled_images, folder_name
 from segfix.geometry import UNDEFINED
-from segfix.inference.model import OffsetModel, load
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
+from segfix.network.offset_model import OffsetModel, load
 from segfix.training.datasets import known_targets
+from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
 
 BINS = 20
 

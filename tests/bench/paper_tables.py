@@ -22,13 +22,15 @@ import click
 import numpy as np
 from safetensors import safe_open
 
-from segfix.formats import IMAGE_SUFFIXES, list_entries, pair_entries
-from segfix.formats.layouts import find_labelled_images
-from segfix.inference.batch import Batch
-from segfix.inference.model import OffsetModel, load
-from segfix.inference.predict import predict_file, target_file
-from segfix.inference.refine import RefineSettings
-from segfix.inference.weights import shipped_weights
+from segfix.files import list_entries, pair_entries
+from segfix.formats import IMAGE_SUFFIXES
+from segfix.jobs.run import Batch
+from segfix.network.offset_model import OffsetModel, load
+from segfix.network.weights import shipped_weights
+from segfix.refinement.apply import RefineSettings
+from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.targets import target_file
+from segfix.training.layouts import find_labelled_images
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 from tests.bench.network import measure
 from tests.bench.variants import BACKBONES, DIRECTIONS, FAR, WIDTHS

@@ -24,16 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfix.formats import IMAGE_SUFFIXES, Entry, list_entries, pair_entries
+from segfix.files import Entry, list_entries, pair_entries
+from segfix.formats import IMAGE_SUFFIXES
 from segfix.formats.images import Photograph, open_photograph
 from segfix.geometry import direction_angles
-from segfix.inference import model as model_module
-from segfix.inference.batch import Batch
-from segfix.inference.model import OffsetModel
-from segfix.inference.predict import predict_file
-from segfix.inference.refine import RefineSettings
-from segfix.inference.tiles import enlarge_tile
-from segfix.inference.weights import find_weights
+from segfix.jobs.run import Batch
+from segfix.network import offset_model as model_module
+from segfix.network.offset_model import OffsetModel
+from segfix.network.tiles import enlarge_tile
+from segfix.network.weights import find_weights
+from segfix.refinement.apply import RefineSettings
+from segfix.tasks.predict_offsets import predict_file
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 
 NETWORKS = ("hrnet_w18_small", "hrnet_w18_small_int8")

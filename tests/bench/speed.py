@@ -26,15 +26,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import io, ndimage
 
-from segfix.formats import Entry, OffsetMap, write_offset_map
+from segfix.files import Entry
+from segfix.formats import OffsetMap, write_offset_map
 from segfix.geometry import label_distance, make_targets
-from segfix.inference.batch import Batch
-from segfix.inference.model import OffsetModel, available_threads, load
-from segfix.inference.predict import predict_file
-from segfix.inference.refine import RefineSettings
-from segfix.inference.refine_files import refine_file
-from segfix.inference.weights import find_weights, shipped_weights
+from segfix.jobs.run import Batch
 from segfix.metrics import class_boundary_f
+from segfix.network.offset_model import OffsetModel, load
+from segfix.network.session import available_threads
+from segfix.network.weights import find_weights, shipped_weights
+from segfix.refinement.apply import RefineSettings
+from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.refine import refine_file
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
 RADII = (1, 2, 3)
@@ -247,10 +249,10 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
     """Six training crops of 256×256 by one loader worker, against the step that takes them."""
     import torch
 
-    from segfix.formats import LabelledImage
     from segfix.losses import segfix_loss
     from segfix.training.datasets import CropDataset, OffsetTargets, Source
-    from segfix.training.networks import SegFixNet
+    from segfix.training.layouts import LabelledImage
+    from segfix.training.offset_networks import SegFixNet
 
     torch.set_num_threads(1)
     noise = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
@@ -294,10 +296,10 @@ def bench_network(folder: Path, repeats: int, ours: str, theirs: str) -> tuple[f
 
 def random_export(folder: Path, name: str) -> Path:
     """What `segfix export` makes of a network that nobody has trained, in float or, _int8, not."""
-    from segfix.formats import LabelledImage
     from segfix.training.export import export_onnx
+    from segfix.training.layouts import LabelledImage
     from segfix.training.loop import write_checkpoint
-    from segfix.training.networks import make_network, normalization
+    from segfix.training.offset_networks import make_network, normalization
     from segfix.training.quantize import quantize_onnx
 
     backbone = name.removesuffix("_int8")

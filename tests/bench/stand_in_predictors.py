@@ -23,7 +23,8 @@ from scipy import ndimage
 from skimage.filters import sobel
 from skimage.segmentation import slic, watershed
 
-from segfix.formats import IMAGE_SUFFIXES, list_entries, read_image, read_label_map
+from segfix.files import list_entries
+from segfix.formats import IMAGE_SUFFIXES, read_image, read_label_map
 
 VOID = 255
 SUPERPIXEL = 150  # pixels

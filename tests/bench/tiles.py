@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segfix.formats import Entry, list_entries, read_image
+from segfix.files import Entry, list_entries
+from segfix.formats import read_image
 from segfix.formats.images import IMAGE_SUFFIXES
-from segfix.inference import load
-from segfix.inference.model import BOUNDARY_THRESHOLD
-from segfix.inference.predict import predict_file
-from segfix.inference.tiles import tile_boxes
+from segfix.network import load
+from segfix.network.offset_model import BOUNDARY_THRESHOLD
+from segfix.network.tiles import tile_boxes
+from segfix.tasks.predict_offsets import predict_file
 
 MARGINS = (0, 32, 64, 128, 192)
 

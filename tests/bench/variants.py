@@ -18,9 +18,9 @@ import click
 import torch
 from safetensors.torch import save_file
 
-from segfix.inference.model import METADATA_KEY
-from segfix.inference.weights import DEFAULT_WEIGHTS, find_checkpoint
-from segfix.training.networks import SegFixNet, load_checkpoint
+from segfix.network.session import METADATA_KEY
+from segfix.network.weights import DEFAULT_WEIGHTS, find_checkpoint
+from segfix.training.offset_networks import SegFixNet, load_checkpoint
 
 FAR = 100
 """Stands for γ = ∞: on photographs of these sizes nearly every pixel is boundary."""

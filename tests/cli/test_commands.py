@@ -16,9 +16,9 @@ from PIL import Image
 
 import segfix.cli as main_module
 from segfix.cli import main
+from segfix.files.limits import limits
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
-from segfix.formats.limits import limits
-from segfix.inference import model as model_module
+from segfix.network import offset_model as model_module
 
 DEMO = Path(main_module.__file__).parents[1] / "demo"
 
@@ -869,7 +869,7 @@ def test_an_interruption_says_how_to_go_on(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segfix.formats.list_entries", stop)
+    monkeypatch.setattr("segfix.files.list_entries", stop)
     result = run(*arguments)
     assert result.exit_code == 130
     assert result.stderr.endswith(f"segfix: {advice}\n")

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 import segfix
 from segfix.cli import main
-from segfix.inference import model, weights
+from segfix.network import offset_model, weights
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("segfix")
@@ -124,7 +124,7 @@ def test_a_device_that_is_not_there_gives_exit_status_three(
 
 def test_a_network_that_finds_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = np.zeros((48, 64), np.uint8)
-    monkeypatch.setattr(model.OffsetModel, "predict", lambda *_: (nothing, nothing, nothing))
+    monkeypatch.setattr(offset_model.OffsetModel, "predict", lambda *_: (nothing, nothing, nothing))
     (problem,) = reported("--device", "cpu", status=1)["problems"]
     assert "finds 0% boundary" in problem
 

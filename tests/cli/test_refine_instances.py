@@ -16,8 +16,8 @@ from PIL import Image
 
 import segfix
 from segfix.cli import main
+from segfix.files.provenance import record_path
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
-from segfix.formats.records import record_path
 from segfix.geometry import make_targets
 
 pytest.importorskip("pycocotools", reason="needs the extra: pip install 'segfix-refine[eval]'")
@@ -478,7 +478,7 @@ def test_dying_while_writing_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("segfix.formats.records.content_digest", die)
+        patched.setattr("segfix.files.provenance.content_digest", die)
         run(path, "--overwrite", "--scale", "2")
     assert out_of(path).read_bytes() == before
     assert sorted(Path("refined").iterdir()) == [record_path(out_of(path)), out_of(path)]
@@ -665,7 +665,7 @@ def test_without_the_extra_the_advice_names_it(monkeypatch: pytest.MonkeyPatch) 
     def absent(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools")
 
-    monkeypatch.setattr("segfix.inference.instances.decode_mask", absent)
+    monkeypatch.setattr("segfix.instances.refine.decode_mask", absent)
     done = run(write_sam(Path("preds")))
     assert done.exit_code == 1
     assert "pip install 'segfix-refine[eval]'" in done.stderr

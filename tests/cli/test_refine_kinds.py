@@ -17,7 +17,7 @@ from segfix import refine, refine_masks
 from segfix.cli import main
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
 from segfix.formats.images import turn_back
-from segfix.inference.sizes import resize_linear, resize_nearest
+from segfix.refinement.sizes import resize_linear, resize_nearest
 
 CROPS = Path(__file__).parents[1] / "data" / "camvid"
 STEM = "0016E5_08079"

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from segfix.cli import main
-from segfix.formats.records import read_record
+from segfix.files.provenance import read_record
 from segfix.report import PANELS
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from segfix.cli import main
 from segfix.cli.train import RECIPES, train
-from segfix.inference import weights
-from segfix.training import export, segfix, segmentation
+from segfix.network import weights
+from segfix.training import export, offset_training, segmentation_training
 from segfix.training.datasets import DataFolder
 from segfix.training.loop import Settings
 
@@ -29,7 +29,9 @@ def run(*arguments: str) -> Result:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(segfix, "train_segfix", lambda *_, **options: found.append(options))
+    monkeypatch.setattr(
+        offset_training, "train_segfix", lambda *_, **options: found.append(options)
+    )
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -41,7 +43,7 @@ def test_without_a_recipe_the_defaults_are_those_of_the_library(
     assert run("train", "--precision", "no", "--recipe", "quick").exit_code == 0
     assert calls[0] == calls[1]
     assert calls[0]["settings"] == Settings()
-    assert calls[0]["segfix"] == segfix.SegFixSettings()
+    assert calls[0]["segfix"] == offset_training.SegFixSettings()
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -56,7 +58,7 @@ def test_the_recipe_of_the_paper_is_used_but_for_what_is_given(
     assert settings == Settings(
         80_000, 16, "sgd", learning_rate=0.04, weight_decay=5e-4, warmup=0, ema=0, precision="no"
     )
-    assert network == segfix.SegFixSettings(
+    assert network == offset_training.SegFixSettings(
         crop_size=512,
         class_weights=True,
         scales=(1, 1),
@@ -108,7 +110,7 @@ def test_weights_lists_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shutil.copy(WEIGHTS / "SHA256SUMS", tmp_path / "weights")
     for name in ("hrnet_w18_small", "strong"):
         shutil.copy(WEIGHTS / "hrnet_w18_small.onnx", tmp_path / "weights" / f"{name}.onnx")
-    monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix/inference/weights.py"))
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix/network/weights.py"))
     result = run("weights")
     assert result.exit_code == 0
     for name in ("hrnet_w18_small", "strong"):
@@ -190,7 +192,7 @@ def segmentations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[
     def spy(data: Any, out: Path, **options: Any) -> None:
         found.append({"data": data, "out": out, **options})
 
-    monkeypatch.setattr(segmentation, "train_segmentation", spy)
+    monkeypatch.setattr(segmentation_training, "train_segmentation", spy)
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -204,7 +206,9 @@ def test_a_bare_loss_trains_the_default_network_of_the_library(
     (call,) = segmentations
     assert call["data"] == [DataFolder(Path())]
     assert call["settings"] == Settings()
-    assert call["segmentation"] == segmentation.SegmentationSettings(losses={"level-set": 0.67})
+    assert call["segmentation"] == segmentation_training.SegmentationSettings(
+        losses={"level-set": 0.67}
+    )
     assert (call["val"], call["edge_network"], call["init"]) == ((), None, None)
 
 
@@ -217,7 +221,7 @@ def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]
     )
     (call,) = segmentations
     assert call["out"] == Path("here")
-    assert call["segmentation"] == segmentation.SegmentationSettings(
+    assert call["segmentation"] == segmentation_training.SegmentationSettings(
         network="unet",
         backbone="resnet50",
         losses={"epl": 0.5, "semeda": 1.0},

@@ -17,7 +17,7 @@ from sklearn.metrics import jaccard_score
 from segfix.evaluation import Comparison, compare, evaluate_folders, score_image
 from segfix.evaluation.compare import ImageScores
 from segfix.evaluation.statistics import BANDS, COLUMNS, NUM_COLUMNS, mean_scores
-from segfix.formats import Entry, Pair
+from segfix.files import Entry, Pair
 from segfix.metrics import class_boundary_f
 
 Maps = tuple[NDArray[Any], ...]

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from segfix.formats.files import TEMPORARY
+from segfix.files.atomic import TEMPORARY
 
 COMMAND = (str(Path(sys.executable).with_name("segfix")),)
 OFTEN_SAVING = """

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
+from segfix.files.provenance import is_whole, read_record
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
-from segfix.formats.records import is_whole, read_record
 
 Fuzzed = Callable[[bytes], st.SearchStrategy[bytes]]
 DTYPES = ("?", "u1", "i1", "<u2", ">i2", "<i4", ">u8", "<f2", ">f4", "<f8", "<c8", "<U3", "S4")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from segfix.errors import FileFormatError
+from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import LabelMap, read_label_map, write_label_map
 from segfix.formats.images import turn_upright
 from segfix.formats.label_maps import likeliest
-from segfix.formats.records import is_whole, read_record, record_path
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (33, 41))

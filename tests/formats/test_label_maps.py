@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import FileFormatError
+from segfix.files.provenance import is_whole, read_record
 from segfix.formats import (
     LabelMap,
     OffsetMap,
@@ -21,7 +22,6 @@ from segfix.formats import (
     write_label_map,
     write_offset_map,
 )
-from segfix.formats.records import is_whole, read_record
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}

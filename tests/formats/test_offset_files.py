@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 import segfix
 from segfix.errors import FileFormatError
+from segfix.files.provenance import is_whole, read_record
 from segfix.formats import OFFSET_SUFFIXES, OffsetMap, read_offset_map, write_offset_map
 from segfix.formats.offset_maps import metadata_record
-from segfix.formats.records import is_whole, read_record
 from segfix.geometry import NUM_DIRECTIONS, unit_offsets
 
 Fuzzed = Callable[[bytes], st.SearchStrategy[bytes]]

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, PngImagePlugin
 
 from segfix.errors import FileFormatError
+from segfix.files.provenance import RECORD_KEY
 from segfix.formats import OffsetMap, read_offset_map, write_offset_map
 from segfix.formats.offset_maps import colour_wheel, metadata_record
-from segfix.formats.records import RECORD_KEY
 from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_to_offsets
 
 each_m = pytest.mark.parametrize("m", NUM_DIRECTIONS)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segfix.formats import LABEL_SUFFIXES, list_entries, pair_entries
+from segfix.files import list_entries, pair_entries
+from segfix.formats import LABEL_SUFFIXES
 from segfix.formats.class_names import read_class_names
 from segfix.report.page import write_report
 

@@ -12,7 +12,8 @@ from PIL import Image
 from segfix.errors import PairingError
 from segfix.evaluation import evaluate_folders
 from segfix.evaluation.statistics import SCORES
-from segfix.formats import LABEL_SUFFIXES, Pair, list_entries, pair_entries
+from segfix.files import Pair, list_entries, pair_entries
+from segfix.formats import LABEL_SUFFIXES
 from segfix.formats.class_names import read_class_names
 from segfix.report.examples import ImageRow
 from segfix.report.page import MAX_IMAGES, image_table, render, write_report

@@ -17,11 +17,11 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from segfix.training import hrnet_lite, loop, segfix
+from segfix.training import hrnet_lite, loop, offset_training
 from segfix.training.datasets import CropDataset, DataFolder
 from segfix.training.export import export_onnx
 from segfix.training.loop import Settings
-from segfix.training.segfix import SegFixSettings, train_segfix
+from segfix.training.offset_training import SegFixSettings, train_segfix
 
 COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210]], np.uint8)
 
@@ -106,7 +106,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_EVERY", 1)
-        patch.setattr(segfix, "CropDataset", TwoCrops)
+        patch.setattr(offset_training, "CropDataset", TwoCrops)
         scores = train_segfix(
             [DataFolder(data)],
             out,
@@ -146,7 +146,7 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch, small_lite():
         patch.setattr(loop, "LOG_EVERY", 1)
-        patch.setattr(segfix, "CropDataset", TwoCrops)
+        patch.setattr(offset_training, "CropDataset", TwoCrops)
         scores = train_segfix(
             [DataFolder(data)],
             out,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segfix.formats import LabelledImage, find_labelled_images
 from segfix.geometry import fill_void_bands, label_distance, make_targets
 from segfix.training import datasets
 from segfix.training.datasets import (
@@ -24,6 +23,7 @@ from segfix.training.datasets import (
     random_window,
     vary_appearance,
 )
+from segfix.training.layouts import LabelledImage, find_labelled_images
 
 WritePair = Callable[..., None]
 PLAIN = Augmentation(scales=(1, 1), jitter=0, blur=0, jpeg=0)

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
-from segfix.formats import find_labelled_images, read_image
-from segfix.formats.layouts import LabelledImage
+from segfix.formats import read_image
 from segfix.geometry import flip_direction_map, make_targets
 from segfix.training import export, hrnet2x
 from segfix.training.export import OffsetNetwork, check_parity, export_onnx, fit_calibration
+from segfix.training.layouts import LabelledImage, find_labelled_images
 from segfix.training.loop import write_checkpoint
-from segfix.training.networks import SegFixNet, load_checkpoint
+from segfix.training.offset_networks import SegFixNet, load_checkpoint
 from segfix.training.quantize import CentreCrops, quantize_onnx, spread_evenly
 
 WritePair = Callable[..., None]

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from segfix import inference
 from segfix.errors import SegfixError
-from segfix.formats import find_labelled_images
 from segfix.geometry import NO_PREDICTION, flip_direction_map, label_distance
 from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
-from segfix.inference.model import OffsetModel
+from segfix.network.offset_model import OffsetModel
 from segfix.training import export
 from segfix.training.datasets import known_prediction
 from segfix.training.export import (
@@ -32,7 +31,8 @@ from segfix.training.export import (
     measure,
 )
 from segfix.training.hrnet_lite import ConditionedSegFixNet
-from segfix.training.networks import load_checkpoint
+from segfix.training.layouts import find_labelled_images
+from segfix.training.offset_networks import load_checkpoint
 from segfix.training.quantize import CentreCrops, quantize_onnx
 
 Maps = Sequence[NDArray[np.uint8]]

@@ -1,0 +1,146 @@
+"""Read a file safely: text, and pictures whose every fault names the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from segfix.errors import OUT_OF_MEMORY, FileFormatError
+from segfix.files.limits import limits
+
+PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
+"""What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
+programs, or they hold no photographs."""
+
+
+LONGEST_PATH = 4096
+"""Of a name in a file, characters."""
+
+
+# What Pillow and its decoders raise on broken or hostile files.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
+    """The absolute path of a file that another file names, and that must not lead elsewhere.
+
+    Args:
+        folder: What the name is relative to.
+        name: As it stands in the file.
+        root: Folder that it must not leave.
+        where: The file, for the message.
+
+    Raises:
+        FileFormatError: The name is absolute, leads out of the folder, can't be one, or is that of
+            a pipe or a device.
+    """
+    try:
+        if "\0" in name:
+            raise ValueError("a zero byte")
+        if len(name) > LONGEST_PATH:
+            raise ValueError(f"{len(name)} characters")
+        os.fsencode(name)
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {name[:200]!r} is no file name ({error}).") from error
+    # Not resolved: a folder may be put together of links.
+    path, above = (os.path.abspath(place) for place in (folder / name, root))  # noqa: PTH100
+    if Path(name).is_absolute() or not Path(path).is_relative_to(above) or path == above:
+        raise FileFormatError(
+            f"{where}: {name} lies outside of {root}; expected a path from {folder}."
+        )
+    check_regular(Path(path))
+    return Path(path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no file: to open a pipe waits for ever, a device may never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # Who opens it tells.
+    if not stat.S_ISREG(mode):
+        raise FileFormatError(f"{path}: can't be read (a folder, a pipe or a device, no file).")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a mark at its beginning.
+
+    Raises:
+        FileNotFoundError: There is none.
+        FileFormatError: It is too large, or can't be read.
+        UnicodeDecodeError: It is no text.
+    """
+    most = limits.max_bytes // 2
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
+    if len(content) > most:
+        raise FileFormatError(
+            f"{path}: more than {most} bytes; --max-bytes of twice its size allows it, or split "
+            "the file."
+        )
+    return content.decode("utf-8-sig")
+
+
+@contextmanager
+def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open a picture with Pillow; every fault becomes a `FileFormatError` that names the file.
+
+    Args:
+        path: The file.
+        what: What it should be ("image", "label map"), for the message.
+
+    Yields:
+        The picture, not yet decoded; decode it inside the block.
+
+    Raises:
+        FileFormatError: The file is missing, not a picture, truncated or too large.
+    """
+    check_regular(path)
+    try:
+        # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
+        # even where a TIFF file says that it is displayed a quarter turn from there.
+        with path.open("rb") as file, Image.open(file, formats=PICTURES) as picture:
+            yield picture
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file.") from error
+    except UnidentifiedImageError as error:
+        raise FileFormatError(f"{path}: not a readable {what}; expected a picture file.") from error
+    except Image.DecompressionBombError as error:
+        raise FileFormatError(
+            f"{path}: too large a picture; --max-pixels allows more, or cut it into tiles."
+        ) from error
+    except MemoryError as error:
+        raise FileFormatError(f"{path}: {OUT_OF_MEMORY}") from error
+    except DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:
+            # The system's own; a decoder's has no number.
+            raise FileFormatError(f"{path}: can't be read ({error.strerror}).") from error
+        raise FileFormatError(
+            f"{path}: broken or truncated {what} ({error}); replace the file."
+        ) from error

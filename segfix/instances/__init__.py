@@ -1,0 +1,1 @@
+"""Instances: their files, their refinement, their scores."""

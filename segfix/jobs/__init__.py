@@ -1,0 +1,1 @@
+"""Many files by one function: processes, shards, URLs and clusters, and what became of each."""

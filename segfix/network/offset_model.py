@@ -1,0 +1,327 @@
+"""The ONNX network: its session, its device, and photographs to offset maps."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segfix.errors import SegfixError
+from segfix.formats import LabelMap, OffsetMap
+from segfix.formats.images import Photograph
+from segfix.formats.label_maps import pixel_digest
+from segfix.formats.offset_maps import NUM_LEVELS, WRONG_LABEL
+from segfix.geometry import NO_PREDICTION, label_distance
+from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
+from segfix.network.session import (
+    CALIBRATION,
+    DISTANCE,
+    WRONG,
+    available_threads,
+    check_image,
+    guarded,
+    open_session,
+    read_metadata,
+    read_onnx,
+)
+from segfix.network.tiles import Box, enlarge_tile, tile_boxes
+from segfix.network.weights import find_weights
+from segfix.refinement.apply import PREDICTION_KEY, as_label_map, surroundings
+from segfix.refinement.sizes import resize_nearest
+
+BOUNDARY_THRESHOLD = 0.5
+OUTPUTS = ("direction", "boundary", "certainty")
+CONFIDENCE = "probability that the direction is right to within 45 degrees"
+LOWEST_WRONG = 0.05
+"""Where a prediction is less likely wrong, it keeps its label: the pixel is not coded."""
+MOST_LEVELS = 31
+"""Of the probability that a label is wrong, as many as 8 directions leave room for."""
+DISTANCE_REACH = 32
+"""Pixels; how far `label_distance` looks."""
+
+
+class OffsetModel:
+    """A SegFix network ready to run.
+
+    Attributes:
+        path: The ONNX file.
+        metadata: What the file says: name, backbone, num_directions, boundary_width, scores, …
+        device: "cpu", "cuda:0", "tensorrt:0".
+        threads: Of the CPU.
+        digest: SHA-256 of the file.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self.path, self.threads = path, threads or available_threads()
+        content = read_onnx(path)
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.session, self.device = open_session(path, content, device, self.threads)
+        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
+        # One inference at a time uses all threads; more at once would only fight for them.
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the file: another machine opens it anew, on a device of its own.
+        return open_copy, (self.path.name, self.path.read_bytes(), self.device, self.threads)
+
+    @property
+    def num_directions(self) -> int:
+        """The number m of sectors."""
+        return int(self.metadata["num_directions"])
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Name and digest, as offset maps record them."""
+        return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether it looks at a prediction, too, if there is one."""
+        return bool(self.metadata.get("conditioned", False))
+
+    def check_conditioned(self) -> None:
+        """Raise `SegfixError` unless the network looks at a prediction, too."""
+        if not self.conditioned:
+            raise SegfixError(
+                f"weights {self.metadata['name']} look at photographs alone; leave the predictions "
+                "out, or use --weights that look at them, too ('segfix weights' says which do)."
+            )
+
+    def predict(
+        self, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], ...]:
+        """Run the network on one photograph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+            distance: (H, W) uint8 of `segfix.geometry.label_distance` of a prediction, for a
+                conditioned network; None: there is no prediction.
+
+        Returns:
+            Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
+            sector × 255. Of a conditioned network a fourth: probability × 255 that the pixel's
+            label in the prediction is wrong; without a prediction it means nothing.
+
+        Raises:
+            ValueError: The arrays are no photograph and no distances of its size.
+            SegfixError: The network failed, or looks at photographs alone.
+        """
+        if distance is not None:
+            self.check_conditioned()
+            if distance.shape != image.shape[:2] or distance.dtype != np.uint8:
+                raise ValueError(
+                    f"Expected distance of {image.shape[:2]} uint8, as the image is, but got "
+                    f"{distance.shape} {distance.dtype}."
+                )
+        with guarded(image):
+            size = image.shape[:2]
+            inputs = {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
+            names: tuple[str, ...] = OUTPUTS
+            if self.conditioned:
+                if distance is None:
+                    distance = np.full(size, NO_PREDICTION, np.uint8)
+                inputs[DISTANCE] = np.ascontiguousarray(distance[None])
+                names = (*OUTPUTS, WRONG)
+            with self._lock:
+                outputs = self.session.run(names, inputs)
+            maps = tuple(output[0] for output in outputs)
+            if not all(one.shape == size and one.dtype == np.uint8 for one in maps):
+                raise ValueError("its answers are no maps of that size")
+            if maps[0].max(initial=0) >= self.num_directions:
+                raise ValueError(f"its answers are not {self.num_directions} directions")
+        return maps
+
+    def record(self, shape: Sequence[int], max_side: int | None) -> dict[str, Any]:
+        """What made an offset map: `source`, and `max_side` where it reduced the photograph.
+
+        Args:
+            shape: (H, W, …) of the photograph.
+            max_side: See `offsets`.
+        """
+        reduced = max_side is not None and max(shape[:2]) > max_side
+        return {**self.source, **({"max_side": max_side} if reduced else {})}
+
+    def offsets(
+        self,
+        image: NDArray[np.uint8] | Photograph,
+        label_map: NDArray[Any] | LabelMap | None = None,
+        *,
+        max_side: int | None = None,
+    ) -> OffsetMap:
+        """Predict the offset map of one photograph, a large one in tiles.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+            label_map: The prediction that is to be refined, of the photograph's size, as
+                `segfix.refine` or `segfix.refine_masks` will be given it: a conditioned network
+                looks at its boundaries, too, and the offset map fits this prediction alone. None:
+                the offset map fits any.
+            max_side: A photograph that is higher or wider, pixels, is looked at reduced to this;
+                None: at its own size.
+
+        Returns:
+            The offset map, of the photograph's own size: boundary where its probability exceeds
+            0.5, with the arg-max sector. With `label_map`, within 12 px of its
+            boundaries where the probability that its label is wrong exceeds 0.05, which is then
+            the confidence.
+
+        Raises:
+            ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
+                1.
+            SegfixError: The network failed, or looks at photographs alone.
+
+        Example:
+            >>> model = load()
+            >>> offset_map = model.offsets(np.zeros((40, 50, 3), np.uint8))
+            >>> offset_map.vectors().shape
+            (2, 40, 50)
+        """
+        if max_side is not None and max_side < 1:
+            raise ValueError(f"Expected max_side to be at least 1 but got {max_side}.")
+        if not isinstance(image, Photograph):
+            image = np.asarray(image)
+            check_image(image)
+        height, width, _ = image.shape
+        source = self.record(image.shape, max_side)
+        layers = None
+        if label_map is not None:
+            self.check_conditioned()
+            if not isinstance(label_map, LabelMap):
+                label_map = as_label_map(label_map, (height, width), "image")
+            if label_map.shape != (height, width):
+                raise ValueError(
+                    f"Expected label_map of {(height, width)}, as the image is, but got "
+                    f"{label_map.shape}."
+                )
+            layers = label_map.layers()
+            source[PREDICTION_KEY] = pixel_digest(layers)
+            layers = layers if layers.ndim == 3 else layers[None]
+        if "max_side" in source:
+            photograph = (
+                image if isinstance(image, Photograph) else Photograph(Image.fromarray(image))
+            )
+            image = photograph.reduced(source["max_side"])
+        seen = image.shape[0], image.shape[1]
+        if layers is not None and seen != (height, width):
+            layers = np.moveaxis(resize_nearest(np.moveaxis(layers, 0, -1), seen), -1, 0)
+        # The lowest product there is: a boundary at the threshold, all sectors alike.
+        lowest = float(calibrated(BOUNDARY_THRESHOLD / self.num_directions, self._calibration))
+        if layers is not None:
+            lowest = LOWEST_WRONG
+        codes = np.zeros((height, width), np.uint8)
+        offset_map = OffsetMap(
+            codes,
+            num_directions=self.num_directions,
+            lowest_confidence=round(lowest, 4),
+            boundary_width=self.metadata["boundary_width"],
+            num_levels=NUM_LEVELS
+            if layers is None
+            else min(MOST_LEVELS, 255 // self.num_directions),
+            confidence=CONFIDENCE if layers is None else WRONG_LABEL,
+            source=source,
+        )
+        for look, keep in tile_boxes(*seen):
+            distance = None if layers is None else layer_distance(layers, look)
+            maps = self.predict(image[look], distance)
+            if distance is not None:
+                # Farther from the prediction's boundaries the network was never told.
+                maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
+            for part, found in enlarge_tile(maps, look, keep, seen, (height, width)):
+                sure, confidence = self._judge(found, lowest, conditioned=layers is not None)
+                codes[part] = OffsetMap.encode(
+                    sure,
+                    found[0],
+                    confidence,
+                    num_directions=self.num_directions,
+                    lowest_confidence=offset_map.lowest_confidence,
+                    num_levels=offset_map.num_levels,
+                ).codes
+        return offset_map
+
+    @property
+    def _calibration(self) -> Sequence[float]:
+        calibration: Sequence[float] = self.metadata.get("calibration", CALIBRATION)
+        return calibration
+
+    def _judge(
+        self, maps: Sequence[NDArray[np.uint8]], lowest: float, *, conditioned: bool
+    ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
+        """Which pixels have an offset, and how sure it is."""
+        boundary, certainty = maps[1:3]
+        if not conditioned:
+            product = boundary * (certainty / np.float32(255**2))
+            return boundary > BOUNDARY_THRESHOLD * 255, calibrated(product, self._calibration)
+        wrong = maps[3] / np.float32(255)
+        return wrong > lowest, wrong
+
+
+def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetModel:
+    """Open a SegFix network from the bytes of its file."""
+    with tempfile.TemporaryDirectory(prefix="segfix-") as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        return OffsetModel(path, device, threads)
+
+
+def calibrated(
+    product: NDArray[np.floating[Any]] | float, calibration: Sequence[float]
+) -> NDArray[np.floating[Any]]:
+    """Probability that a direction is right to within 45°, from the network's two.
+
+    Args:
+        product: Probability of boundary × probability of the arg-max sector, in [0, 1].
+        calibration: Slope a and intercept b, measured on validation sets.
+
+    Returns:
+        1 / (1 + exp(-(a · product + b))).
+    """
+    slope, intercept = calibration
+    return np.asarray(1 / (1 + np.exp(-(slope * product + intercept))))
+
+
+def layer_distance(layers: NDArray[Any], look: Box) -> NDArray[np.uint8]:
+    """Distances within a tile to the nearest boundary of any layer, wherever that boundary lies.
+
+    Args:
+        layers: (N, H, W): one of ids, or bool masks.
+        look: Rows and columns of the tile.
+
+    Returns:
+        (h, w) the least of `label_distance` of the layers, of whole pictures.
+    """
+    around = tuple(
+        slice(max(part.start - DISTANCE_REACH, 0), part.stop + DISTANCE_REACH) for part in look
+    )
+    inner = tuple(
+        slice(part.start - wide.start, part.stop - wide.start)
+        for part, wide in zip(look, around, strict=True)
+    )
+    nearest = np.broadcast_to(np.uint8(NO_PREDICTION - 1), layers.shape[1:])[around].copy()
+    for layer in layers:
+        tile = layer[around]
+        # Farther from a mask there is no boundary of it.
+        box = surroundings(tile, DISTANCE_REACH) if tile.dtype == bool else np.s_[:, :]
+        if box:
+            np.minimum(nearest[box], label_distance(tile[box]), out=nearest[box])
+    return nearest[inner]
+
+
+def load(weights: str | Path | None = None, *, device: str = "auto") -> OffsetModel:
+    """Load a SegFix network.
+
+    Args:
+        weights: Name of shipped weights, or path of an ONNX file; by default the shipped default.
+        device: "auto", "cpu", "cuda", "cuda:1", "tensorrt".
+
+    Raises:
+        SegfixError: There are no such weights, or the file is none of ours.
+        DeviceError: The device isn't there.
+    """
+    return OffsetModel(find_weights(weights), device)

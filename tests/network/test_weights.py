@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import segfix
+from segfix.errors import SegfixError
+from segfix.formats import read_image
+from segfix.network import load, weights
+from segfix.network.weights import (
+    CHECKSUMS,
+    DEFAULT_WEIGHTS,
+    find_checkpoint,
+    find_weights,
+    shipped_weights,
+)
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+FLOAT = "hrnet_w18_small"
+
+
+def test_the_checksums_are_those_of_the_files() -> None:
+    lines = [line.split() for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines()]
+    listed = {name: digest for digest, name in lines}
+    files = {path.name for path in WEIGHTS.iterdir() if path.suffix in (".onnx", ".safetensors")}
+    assert set(listed) == files
+    for name, digest in listed.items():
+        assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_all_shipped_networks_have_a_card_and_are_below_50_mb() -> None:
+    assert DEFAULT_WEIGHTS in shipped_weights()
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    for name, path in shipped_weights().items():
+        assert f"`{name}`" in card
+        assert path.stat().st_size < 50e6
+
+
+def test_the_network_in_8_bits_finds_nearly_what_the_float_one_does() -> None:
+    whole, small = (load(name, device="cpu") for name in (FLOAT, f"{FLOAT}_int8"))
+    assert (whole.metadata["precision"], small.metadata["precision"]) == ("fp32", "int8")
+    for key in ("backbone", "num_directions", "boundary_width", "data", "step", "license", "terms"):
+        assert small.metadata[key] == whole.metadata[key]
+    for path in sorted((WEIGHTS.parent / "tests/data/camvid/images").iterdir()):
+        image = read_image(path)
+        expected, found = whole.offsets(image), small.offsets(image)
+        mask, boundary = found.boundary_mask(), expected.boundary_mask()
+        assert 0.05 < boundary.mean() < 0.5
+        assert np.mean(mask != boundary) < 0.01
+        both = mask & boundary
+        assert np.mean((found.direction_map() != expected.direction_map())[both]) < 0.05
+
+
+def test_the_checkpoint_of_the_network_in_8_bits_is_that_of_the_float_one() -> None:
+    with pytest.raises(SegfixError, match=rf"take weights/{FLOAT}\.safetensors from"):
+        find_checkpoint(f"{FLOAT}_int8")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation with two networks in the package, one of them with its checkpoint."""
+    folder = tmp_path / "segfix" / "weights"
+    folder.mkdir(parents=True)
+    for name in (DEFAULT_WEIGHTS, "strong"):
+        shutil.copy(WEIGHTS / f"{DEFAULT_WEIGHTS}.onnx", folder / f"{name}.onnx")
+    (folder / "strong.safetensors").write_bytes(b"weights")
+    sums = ((hashlib.sha256(path.read_bytes()), path.name) for path in sorted(folder.iterdir()))
+    lines = [f"{digest.hexdigest()}  {name}\n" for digest, name in sums]
+    (folder / CHECKSUMS).write_text("".join(lines))
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix" / "inference" / "weights.py"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_several_networks_are_found_by_name(package: Path) -> None:
+    assert shipped_weights() == {
+        name: package / f"{name}.onnx" for name in (DEFAULT_WEIGHTS, "strong")
+    }
+    assert find_weights() == package / f"{DEFAULT_WEIGHTS}.onnx"
+    assert find_weights("strong") == package / "strong.onnx"
+    assert segfix.load("strong", device="cpu").path == package / "strong.onnx"
+    with pytest.raises(SegfixError, match=rf"weak: no such weights.*{DEFAULT_WEIGHTS}, strong"):
+        find_weights("weak")
+
+
+def test_checkpoints_are_found_by_name_and_path(package: Path, tmp_path: Path) -> None:
+    assert find_checkpoint("strong") == package / "strong.safetensors"
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    assert find_checkpoint("mine.safetensors") == Path("mine.safetensors")
+    with pytest.raises(SegfixError, match=r"take weights/hrnet_w18_small\.safetensors from"):
+        find_checkpoint(DEFAULT_WEIGHTS)
+    with pytest.raises(SegfixError, match=r"weak: no such checkpoint; .* \(strong\)"):
+        find_checkpoint("weak")
+
+
+@pytest.mark.parametrize("name", ["strong", None])
+def test_damaged_weights_are_refused_in_one_line(package: Path, name: str | None) -> None:
+    path = package / f"{name or DEFAULT_WEIGHTS}.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        SegfixError, match=rf"^{path}: damaged, its SHA-256 .*; install .* again\.$"
+    ):
+        segfix.load(name, device="cpu")
+    # Named by its path, it is a file like any other.
+    assert find_weights(path) == path
+
+
+def test_a_damaged_checkpoint_is_refused(package: Path) -> None:
+    (package / "strong.safetensors").write_bytes(b"Weights")
+    with pytest.raises(SegfixError, match=r"strong\.safetensors: damaged"):
+        find_checkpoint("strong")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"one"])
+def test_without_checksums_the_installation_is_damaged(
+    package: Path, content: bytes | None
+) -> None:
+    if content is None:
+        (package / CHECKSUMS).unlink()
+    else:
+        (package / CHECKSUMS).write_bytes(content)
+    with pytest.raises(SegfixError, match=r"SHA256SUMS: missing or damaged; install segfix again"):
+        find_weights()
+
+
+def test_the_checkpoint_of_the_default_is_in_the_repository() -> None:
+    assert find_checkpoint(DEFAULT_WEIGHTS) == WEIGHTS / f"{DEFAULT_WEIGHTS}.safetensors"

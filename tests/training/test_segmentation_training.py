@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from segfix.errors import FileFormatError, PairingError, SegfixError
+from segfix.losses import EdgeNetwork, edge_map, edge_network_loss
+from segfix.training import loop, segmentation_training
+from segfix.training.datasets import ClassTargets, CropDataset, DataFolder, Source
+from segfix.training.layouts import find_labelled_images
+from segfix.training.loop import Settings
+from segfix.training.segmentation_networks import load_segmenter
+from segfix.training.segmentation_training import (
+    LOSSES,
+    SegmentationSettings,
+    check_options,
+    cross_entropy,
+    find_class_ids,
+    hold_out,
+    load_edge_network,
+    make_loss,
+    score_segmentation,
+    train_segmentation,
+)
+
+WritePair = Callable[..., None]
+TINY = Settings(steps=4, batch_size=2, warmup=1, ema=0.5)
+SMALL: dict[str, Any] = {"network": "fcn16s", "backbone": "resnet10t", "crop_size": 32}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_pair: WritePair, blobs: NDArray[np.uint8]) -> Path:
+    """Four photographs of classes 0, 1 and 200, the last a corner of void."""
+    for number in range(4):
+        labels = blobs[number * 20 : number * 20 + 64, :80].copy()
+        labels[labels == 2] = 200
+        labels[:9, :9] = 255
+        write_pair(tmp_path / "data", f"{number}", labels)
+    return tmp_path / "data"
+
+
+def logged(out: Path) -> dict[str, list[float]]:
+    with (out / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append(float(row["value"]))
+    return found
+
+
+def test_cross_entropy_and_every_loss_are_minimised_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    short = Settings(steps=3, batch_size=2, warmup=0, learning_rate=5e-3)
+    monkeypatch.setattr(segmentation_training, "EDGE_SETTINGS", short)
+    weights = {name: weight for name, (_, weight) in LOSSES.items()}
+    scores = train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(losses=weights, **SMALL),
+        settings=TINY,
+        workers=0,
+        device="cpu",
+        quiet=True,
+    )
+    assert scores.keys() == {"miou", "pixel_accuracy"}
+    assert all(0 <= value <= 1 for value in scores.values())
+    found = logged(tmp_path / "out")
+    expected = {"cross_entropy", *(f"{name}_loss" for name in LOSSES), *scores}
+    assert found.keys() >= expected
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+        described = json.loads(file.metadata()["segfix"])
+    assert described["class_ids"] == [0, 1, 200]
+    assert described["losses"] == weights
+    assert described["held_out"] == 1
+    # The edge network lies beside the checkpoint and is taken from there the next time.
+    edge = tmp_path / "out" / "edge" / "model.safetensors"
+    before = edge.stat().st_mtime_ns
+    train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(losses=weights, **SMALL),
+        settings=TINY,
+        workers=0,
+        device="cpu",
+        quiet=True,
+        resume=True,
+    )
+    assert edge.stat().st_mtime_ns == before
+
+
+def test_the_losses_get_what_the_network_and_the_crops_give(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: list[Any] = []
+    monkeypatch.setattr(
+        segmentation_training, "fit", lambda *given, **options: arguments.append((given, options))
+    )
+    train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        segmentation=SegmentationSettings(
+            losses={"dice": 2.0, "boundary": 3.0, "level-set": 1.0},
+            loss_options={"level-set": {"heaviside": "ahf"}},
+            **SMALL,
+        ),
+        settings=TINY,
+        pretrained=False,
+    )
+    ((network, crops, compute_loss, *_), _options) = arguments[0]
+    assert len(crops.sources[0].images) == 3
+    batch = {key: torch.stack([crops[2][key], crops[5][key]]) for key in crops[0]}
+    logits = torch.randn(2, 3, 32, 32, requires_grad=True)
+    losses: dict[str, Tensor] = compute_loss(lambda _: logits, batch)
+    target = batch["target"].long()
+    assert losses.keys() == {"cross_entropy", "dice_loss", "boundary_loss", "level-set_loss"}
+    assert float(losses["dice_loss"].detach()) == pytest.approx(
+        2 * float(make_loss("dice", {})(logits, target).detach())
+    )
+    # Its weight rises with the share of the samples that came before: 5 of 8.
+    assert float(losses["boundary_loss"].detach()) == pytest.approx(
+        3 * 5 / 8 * float(make_loss("boundary", {})(logits, target).detach())
+    )
+    assert float(losses["level-set_loss"].detach()) == pytest.approx(
+        float(make_loss("level-set", {"heaviside": "ahf"})(logits, target).detach())
+    )
+    assert isinstance(network, nn.Module)
+
+
+def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> None:
+    scores = train_segmentation(
+        [DataFolder(folder)],
+        tmp_path / "out",
+        val=[folder],
+        segmentation=SegmentationSettings(
+            losses={"level-set": 0.67}, network="fpn", backbone="resnet10t", crop_size=64
+        ),
+        settings=Settings(steps=40, batch_size=2, warmup=2, learning_rate=3e-3, ema=0.8),
+        evaluate_every=40,
+        workers=0,
+        device="cpu",
+        quiet=True,
+    )
+    assert scores["miou"] > 0.6
+    network, described = load_segmenter(tmp_path / "out" / "model.safetensors")
+    again = score_segmentation(
+        network,
+        find_labelled_images(folder),
+        ClassTargets(tuple(described["class_ids"])),
+        described["mean"],
+        described["std"],
+    )
+    assert again["miou"] == pytest.approx(scores["miou"], abs=1e-6)
+
+
+def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((1, 3, 3), -1))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("epl", {"breadth": 3}, "loss epl: no option 'breadth'; it has width, splitter, norm"),
+        ("dice", {"width": 3}, "loss dice: no option 'width'; it has none"),
+        ("epl", {"ignore_index": 3}, "loss epl: no option 'ignore_index'"),
+        ("semeda", {"edge_network": 3}, "loss semeda: no option 'edge_network'"),
+        ("epl", {"width": 4}, "loss epl: Expected an odd width of 3 or more but got 4"),
+        ("epl", {"width": 7.5}, "loss epl: option width is a whole number, not 7.5"),
+        ("epl", {"width": "abc"}, "loss epl: option width is a whole number, not 'abc'"),
+        ("epl", {"released": "no"}, "loss epl: option released is true or false, not 'no'"),
+        ("epl", {"splitter": 3}, "loss epl: option splitter is a word, not 3"),
+        ("epl", {"point_weight": math.nan}, "loss epl: option point_weight is a number, not nan"),
+        ("epl", {"point_weight": True}, "loss epl: option point_weight is a number, not True"),
+        ("level-set", {"epsilon": math.inf}, "loss level-set: option epsilon is a number, not inf"),
+        ("level-set", {"epsilon": 0}, "loss level-set: Expected epsilon > 0 but got 0"),
+        ("level-set", {"heaviside": "step"}, "Expected heaviside to be one of 'mahf'"),
+        ("semeda", {"weights": 1}, "loss semeda: option weights is 3 numbers, not 1"),
+        ("semeda", {"weights": (math.nan, 1, 1)}, "loss semeda: option weights is 3 numbers"),
+        ("semeda", {"weights": (1, 1)}, "loss semeda: Expected three weights"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_one_line(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SegfixError) as caught:
+        check_options(name, options)
+    assert message in str(caught.value)
+
+
+def test_options_that_make_sense_pass() -> None:
+    check_options("epl", {"width": 11, "splitter": "B", "point_weight": 1, "released": True})
+    check_options("level-set", {"epsilon": 1})
+    check_options("semeda", {"weights": (2, 4.5, 0)})
+
+
+def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+    wrong = SegmentationSettings(
+        losses={"semeda": 1.0, "epl": 1.0}, loss_options={"epl": {"width": 4}}, **SMALL
+    )
+    with pytest.raises(SegfixError, match="odd width"):
+        train_segmentation([DataFolder(folder)], out, segmentation=wrong, **run)
+    assert not out.exists()
+    out.mkdir()
+    (out / "state.pt").touch()
+    right = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
+    with pytest.raises(SegfixError, match="holds a training already"):
+        train_segmentation([DataFolder(folder)], out, segmentation=right, **run)
+    assert not (out / "edge").exists()
+
+
+def test_stopped_in_the_edge_training_the_command_goes_on_with_resume(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Settings(steps=4, batch_size=2, warmup=0)
+    monkeypatch.setattr(segmentation_training, "EDGE_SETTINGS", short)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 1)
+    out = tmp_path / "out"
+    semeda = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation_training, "edge_network_loss", stop_after(edge_network_loss, 2))
+        with pytest.raises(KeyboardInterrupt):
+            train_segmentation([DataFolder(folder)], out, segmentation=semeda, **run)
+    assert (out / "edge" / "state.pt").exists()
+    assert not (out / "state.pt").exists()
+    train_segmentation([DataFolder(folder)], out, segmentation=semeda, resume=True, **run)
+    assert (out / "model.safetensors").exists()
+    with safe_open(out / "edge" / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["segfix"])["step"] == 4
+
+
+def test_stopped_after_the_edge_training_semeda_resumes_to_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The FPN's dropout takes the same random numbers."""
+    monkeypatch.setattr(
+        segmentation_training, "EDGE_SETTINGS", Settings(steps=2, batch_size=2, warmup=0)
+    )
+    fpn = SegmentationSettings(**{**SMALL, "network": "fpn"}, losses={"semeda": 1.0}, hold_out=0.0)
+    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+
+    def train(out: Path, **options: Any) -> None:
+        train_segmentation([DataFolder(folder)], out, segmentation=fpn, **run, **options)
+
+    def ctrl_c(*arguments: Any) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return cross_entropy(*arguments)
+
+    train(tmp_path / "whole")
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation_training, "cross_entropy", ctrl_c)
+        with pytest.raises(KeyboardInterrupt, match="1 of 4 steps done"):
+            train(parts)
+    # Killed, it would have saved nothing.
+    for name in ("state.pt", "model.safetensors"):
+        (parts / name).unlink()
+    train(parts, resume=True)
+    assert (parts / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def stop_after(loss: Callable[..., Tensor], steps: int) -> Callable[..., Tensor]:
+    """The loss, until Ctrl-C is pressed."""
+    left = iter(range(steps))
+
+    def stopping(*arguments: Any, **options: Any) -> Tensor:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return loss(*arguments, **options)
+
+    return stopping
+
+
+def test_an_even_share_is_held_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
+    images = find_labelled_images(folder)
+    (kept,), out = hold_out([Source(images, 2.0, 1.0)], 0.5)
+    assert [image.image.stem for image in out] == ["1", "3"]
+    assert [image.image.stem for image in kept.images] == ["0", "2"]
+    assert (kept.weight, kept.tolerance) == (2.0, 1.0)
+    (kept,), out = hold_out([Source(images)], 0.01)
+    assert len(out) == 1
+    (kept,), out = hold_out([Source(images)], 0.99)
+    assert len(kept.images) == 1
+    write_pair(tmp_path / "one", "alone", np.zeros((9, 9), np.uint8))
+    with pytest.raises(PairingError, match=r"alone\.png: the only image"):
+        hold_out([Source(find_labelled_images(tmp_path / "one"))], 0.1)
+
+
+def test_class_ids_leave_void_out(folder: Path, write_pair: WritePair, tmp_path: Path) -> None:
+    assert find_class_ids(find_labelled_images(folder)) == (0, 1, 200)
+    write_pair(tmp_path / "void", "a", np.full((9, 9), 255, np.uint8))
+    with pytest.raises(FileFormatError, match=r"void.labels: the label maps hold nothing but void"):
+        find_class_ids(find_labelled_images(tmp_path / "void"))
+    # A mask of 0 and 255, of which 255 is void unless said otherwise.
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4:] = 255
+    write_pair(tmp_path / "mask", "a", mask)
+    with pytest.raises(FileFormatError, match=r"hold the one class 0; .*--void -1"):
+        find_class_ids(find_labelled_images(tmp_path / "mask"))
+    assert find_class_ids(find_labelled_images(tmp_path / "mask", ignore_index=-1)) == (0, 255)
+
+
+def test_a_class_of_validation_alone_is_told_before_the_training(
+    folder: Path, write_pair: WritePair, tmp_path: Path
+) -> None:
+    write_pair(tmp_path / "val", "odd", np.full((40, 40), 9, np.uint8))
+    with pytest.raises(FileFormatError, match=r"odd\.png: holds the id 9, which no label map"):
+        train_segmentation([DataFolder(folder)], tmp_path / "out", val=[tmp_path / "val"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_is_held_out_is_a_class_all_the_same(
+    write_pair: WritePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        labels = np.zeros((40, 40), np.uint8)
+        labels[:20] = 7 if number == 1 else 3
+        write_pair(tmp_path / "data", f"{number}", labels)
+    described: list[Any] = []
+    monkeypatch.setattr(
+        segmentation_training, "fit", lambda *_, **options: described.append(options["metadata"])
+    )
+    train_segmentation(
+        [DataFolder(tmp_path / "data")], tmp_path, segmentation=SegmentationSettings(**SMALL)
+    )
+    assert described[0]["class_ids"] == [0, 3, 7]
+    assert described[0]["held_out"] == 1
+
+
+def test_a_class_that_was_not_learnt_is_named_when_scored(folder: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"0\.png: holds the id 200, which no label map"):
+        score_segmentation(
+            nn.Conv2d(3, 2, 1),
+            find_labelled_images(folder),
+            ClassTargets((0, 1)),
+            [0.5] * 3,
+            [0.5] * 3,
+        )
+
+
+def test_an_edge_network_for_other_classes_is_refused(tmp_path: Path) -> None:
+    loop.write_checkpoint(
+        tmp_path, EdgeNetwork(3), {"kind": "edge", "num_classes": 3, "step": 5, "settings": {}}
+    )
+    path = tmp_path / "model.safetensors"
+    assert load_edge_network(path, 3).num_classes == 3
+    with pytest.raises(SegfixError, match="for 3 classes, but the label maps have 4"):
+        load_edge_network(path, 4)
+
+
+def test_the_edge_network_learns_to_find_edges(folder: Path, tmp_path: Path) -> None:
+    images = find_labelled_images(folder)
+    targets = ClassTargets((0, 1, 200))
+    crops = CropDataset([Source(images)], 960, crop_size=32, targets=targets)
+    settings = Settings(steps=240, batch_size=4, warmup=10, learning_rate=1e-2, ema=0.9)
+    path = tmp_path / "edge" / "model.safetensors"
+    segmentation_training.train_edge_network(
+        path, 3, crops, settings, workers=0, device="cpu", quiet=True
+    )
+    network = load_edge_network(path, 3)
+    target = torch.from_numpy(targets.index(images[0].read_labels()))[None]
+    edges = edge_map(target, ignore_index=-1)
+    maps = (
+        torch.nn.functional.one_hot(target.clamp(min=0), 3).movedim(-1, 1) * (target >= 0)[:, None]
+    )
+    found = network(maps.float()).argmax(1)
+    known = edges != 255
+    assert (found == edges)[known].float().mean() > 0.97
+    assert (found == 1)[edges == 1].float().mean() > 0.97
+
+
+def test_label_maps_of_colours_are_classes_too(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 32:] = (10, 20, 30)
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for name in "ab":
+            Image.fromarray(pixels).save(tmp_path / kind / f"{name}.png")
+    assert find_class_ids(find_labelled_images(tmp_path)) == (0, 10 + 256 * 20 + 65536 * 30)
