@@ -58,7 +58,7 @@ from segfix.formats import (
 from segfix.formats.arrays import read_npy, read_npz, write_npy
 from segfix.formats.class_names import read_class_names
 from segfix.formats.mat_files import read_mat
-from segfix.instances.masks import read_file_names
+from segfix.instances.by_image import read_file_names
 from segfix.jobs.run import Skipped
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.refine import FileSettings, refine_file

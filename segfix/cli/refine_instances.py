@@ -49,8 +49,8 @@ def instance_options(command: _Command) -> _Command:
 def holds_instances(preds: Path, *, recursive: bool) -> bool:
     """Whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
     from segfix.formats import LABEL_SUFFIXES
+    from segfix.instances.by_image import is_instance_input
     from segfix.instances.cityscapes import holds_lists
-    from segfix.instances.masks import is_instance_input
 
     if not preds.is_dir() or holds_lists(preds):
         return is_instance_input(preds) or holds_lists(preds)
@@ -77,8 +77,8 @@ def list_instance_files(
         PairingError: There is none.
     """
     from segfix.files import list_entries
+    from segfix.instances.by_image import INSTANCE_SUFFIXES
     from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
-    from segfix.instances.masks import INSTANCE_SUFFIXES
 
     if batch.stage is not None:
         # Which files an instance needs is known when its file is read.
@@ -143,8 +143,8 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
+    from segfix.instances.by_image import read_file_names
     from segfix.instances.cityscapes import holds_lists
-    from segfix.instances.masks import read_file_names
     from segfix.instances.refine import InstanceSettings, Run, refine_instances, refine_list
     from segfix.jobs.run import output_path
     from segfix.network.session import available_threads

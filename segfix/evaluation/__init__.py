@@ -1,7 +1,7 @@
 """Scores of predictions against their ground truth: folders of label maps, and instances."""
 
 from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
-from segfix.instances.masks import is_instance_input
+from segfix.instances.by_image import is_instance_input
 from segfix.instances.score import evaluate_instances
 
 __all__ = [

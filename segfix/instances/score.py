@@ -23,15 +23,9 @@ from segfix.files import list_entries
 from segfix.files.limits import check_pixels
 from segfix.files.reading import open_picture, path_within
 from segfix.instances.cityscapes import by_image, read_list
-from segfix.instances.coco import (
-    check_items,
-    check_panoptic,
-    check_panoptic_mode,
-    check_table,
-    is_number,
-    read_json,
-    run_lengths,
-)
+from segfix.instances.coco import check_items, check_table, is_number, read_json
+from segfix.instances.masks import run_lengths
+from segfix.instances.panoptic import check_panoptic, check_panoptic_mode
 from segfix.jobs.pool import Threads
 
 LONGEST_SIDE = 65535

@@ -40,9 +40,9 @@ from segfix.formats import read_offset_map
 from segfix.formats.arrays import read_npy, read_npz
 from segfix.instances.cityscapes import read_list
 from segfix.formats.class_names import read_class_names
-from segfix.instances.coco import read_panoptic_map
+from segfix.instances.panoptic import read_panoptic_map
 from segfix.files.pairing import read_name_map
-from segfix.instances.masks import read_file_names
+from segfix.instances.by_image import read_file_names
 from segfix.formats.mat_files import read_mat
 from segfix.files.provenance import content_digest
 from segfix.network.session import read_onnx

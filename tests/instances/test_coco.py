@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.files.pairing import Entry
-from segfix.instances.coco import decode_runs, is_number, run_lengths
-from segfix.instances.masks import (
-    decode_mask,
-    is_panoptic,
-    read_file_names,
-    sort_instances,
-    with_mask,
-)
+from segfix.instances.by_image import read_file_names, sort_instances
+from segfix.instances.coco import is_number
+from segfix.instances.masks import decode_mask, decode_runs, run_lengths, with_mask
+from segfix.instances.panoptic import is_panoptic
 
 masks = pytest.importorskip(
     "pycocotools.mask", reason="needs the extra: pip install 'segfix-refine[eval]'"

@@ -382,7 +382,7 @@ def test_results_may_be_polygons_or_plain_run_lengths(
 
 
 def test_compressed_runs_of_any_mask_are_whole(tmp_path: Path) -> None:
-    from segfix.instances.coco import decode_runs
+    from segfix.instances.masks import decode_runs
 
     rng = np.random.default_rng(1)
     for share in (0, 0.001, 0.01, 0.5, 0.99, 1):

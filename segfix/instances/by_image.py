@@ -1,0 +1,197 @@
+"""Files of instances of several programs, sorted by image: COCO, SA-1B, SAM, Ultralytics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from segfix.errors import FileFormatError
+from segfix.files.pairing import Entry, stem_of_name
+from segfix.instances.cityscapes import holds_lists
+from segfix.instances.coco import check_items, check_table, read_json
+from segfix.instances.masks import segmentation_of
+
+INSTANCE_SUFFIXES = (".json",)
+"""File name endings of instances and panoptic tables."""
+
+DIGITS = (12, *range(2, 12))
+"""That numbers in file names are filled up to, COCO's first."""
+
+
+@dataclass(frozen=True)
+class ImageInstances:
+    """The instances of one image.
+
+    Attributes:
+        image: The image's id; where the file has none, the file's stem.
+        names: Stems that the image's other files may have, likeliest first.
+        size: Height and width, where the file states them.
+        places: Of the instances, in the file's list of all.
+    """
+
+    image: int | str
+    names: Sequence[str]
+    size: tuple[int, int] | None
+    places: Sequence[int]
+
+
+@dataclass(frozen=True)
+class InstanceFile:
+    """A JSON file of instances.
+
+    Attributes:
+        path: The file.
+        document: All that is in it.
+        instances: The list of instances in the document.
+        images: Which of them are of which image.
+    """
+
+    path: Path
+    document: Any
+    instances: Sequence[dict[str, Any]]
+    images: Sequence[ImageInstances]
+
+    def with_instances(self, instances: Sequence[dict[str, Any]]) -> Any:
+        """The document with another list."""
+        if isinstance(self.document, list):
+            return list(instances)
+        return {**self.document, "annotations": list(instances)}
+
+
+def is_instance_input(preds: Path) -> bool:
+    """Whether predictions are instances or panoptic segments, not label maps, by their names.
+
+    Args:
+        preds: A JSON file; or a folder, of which the lists `*_pred.txt` of Cityscapes are looked
+            for in it and in the folders right below it.
+    """
+    return holds_lists(preds) if preds.is_dir() else preds.suffix.lower() == ".json"
+
+
+def read_file_names(path: Path) -> dict[int | str, str]:
+    """File names by image id, of an annotation JSON.
+
+    Raises:
+        SegfixError: The file is missing, broken or holds no images.
+    """
+    document = read_json(path)
+    check_table(path, document, ("images",))
+    check_items(path, "images", document["images"], ("id", "file_name"))
+    return {image["id"]: image["file_name"] for image in document["images"]}
+
+
+def sort_instances(
+    file: Entry,
+    document: Any,
+    file_names: Mapping[int | str, str] | None = None,
+    *,
+    empty: bool = False,
+) -> InstanceFile:
+    """Find the instances of a JSON document, and the image that each is of.
+
+    Args:
+        file: Its stem names the image where the document doesn't.
+        document: A list of COCO results (with image_id), of SAM or of Ultralytics (without: all
+            are of the image that the file is named after); or an object with annotations: of COCO
+            (with images), of SA-1B (with an image).
+        file_names: By image id, where the document has none.
+        empty: Whether images without an instance count, too: those listed, or the one that a file
+            without instances is named after.
+
+    Raises:
+        FileFormatError: The document is none of these, or an instance has no mask.
+    """
+    path, where, instances = file.path, "results", document
+    if not isinstance(document, list):
+        check_table(path, document, ("annotations",))
+        where, instances = "annotations", document["annotations"]
+    for number, item in enumerate(instances):
+        if not isinstance(item, dict) or segmentation_of(item) is None:
+            raise FileFormatError(
+                f"{path}: {where}[{number}] has no 'segmentation'; expected a mask of every "
+                "instance, as run lengths or polygons."
+            )
+    listed = file_names or (isinstance(document, dict) and "images" in document)
+    if any("image_id" in item for item in instances) or (empty and listed and not instances):
+        check_items(path, where, instances, ("image_id",))
+        images = sort_by_image(path, document, instances, file_names, empty=empty)
+        if len(images) == 1:
+            images = [replace(images[0], names=[*images[0].names, file.stem])]
+    else:
+        image = document.get("image") if isinstance(document, dict) else None
+        image = image if isinstance(image, dict) else {}
+        names = [file.stem, path.stem, *_stems(image.get("file_name"))]
+        places = range(len(instances))
+        alone = ImageInstances(file.stem, list(dict.fromkeys(names)), _stated_size(image), places)
+        images = [alone] if instances or empty else []
+    return InstanceFile(path, document, instances, images)
+
+
+def sort_by_image(
+    path: Path,
+    document: Any,
+    items: Sequence[dict[str, Any]],
+    file_names: Mapping[int | str, str] | None = None,
+    *,
+    empty: bool = False,
+) -> list[ImageInstances]:
+    """Sort items by their `image_id`, and find out what the images may be called.
+
+    Args:
+        path: The file, for messages.
+        document: All of it; its list of images is used if there is one.
+        items: Instances, or annotations of panoptic images.
+        file_names: By image id, where the document has none.
+        empty: Whether images that are listed, but have no item, count, too.
+
+    Raises:
+        FileFormatError: The list of images is broken.
+    """
+    images = document.get("images", []) if isinstance(document, dict) else []
+    check_items(path, "images", images, ("id",))
+    # Some programs write ids as texts in one file and as numbers in the other.
+    table = {str(image["id"]): image for image in images}
+    known = {str(identity): name for identity, name in (file_names or {}).items()}
+    places: dict[int | str, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item["image_id"], []).append(place)
+    if empty:
+        named = {str(identity) for identity in places}
+        for identity in (*(image["id"] for image in images), *(file_names or {})):
+            if str(identity) not in named:
+                places[identity] = []
+                named.add(str(identity))
+    found = []
+    for identity, members in places.items():
+        image = table.get(str(identity), {})
+        names = [
+            *_stems(items[members[0]].get("file_name") if members else None),
+            *_stems(image.get("file_name")),
+            *_stems(known.get(str(identity))),
+        ]
+        if not names:
+            # Only now: the offset map of that number may be another image's.
+            names = [
+                str(identity),
+                # Ids may be names read as numbers: 7 of COCO's 000000000007, or of 0007.
+                *(f"{identity:0{digits}}" for digits in DIGITS if isinstance(identity, int)),
+            ]
+        found.append(
+            ImageInstances(identity, list(dict.fromkeys(names)), _stated_size(image), members)
+        )
+    return found
+
+
+def _stems(file_name: Any) -> list[str]:
+    """With its folders and without."""
+    if not isinstance(file_name, str) or not file_name.strip("./\\"):
+        return []
+    stem = stem_of_name(file_name)
+    return [stem, PurePosixPath(stem).name]
+
+
+def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
