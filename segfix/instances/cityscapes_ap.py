@@ -1,0 +1,171 @@
+"""Average precision of the instance task of Cityscapes, by cityscapesScripts."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.errors import FileFormatError
+from segfix.files import list_entries
+from segfix.files.reading import open_picture
+from segfix.instances.cityscapes import by_image, read_list
+from segfix.instances.summary import check_complete, list_some, summarize
+from segfix.jobs.pool import Threads
+
+
+def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
+    """Measure AP of Cityscapes' classes of objects, over IoU above 0.5 … 0.95.
+
+    Objects below 100 pixels, groups and void are neither hit nor missed. Environment variables
+    and caches of the script are passed by, and nothing is written.
+
+    Args:
+        preds: Folder of `*_pred.txt`; a line is a mask's path from there, class id and score.
+        labels: Folder of `*_gtFine_instanceIds.png`, in folders within or not.
+        workers: Threads.
+
+    Raises:
+        SegfixError: As `evaluate_instances`.
+        ModuleNotFoundError: The extra isn't installed.
+    """
+    evaluator = load_evaluator()
+    from cityscapesscripts.helpers.labels import name2label
+
+    settings = copy(evaluator.args)
+    evaluator.setInstanceLabels(settings)
+    classes = {name2label[name].id for name in settings.instLabels}
+    pairs, spare = pair_lists(preds, labels)
+    notes = [f"{len(spare)} lists without ground truth ({list_some(spare)})"] if spare else []
+
+    def match(pair: tuple[Path, Path]) -> tuple[dict[str, Any], list[int]]:
+        truth, listed = pair
+        array = read_instance_map(truth)
+        masks = read_list(listed, preds)
+        for mask in masks:
+            check_mask(Path(mask), truth, array.shape)
+        scored = {mask: entry for mask, entry in masks.items() if entry["labelID"] in classes}
+        unknown = [entry["labelID"] for mask, entry in masks.items() if mask not in scored]
+        return match_instances(truth, array, scored, evaluator, settings), unknown
+
+    with Threads(workers) as pool:
+        matches, unlisted = zip(*pool.map(match, pairs), strict=True)
+    averages = average_precision(dict(enumerate(matches)), evaluator, settings)
+    unknown = [identity for found in unlisted for identity in found]
+    if unknown:
+        notes.append(
+            f"{len(unknown)} instances are of class ids that Cityscapes doesn't score "
+            f"({list_some(unknown)}): not counted"
+        )
+    mean = {"ap": averages["allAp"], "ap50": averages["allAp50%"]}
+    per_class = {
+        name: {"ap": scores["ap"], "ap50": scores["ap50%"]}
+        for name, scores in averages["classes"].items()
+    }
+    return summarize("cityscapes", len(pairs), mean, per_class, notes)
+
+
+def load_evaluator() -> Any:
+    """Import the script of the instance task, made to work with this NumPy."""
+    from cityscapesscripts.evaluation import (
+        evalInstanceLevelSemanticLabeling as evaluator,  # noqa: N813, its name
+    )
+
+    # NumPy 2.4 dropped in1d; the script calls it still (mcordts/cityscapesScripts#196).
+    evaluator.np = SimpleNamespace(**{**vars(np), "in1d": np.isin})
+    return evaluator
+
+
+def match_instances(
+    truth: Path, array: NDArray[Any], masks: Mapping[str, Any], evaluator: Any, settings: Any
+) -> dict[str, Any]:
+    """Match the predicted masks of an image with its true instances, as the script does.
+
+    Args:
+        truth: The instance map.
+        array: (H, W) its ids.
+        masks: Class and score by the mask's file, of classes that are scored.
+        evaluator: Of `load_evaluator`.
+        settings: The script's arguments.
+
+    Raises:
+        FileFormatError: The instance map holds a class that Cityscapes lacks.
+    """
+    from cityscapesscripts.evaluation.instances2dict import instances2dict
+
+    try:
+        (instances,) = instances2dict([str(truth)]).values()
+    except KeyError as error:
+        raise FileFormatError(
+            f"{truth}: holds class {error}, which Cityscapes lacks; expected class · 1000 + "
+            "instance, or a class alone."
+        ) from error
+    found, predicted = evaluator.assignGt2Preds(
+        evaluator.filterGtInstances(instances, settings), array, masks, settings
+    )
+    return {"groundTruth": found, "prediction": predicted}
+
+
+def average_precision(matches: Mapping[int, Any], evaluator: Any, settings: Any) -> Any:
+    """Average precision over all images, as the script does, by class and overlap."""
+    precision = np.zeros((1, len(settings.instLabels), len(settings.overlaps)))
+    for place in np.ndindex(precision.shape):
+        one = copy(settings)
+        one.instLabels = [settings.instLabels[place[1]]]
+        one.overlaps = settings.overlaps[place[2] : place[2] + 1]
+        # Where all that is predicted of a class is ignored, the script crashes instead of finding
+        # nothing (mcordts/cityscapesScripts#89).
+        with contextlib.suppress(IndexError):
+            precision[place] = evaluator.evaluateMatches(matches, one).item()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return evaluator.computeAverages(precision, settings)
+
+
+def pair_lists(preds: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Pair instance maps with their lists; name the lists that have no instance map."""
+    maps = by_image(list_entries(labels, (".png",), what="instance maps", recursive=True), labels)
+    lists = by_image(list_entries(preds, (".txt",), what="lists", recursive=True), preds)
+    check_complete(preds, sorted(set(maps) - set(lists)), len(maps))
+    return [(path, lists[name]) for name, path in maps.items()], sorted(set(lists) - set(maps))
+
+
+def read_instance_map(path: Path) -> NDArray[Any]:
+    """Read the (H, W) ids of an instance map.
+
+    Raises:
+        FileFormatError: The file is missing, broken or in colours.
+    """
+    with open_picture(path, "instance map") as picture:
+        array = np.array(picture)
+    if array.ndim != 2:
+        raise FileFormatError(f"{path}: colours; expected instance ids in 16-bit grey.")
+    return array
+
+
+def check_mask(mask: Path, truth: Path, shape: tuple[int, ...]) -> None:
+    """Refuse a mask of another size, or of which the script would see other pixels."""
+    with open_picture(mask, "mask") as picture:
+        if picture.size != shape[::-1]:
+            raise FileFormatError(
+                f"{mask}: {picture.width}×{picture.height}, but {truth} is {shape[1]}×{shape[0]}; "
+                "sizes must be equal."
+            )
+        # Decoded here too: of a broken file, the script names nothing and leaves it open.
+        stored = np.asarray(picture)
+        if picture.mode in ("1", "L"):
+            return
+        # The script looks at grey values, in which an id may be black: a palette's, a 16-bit one.
+        marked = stored.any(axis=2) if stored.ndim == 3 else stored != 0
+        if not np.array_equal(np.asarray(picture.convert("L")) != 0, marked):
+            raise FileFormatError(
+                f"{mask}: mode {picture.mode}, of which the evaluator sees other pixels than are "
+                "marked; save masks in 8-bit grey, 0 and 255."
+            )

@@ -1,0 +1,185 @@
+"""Panoptic quality of COCO panoptic files, by cityscapesScripts.
+
+Its script is panopticapi's with other messages; categories may be any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segfix.errors import FileFormatError
+from segfix.files.reading import open_picture, path_within
+from segfix.instances.coco import check_items, check_table, is_number, read_json
+from segfix.instances.panoptic import check_panoptic, check_panoptic_mode
+from segfix.instances.summary import check_complete, list_some, name_categories, summarize
+from segfix.jobs.pool import Threads
+
+SCORES = ("pq", "sq", "rq")
+GROUPS = {"": None, "_things": True, "_stuff": False}
+"""Endings of the means, and the `isthing` that each is over."""
+
+
+def measure_panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
+    """Measure PQ, SQ and RQ: over all categories, over things, over stuff and of each.
+
+    Args:
+        preds: Panoptic JSON; the PNG files lie beside it, in a folder of its name without .json.
+        labels: The ground truth, likewise.
+        workers: Threads.
+
+    Raises:
+        SegfixError: As `evaluate_instances`.
+        ModuleNotFoundError: The extra isn't installed.
+    """
+    from cityscapesscripts.evaluation import (
+        evalPanopticSemanticLabeling as evaluator,  # noqa: N813, its name
+    )
+
+    truth, predicted = read_json(labels), read_json(preds)
+    check_documents(preds, predicted, labels, truth)
+    categories = {category["id"]: category for category in truth["categories"]}
+    for path, table, keys in ((labels, truth, ("area",)), (preds, predicted, ())):
+        check_panoptic(path, table, ("id", "category_id", *keys))
+        check_categories(path, table, labels, categories)
+    pairs, notes = pair_annotations(preds, predicted, labels, truth)
+
+    def match(pair: Sequence[Any]) -> Any:
+        return match_segments(pair, labels, preds, categories, evaluator)
+
+    total = evaluator.PQStat()
+    with contextlib.redirect_stdout(io.StringIO()), Threads(workers) as pool:
+        for part in pool.map(match, pairs):
+            total += part
+    counted = {identity for identity in categories if _occurs(total[identity])}
+    mean: dict[str, Any] = {}
+    for ending, isthing in GROUPS.items():
+        of_group = {
+            identity
+            for identity, category in categories.items()
+            if isthing is None or (category["isthing"] == 1) == isthing
+        }
+        # The script divides by the number of classes seen, be it zero.
+        scores = total.pq_average(categories, isthing)[0] if counted & of_group else {}
+        mean |= {f"{key}{ending}": scores.get(key) for key in SCORES}
+    scores = total.pq_average(categories, None)[1] if counted else {}
+    per_class = {
+        name: {key: scores[identity][key] if identity in counted else None for key in SCORES}
+        for identity, name in name_categories(truth["categories"]).items()
+    }
+    return summarize("panoptic", len(pairs), mean, per_class, notes)
+
+
+def _occurs(statistics: Any) -> bool:
+    return bool(statistics.tp + statistics.fp + statistics.fn)
+
+
+def check_documents(preds: Path, predicted: Any, labels: Path, truth: Any) -> None:
+    """Refuse documents that are no panoptic tables, or of which the truth lists no categories."""
+    check_table(labels, truth, ("categories", "annotations"))
+    check_table(preds, predicted, ("annotations",))
+    check_items(labels, "categories", truth["categories"], ("id", "name", "isthing"))
+
+
+def check_categories(path: Path, table: Any, labels: Path, categories: Mapping[Any, Any]) -> None:
+    """Refuse segments of categories that the ground truth lacks; note that others are no crowds."""
+    unknown = []
+    for annotation in table["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment.setdefault("iscrowd", 0)
+            if segment["category_id"] not in categories:
+                unknown.append(segment["category_id"])
+    if unknown:
+        raise FileFormatError(
+            f"{path}: {len(unknown)} segments are of categories that {labels} doesn't list "
+            f"({list_some(unknown)}); use its category ids."
+        )
+
+
+def pair_annotations(
+    preds: Path, predicted: Any, labels: Path, truth: Any
+) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """Pair true with predicted annotations by image; note predictions that are of no true one."""
+    found = {annotation["image_id"]: annotation for annotation in predicted["annotations"]}
+    if len(found) < len(predicted["annotations"]):
+        raise FileFormatError(f"{preds}: two annotations of one image_id; keep one per image.")
+    if not truth["annotations"]:
+        raise FileFormatError(f"{labels}: no annotations; nothing to score.")
+    pairs = [(item, found.get(item["image_id"])) for item in truth["annotations"]]
+    missing = [item["image_id"] for item, partner in pairs if partner is None]
+    check_complete(preds, missing, len(pairs))
+    spare = set(found) - {item["image_id"] for item in truth["annotations"]}
+    if not spare:
+        return pairs, []
+    return pairs, [f"{len(spare)} predicted images without ground truth ({list_some(spare)})"]
+
+
+def match_segments(
+    pair: Sequence[Any], labels: Path, preds: Path, categories: Mapping[Any, Any], evaluator: Any
+) -> Any:
+    """Match the segments of an image, as the script does.
+
+    Args:
+        pair: The true annotation and the predicted one.
+        labels: The ground truth's JSON.
+        preds: The predictions' JSON.
+        categories: By id.
+        evaluator: The script.
+
+    Returns:
+        The script's counts per category.
+
+    Raises:
+        FileFormatError: A picture is missing or broken, or its segments aren't those of the JSON.
+    """
+    folders = labels.with_suffix(""), preds.with_suffix("")
+    pictures = [
+        path_within(folder, item["file_name"], folder, str(path))
+        for folder, item, path in zip(folders, pair, (labels, preds), strict=True)
+    ]
+    check_pictures(pictures, pair[0]["segments_info"])
+    # The script puts folder and name together; the system takes "a.png/" for no file.
+    pair = [{**item, "file_name": str(p)} for item, p in zip(pair, pictures, strict=True)]
+    try:
+        # Unwrapped: the wrapper prints a traceback.
+        with np.errstate(divide="raise", invalid="raise"):
+            return evaluator.pq_compute_single_core.__wrapped__(
+                0, [pair], *map(str, folders), categories
+            )
+    except FloatingPointError as error:
+        raise FileFormatError(
+            f"{pictures[0]}: the areas in {labels} aren't those of its segments; write the "
+            "JSON again."
+        ) from error
+    except KeyError as error:
+        raise FileFormatError(
+            f"{pictures[1]}: its segments aren't those in {preds} ({error.args[0]})."
+        ) from error
+
+
+def check_pictures(paths: Sequence[Path], segments: Sequence[Any]) -> None:
+    """Refuse pictures of different sizes, and areas in the JSON that don't fit them."""
+    sizes = []
+    for path in paths:
+        with open_picture(path, "panoptic map") as picture:
+            check_panoptic_mode(path, picture.mode)
+            picture.load()
+            sizes.append(picture.size)
+    (width, height), other = sizes
+    if other != (width, height):
+        raise FileFormatError(
+            f"{paths[1]}: {other[0]}×{other[1]}, but {paths[0]} is {width}×{height}; sizes must be "
+            "equal."
+        )
+    if not all(is_number(segment["area"]) for segment in segments):
+        raise FileFormatError(f"{paths[0]}: a segment has an area that is not a number.")
+    if sum(segment["area"] for segment in segments) > width * height:
+        raise FileFormatError(
+            f"{paths[0]}: the segments' areas in its JSON exceed {width}×{height} pixels; "
+            "areas and PNG must be of one size."
+        )
