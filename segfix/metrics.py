@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.geometry.boundary_lines import boundary_lines, count_matches
 from segfix.geometry.directions import UNDEFINED
 from segfix.geometry.targets import IGNORE_INDEX
+
+
+def valid_pixels(target: NDArray[Any], ignore_index: int | None) -> NDArray[np.bool_]:
+    """Find the pixels that count: all but void."""
+    return np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
 
 
 def confusion_matrix(
@@ -37,7 +43,7 @@ def confusion_matrix(
     """
     if preds.shape != target.shape:
         raise ValueError(f"Expected equal shapes but got {preds.shape} and {target.shape}.")
-    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    valid = valid_pixels(target, ignore_index)
     true = target[valid].astype(np.int64)
     predicted = preds[valid].astype(np.int64)
     if true.size and (true.max() >= num_classes or true.min() < 0):
@@ -51,7 +57,7 @@ def confusion_matrix(
 
 
 def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of each class.
+    """Compute the intersection over union of each class.
 
     Args:
         confusion: (K, K + 1) counts of `confusion_matrix`, summed over the set.
@@ -71,94 +77,6 @@ def class_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
 
 
-def boundary_lines(
-    numbers: NDArray[np.integer[Any]],
-) -> tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]]:
-    """Pixels whose right, lower or lower right neighbour differs, in up to 64 masks at once.
-
-    Args:
-        numbers: (H, W) class numbers from 0 to 63, or -1 where no class is.
-
-    Returns:
-        (N,) their places in the flattened array, ascending, and (N,) words: bit k is set where the
-        mask of class k has its line, as DAVIS's `seg2bmap` draws it.
-
-    Example:
-        >>> boundary_lines(np.array([[0, 0, 2, -1]]))
-        (array([1, 2]), array([5, 4], dtype=uint8))
-    """
-    height, width = numbers.shape
-    differs = np.zeros((3, height, width), bool)
-    steps = ((0, 1), (1, 0), (1, 1))
-    for there, (down, right) in zip(differs, steps, strict=True):
-        here = np.s_[: height - down, : width - right]
-        there[here] = numbers[here] != numbers[down:, right:]
-    places = np.flatnonzero(differs[0] | differs[1] | differs[2])
-    # A word as short as the classes allow; class -1 takes the last entry.
-    word = np.min_scalar_type(1 << int(numbers.max(initial=0)))
-    bits = np.append(np.uint64(1) << np.arange(64, dtype=np.uint64), np.uint64(0)).astype(word)
-    flat = numbers.ravel()
-    own, lines = bits[flat[places]], np.zeros(len(places), word)
-    for there, (down, right) in zip(differs, steps, strict=True):
-        # Of two labels that differ, both masks have an edge.
-        edge = np.flatnonzero(there.ravel()[places])
-        lines[edge] |= own[edge] | bits[flat[places[edge] + (down * width + right)]]
-    return places, lines
-
-
-def count_matches(
-    lines: tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]],
-    others: tuple[NDArray[np.intp], NDArray[np.unsignedinteger[Any]]],
-    shape: tuple[int, int],
-    radii: Sequence[float],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each class, the pixels of its line, and those with the other line near.
-
-    Args:
-        lines: Of `boundary_lines`.
-        others: The lines to be met, of the same image.
-        shape: Its height and width.
-        radii: R ascending tolerances, pixels (Euclidean).
-
-    Returns:
-        (64,) pixels and (64, R) pixels met.
-    """
-    # No farther than the frame: of an image of one row, the circle would take up its square.
-    high, wide = (min(int(radii[-1]), max(length - 1, 0)) for length in shape)
-    stride = shape[1] + 2 * wide
-    padded = np.zeros((shape[0] + 2 * high) * stride, others[1].dtype)
-
-    def padded_places(places: NDArray[np.intp]) -> NDArray[np.intp]:
-        return places + places // shape[1] * (2 * wide) + high * stride + wide
-
-    padded[padded_places(others[0])] = others[1]
-    places, missing = padded_places(lines[0]), lines[1]
-    steps = np.mgrid[-high : high + 1, -wide : wide + 1].reshape(2, -1)
-    squares = (steps**2).sum(axis=0)
-    met, done = [], -1.0
-    for radius in radii:
-        near: NDArray[Any] = np.zeros(len(places), padded.dtype)
-        for down, right in steps[:, (squares > done) & (squares <= radius**2)].T:
-            near |= padded.take(places + (down * stride + right))
-        done = radius**2
-        found = missing & near
-        met.append(_count_bits(found))
-        # What is met within one radius is met within all larger ones.
-        left = np.flatnonzero(missing != found)
-        places, missing = places[left], (missing ^ found)[left]
-    return _count_bits(lines[1]), np.cumsum(met, axis=0).T
-
-
-def _count_bits(words: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int64]:
-    """(64,) how often each bit is set in (N,) words."""
-    counts = np.zeros(64, np.int64)
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-    octets = words.astype(words.dtype.newbyteorder("<"))[:, None].view(np.uint8)
-    for place, values in enumerate(octets.T):
-        counts[8 * place : 8 * place + 8] = np.bincount(values, minlength=256) @ bits
-    return counts
-
-
 def class_boundary_f(
     preds: NDArray[Any],
     target: NDArray[Any],
@@ -167,7 +85,7 @@ def class_boundary_f(
     radii: Sequence[float] = (1, 2, 3),
     ignore_index: int | None = IGNORE_INDEX,
 ) -> NDArray[np.float64]:
-    """Boundary F-score of classes of one image.
+    """Compute the boundary F-score of classes of one image.
 
     Void is left out of both maps. Precision and recall are shares of the pixels of one mask's line
     (`boundary_lines`) that have a pixel of the other's within the radius.
@@ -186,7 +104,7 @@ def class_boundary_f(
     Reference:
         Perazzi et al., DAVIS, CVPR 2016; SegFix, Section 4.1.
     """
-    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    valid = valid_pixels(target, ignore_index)
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     scores = np.full((len(classes), len(radii)), np.nan)
     for first in range(0, len(classes), 64):
@@ -210,7 +128,7 @@ def class_boundary_f(
 def class_numbers(
     ids: NDArray[Any], classes: NDArray[np.integer[Any]], valid: NDArray[np.bool_]
 ) -> NDArray[np.int16]:
-    """(H, W) place of each id in the ascending (K,) classes; -1 for void and other ids."""
+    """Find the place of each (H, W) id in the ascending (K,) classes; -1 for void and others."""
     if ids.dtype in (np.uint8, np.uint16):
         # A table is far faster than a search.
         table = np.full(np.iinfo(ids.dtype).max + 1, -1, np.int16)
@@ -226,7 +144,7 @@ def class_numbers(
 
 
 def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
-    """Pixels of each region within `width` (chessboard distance) of its edge or of the frame.
+    """Find the pixels of each region within `width` (chessboard) of its edge or of the frame.
 
     Args:
         label_map: (H, W) integers ≥ -1.
@@ -252,7 +170,7 @@ def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
 
 
 def _any_in_window(mask: NDArray[np.bool_], margin: int, size: int) -> NDArray[np.bool_]:
-    """Whether any of `size` entries in a row along the first axis is set, `margin` unset around."""
+    """Tell where any of `size` entries along the first axis is set, with `margin` unset around."""
     found = np.pad(mask, ((margin, margin), (0, 0)))
     done = 1
     while done < size:
@@ -270,7 +188,7 @@ def boundary_iou_counts(
     ratio: float = 0.02,
     ignore_index: int | None = IGNORE_INDEX,
 ) -> NDArray[np.int64]:
-    """Intersection and union of the inner bands of each class's two masks.
+    """Count intersection and union of the inner bands of each class's two masks.
 
     Args:
         preds: (H, W) ids.
@@ -285,7 +203,7 @@ def boundary_iou_counts(
     Reference:
         Cheng et al., Boundary IoU, CVPR 2021.
     """
-    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    valid = valid_pixels(target, ignore_index)
     width = max(1, round(ratio * math.hypot(*target.shape)))
     counts = []
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
@@ -301,7 +219,7 @@ def e_measure(
     hits: NDArray[np.floating[Any]],
     pixels: float,
 ) -> NDArray[np.float64]:
-    """Enhanced-alignment measure of binary masks, from their counts.
+    """Compute the enhanced-alignment measure of binary masks from their counts.
 
     With φ a mask less its mean, ξ = 2 φ_P φ_G / (φ_P² + φ_G²) takes four values, one per pair of
     true and predicted; the measure is the mean of (1 + ξ)² / 4. Of an empty ground truth it is the
@@ -348,7 +266,7 @@ def offset_counts(
     target_boundary: NDArray[np.uint8],
     target_direction: NDArray[np.uint8],
 ) -> NDArray[np.int64]:
-    """Counts behind mask F-score and direction accuracy, to be summed over a set.
+    """Count what mask F-score and direction accuracy are made of, to be summed over a set.
 
     Args:
         boundary_mask: (H, W) bool, predicted.
@@ -377,7 +295,7 @@ def direction_reliability(
     num_directions: int = 8,
     num_bins: int = 20,
 ) -> NDArray[np.int64]:
-    """How often directions of a given confidence lead to the right side.
+    """Count how often directions of a given confidence lead to the right side.
 
     Args:
         confidence_map: (H, W) in [0, 1].
@@ -406,7 +324,7 @@ def direction_reliability(
 
 
 def offset_scores(counts: NDArray[np.int64]) -> dict[str, float]:
-    """Mask F-score and direction accuracy of summed `offset_counts`.
+    """Compute mask F-score and direction accuracy from summed `offset_counts`.
 
     Returns:
         `mask_f` and `direction_accuracy`, in [0, 1]; 0 where nothing counts.

@@ -15,14 +15,13 @@ from scipy import ndimage
 from skimage.morphology import dilation, disk
 from sklearn import metrics as sklearn_metrics
 
+from segfix.geometry.boundary_lines import boundary_lines
 from segfix.metrics import (
     boundary_iou_counts,
-    boundary_lines,
     class_boundary_f,
     class_iou,
     class_numbers,
     confusion_matrix,
-    count_matches,
     e_measure,
     inner_band,
     offset_counts,
@@ -359,23 +358,6 @@ def test_radii_may_be_larger_than_the_image(shape: tuple[int, int]) -> None:
     target = np.arange(shape[0] * shape[1]).reshape(shape) % 2
     scores = class_boundary_f(1 - target, target, np.arange(2), radii=(1, 50), ignore_index=None)
     assert np.all(scores == 1)
-
-
-def test_counts_of_matches_are_those_of_all_pairs_of_pixels() -> None:
-    rng = np.random.default_rng(8)
-    lines, others = (rng.random((2, 64, 9, 8)) < 0.04).astype(np.uint64)
-    packed = [
-        (np.uint64(1) << np.arange(64, dtype=np.uint64)) @ m.reshape(64, -1)
-        for m in (lines, others)
-    ]
-    marked = [(np.flatnonzero(words), words[words > 0]) for words in packed]
-    length, met = count_matches(marked[0], marked[1], (9, 8), (0, 1, 1.5, 3))
-    for k in range(64):
-        here, there = np.argwhere(lines[k]), np.argwhere(others[k])
-        assert length[k] == len(here)
-        for i, radius in enumerate((0, 1, 1.5, 3)):
-            near = [any(math.dist(a, b) <= radius for b in there) for a in here]
-            assert met[k, i] == sum(near)
 
 
 def test_class_numbers_are_places_in_a_list_with_gaps() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,7 @@ import click
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
-from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
+from segfix.report.wording import notes
 
 if TYPE_CHECKING:
     from segfix.jobs.urls import Stage
@@ -27,7 +25,7 @@ OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes", "
 
 
 class NamedFolder(click.ParamType[tuple[str, Path]]):
-    """NAME=DIR."""
+    """NAME=DIR, or DIR alone, which is then its name."""
 
     name = "name=dir"
 
@@ -37,7 +35,7 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Path]:
-        """To the name and the folder."""
+        """Split a value into the name and the folder."""
         url = re.match(r"[^/]*://", str(value))
         plain = Path(value).exists() or (url and "=" not in url[0])
         name, equals, folder = ("", "", "") if plain else value.partition("=")
@@ -51,7 +49,7 @@ class NamedFolder(click.ParamType[tuple[str, Path]]):
 
 
 def against_option(location: options.Location) -> Callable[[Callable[..., Any]], Any]:
-    """Other sets, whose folders are of this type."""
+    """Offer other sets, whose folders are of this type."""
     return click.option(
         "--against",
         type=NamedFolder(location),
@@ -129,41 +127,29 @@ def evaluate(
     E-measure         mean over images, then over classes
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """  # noqa: D301
+    from segfix.cli.instances import report_instances
     from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
+    from segfix.report.text_tables import csv_lines, lay_out_tables
 
     if absent == "one" and class_file is None:
         raise click.UsageError("--absent one needs --class-names: absent from which classes?")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
-    check_names([FIRST, *(name for name, _ in against)])
+    folders = name_sets(preds, against)
     if preds.is_file():
         # Of one file, the results are in a folder, under its name.
-        against = tuple(
-            (name, path / preds.name if (path / preds.name).is_file() else path)
-            for name, path in against
-        )
-    folders = {FIRST: preds, **dict(against)}
+        beside = {name: path / preds.name for name, path in against}
+        folders |= {name: path for name, path in beside.items() if path.is_file()}
     workers = workers or available_threads()
     if is_instance_input(preds):
-        from segfix.cli.instances import report_instances
-
-        check_options(preds)
-        if stage is not None:
-            raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
-        report_instances(
-            folders,
-            labels,
-            as_json=as_json,
-            as_csv=as_csv,
-            workers=workers,
-            quiet=quiet,
-        )
+        check_options(preds, stage)
+        form = {"as_json": as_json, "as_csv": as_csv, "quiet": quiet}
+        report_instances(folders, labels, workers=workers, **form)
         return
-    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet, stage=stage)
     comparison = evaluate_folders(
-        sets,
+        pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet, stage=stage),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
@@ -172,40 +158,45 @@ def evaluate(
         stage=stage,
     )
     result = comparison.result()
+    check_void(result, labels, ignore_index)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    elif as_csv:
+        click.echo(csv_lines(result), nl=False)
+    elif result["images"]:
+        click.echo(lay_out_tables(result, errors=errors))
+    for note in () if quiet else notes(result, ignore_index, classes_given=class_file is not None):
+        click.echo(f"note: {one_line(note)}", err=True)
+    list_failures(comparison.failed, as_json=as_json)
+    if comparison.failed:
+        click.get_current_context().exit(1)
+
+
+def name_sets(preds: Path, against: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """Name the folders to compare, the first set first; refuse two sets of one name."""
+    names = [FIRST, *(name for name, _ in against)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise click.UsageError(f"two sets are called {twice[0]!r}: --against NAME=DIR names one.")
+    return {FIRST: preds, **dict(against)}
+
+
+def check_options(preds: Path, stage: Stage | None) -> None:
+    """Refuse options that would be ignored, and URLs, since `preds` holds instances."""
+    if given := options.first_given(*OF_LABEL_MAPS):
+        raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
+    if stage is not None:
+        raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
+
+
+def check_void(result: dict[str, Any], labels: Path, ignore_index: int) -> None:
+    """Refuse masks of 0 and 255 whose 255 would be taken for void, unless the user says so."""
     held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
     if result["void"] and len(held) == 1 and not options.first_given("ignore_index"):
         raise click.UsageError(
             f"{labels} holds {held[0]} and void ({ignore_index}) alone. For masks of 0 and 255 say "
             f"--void -1, or --void {ignore_index} if that is what you mean."
         )
-    if as_json:
-        click.echo(json.dumps(result, indent=2))
-    elif as_csv:
-        click.echo(csv_lines(result), nl=False)
-    elif result["images"]:
-        tables = [score_table(result), change_table(result), class_table(result)]
-        if errors:
-            tables += [error_table(result), boundary_table(result)]
-        click.echo("\n\n".join(table for table in tables if table))
-    if not quiet:
-        for note in notes(result, ignore_index, classes_given=class_file is not None):
-            click.echo(f"note: {one_line(note)}", err=True)
-    list_failures(comparison.failed, as_json=as_json)
-    if comparison.failed:
-        click.get_current_context().exit(1)
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Refuse two sets of one name."""
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise click.UsageError(f"two sets are called {twice[0]!r}: --against NAME=DIR names one.")
-
-
-def check_options(preds: Path) -> None:
-    """Refuse options that would be ignored, since `preds` holds instances."""
-    if given := options.first_given(*OF_LABEL_MAPS):
-        raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
 
 
 def pair_sets(
@@ -217,7 +208,7 @@ def pair_sets(
     quiet: bool = True,
     stage: Stage | None = None,
 ) -> dict[str, Any]:
-    """Pairs of every set's label maps with the ground truth, by name.
+    """Pair every set's label maps with the ground truth, by name.
 
     Unless quiet, says on stderr which predictions are passed over.
     """
@@ -243,119 +234,3 @@ def pair_sets(
             )
             click.echo(one_line(note), err=True)
     return pairs
-
-
-def score_table(result: dict[str, Any]) -> str:
-    """Mean scores, a column per set, with the difference to the first and its interval."""
-    from segfix.evaluation.statistics import SCORES
-
-    sets = result["sets"]
-    void = percent(result["void"] / max(result["pixels"] + result["void"], 1))
-    rows = [[f"{result['images']} images, {void} % void", *sets]]
-    shown: list[list[Any]] = []
-    for key, title in SCORES.items():
-        values = [scores["mean"][key] for scores in sets.values()]
-        if key.startswith("trimap") and key != "trimap_iou_3px":
-            continue
-        # On small images a share of the diagonal is a pixel, and its row would stand there twice.
-        if key.startswith("f_0") and values in shown:
-            continue
-        shown.append(values)
-        row = [title]
-        for name, scores in sets.items():
-            cell = percent(scores["mean"][key])
-            if name in result["changes"]:
-                cell += f" {interval(result['changes'][name]['mean'][key])}"
-            row.append(cell)
-        rows.append(row)
-    table = layout(rows)
-    note = f"[ ]: 95 % confidence interval of the difference to {next(iter(sets))}, over images"
-    return f"{table}\n{note}" if "[" in table else table
-
-
-def change_table(result: dict[str, Any]) -> str:
-    """Shares of pixels moved, fixed and broken."""
-    if not result["changes"] or not result["pixels"]:
-        return ""
-    rows = [["% of pixels", *result["changes"]]]
-    for kind, title in (
-        ("moved", "moved (another label)"),
-        ("fixed", "fixed (now right)"),
-        ("broken", "broken (was right)"),
-    ):
-        counts = (sum(change["bands"][kind]) for change in result["changes"].values())
-        rows.append([title, *(percent(count / result["pixels"]) for count in counts)])
-    return layout(rows)
-
-
-def class_table(result: dict[str, Any]) -> str:
-    """IoU and boundary F-score of each class in the first set, and how the others differ."""
-    rows = [["class", "% of pixels", "IoU", "F@1px"]]
-    for name in result["changes"]:
-        rows[0] += [f"Δ IoU {name}", "Δ F@1px"]
-    for i, entry in enumerate(result["classes"]):
-        scores = result["sets"][next(iter(result["sets"]))]["class"]
-        name = (
-            str(entry["id"])
-            if entry["name"] == str(entry["id"])
-            else f"{entry['id']} {entry['name']}"
-        )
-        row = [name, percent(entry["pixels"] / max(result["pixels"], 1))]
-        row += [percent(scores[key][i]) for key in ("iou", "f_1px")]
-        for change in result["changes"].values():
-            row += [interval(change["class"][key][i]) for key in ("iou", "f_1px")]
-        rows.append(row)
-    return layout(rows)
-
-
-def error_table(result: dict[str, Any]) -> str:
-    """Errors of each set by distance to the nearest true boundary, and what changed there."""
-    totals = band_pixels(result)
-    widths = [f"trimap_iou_{width}px" for width in result["bands"][:-1]]
-    tables = []
-    for name, scores in result["sets"].items():
-        change = result["changes"].get(name)
-        rows = [[f"{name}: px from a boundary", "% of pixels", "errors", "% wrong", "trimap mIoU"]]
-        rows[0] += ["fixed", "broken"] if change else []
-        for i, band in enumerate(band_names(result["bands"])):
-            wrong = scores["errors"][i]
-            row = [band, percent(totals[i] / max(result["pixels"], 1)), str(wrong)]
-            row.append(percent(wrong / totals[i] if totals[i] else None))
-            row.append(percent(scores["mean"][[*widths, "iou"][i]]))
-            row += [str(change["bands"][kind][i]) for kind in ("fixed", "broken") if change]
-            rows.append(row)
-        tables.append(layout(rows))
-    return "\n\n".join(tables)
-
-
-def boundary_table(result: dict[str, Any]) -> str:
-    """Share of each class's pixels that lie near a boundary."""
-    widths = [width for width in result["bands"] if width and width <= 5]
-    rows = [["% of the class's pixels", *(f"≤ {width} px" for width in widths)]]
-    for entry in result["classes"]:
-        shares = (
-            percent(entry["within"][i] / entry["pixels"] if entry["pixels"] else None)
-            for i in range(len(widths))
-        )
-        rows.append([entry["name"], *shares])
-    return layout(rows)
-
-
-def csv_lines(result: dict[str, Any]) -> str:
-    """One line per set, class and score; the class is empty for means."""
-    text = io.StringIO()
-    writer = csv_files.writer(text, lineterminator="\n")
-    writer.writerow(["set", "class_id", "class", "score", "value", "difference", "low", "high"])
-    for name, scores in result["sets"].items():
-        change = result["changes"].get(name)
-        for key, value in scores["mean"].items():
-            difference = change["mean"][key] if change else ["", "", ""]
-            writer.writerow([name, "", "", key, value, *difference])
-        for kind in ("moved", "fixed", "broken") if change and result["pixels"] else ():
-            share = sum(change["bands"][kind]) / result["pixels"]
-            writer.writerow([name, "", "", kind, share, "", "", ""])
-        for key, values in scores["class"].items():
-            for i, entry in enumerate(result["classes"]):
-                difference = change["class"][key][i] if change else ["", "", ""]
-                writer.writerow([name, entry["id"], entry["name"], key, values[i], *difference])
-    return text.getvalue()

@@ -87,7 +87,7 @@ def predict_offsets(
     from segfix.files import list_entries, pair_entries
     from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from segfix.instances.by_image import read_file_names
-    from segfix.instances.image_pairs import pair_instances
+    from segfix.instances.photographs import pair_instances
     from segfix.jobs.run import png_path
     from segfix.tasks.predict_offsets import (
         frame_path,

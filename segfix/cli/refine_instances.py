@@ -77,8 +77,8 @@ def list_instance_files(
         PairingError: There is none.
     """
     from segfix.files import list_entries
-    from segfix.instances.by_image import INSTANCE_SUFFIXES
     from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
+    from segfix.instances.listing import INSTANCE_SUFFIXES
 
     if batch.stage is not None:
         # Which files an instance needs is known when its file is read.

@@ -8,13 +8,7 @@ from typing import Any
 import click
 
 from segfix.cli import options
-from segfix.cli.evaluate import (
-    FIRST,
-    against_option,
-    check_names,
-    class_names_option,
-    pair_sets,
-)
+from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
 
@@ -83,32 +77,28 @@ def report(
 
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} is there already; --overwrite replaces it.")
-    check_names([FIRST, *(name for name, _ in against)])
+    folders = name_sets(preds, against)
     if is_instance_input(preds):
         raise click.UsageError(
             f"{preds} holds instances, and the report draws label maps; 'segfix evaluate' scores "
             "them."
         )
-    folders = {FIRST: preds, **dict(against)}
     sets = pair_sets(folders, labels, naming=naming, recursive=recursive)
-    photographs = (
-        list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
-        if images
-        else []
-    )
+    sources = {name: str(folder) for name, folder in folders.items()} | {"LABELS": str(labels)}
+    photographs = None
+    if images:
+        sources["IMAGES"] = str(images)
+        photographs = list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
     pairs = [pair for found in sets.values() for pair in found]
-    read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs), *photographs]
-    inputs = [*(entry.path for entry in read if entry), *([class_file] if class_file else [])]
+    read = [entry for pair in pairs for entry in (pair.entry, pair.partner) if entry]
+    inputs = [entry.path for entry in (*read, *(photographs or ()))]
+    inputs += [class_file] if class_file else []
     options.check_results([out], inputs)
     summary = write_report(
         out,
         sets,
-        photographs=photographs if images else None,
-        sources={
-            **{name: str(folder) for name, folder in folders.items()},
-            "LABELS": str(labels),
-            **({"IMAGES": str(images)} if images else {}),
-        },
+        photographs=photographs,
+        sources=sources,
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         naming=naming,

@@ -1,6 +1,8 @@
 """Scores of predictions against their ground truth: folders of label maps, and instances."""
 
-from segfix.evaluation.compare import Comparison, evaluate_folders, score_image
+from segfix.evaluation.compare import evaluate_folders
+from segfix.evaluation.image_scores import score_image
+from segfix.evaluation.totals import Comparison
 from segfix.instances.by_image import is_instance_input
 from segfix.instances.score import evaluate_instances
 

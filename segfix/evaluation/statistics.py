@@ -14,6 +14,7 @@ from segfix.metrics import (
     class_boundary_f,
     class_numbers,
     e_measure,
+    valid_pixels,
 )
 
 BANDS = (1, 2, 3, 4, 5, 10, 20, 50)
@@ -40,6 +41,9 @@ union of inner bands; sums over images of boundary F-scores and E-measure; image
 
 NUM_COLUMNS = _ENDS[-1]
 
+CHANGES = ("moved", "fixed", "broken")
+"""What `change_counts` counts."""
+
 SCORES = {
     "iou": "mIoU",
     **{f"f_{radius}px": f"F@{radius}px" for radius in RADII},
@@ -54,7 +58,7 @@ SCORES = {
 
 
 def band_numbers(target: NDArray[Any], *, ignore_index: int | None) -> NDArray[np.int64]:
-    """In which band of distance to the nearest other label each pixel lies, void being a label.
+    """Number the band of distance to the nearest other label of each pixel, void being a label.
 
     Returns:
         (H, W) from 0, at most `BANDS[0]` px away, to `len(BANDS)`, beyond the last; void is 0.
@@ -72,7 +76,7 @@ def class_statistics(
     ignore_index: int | None = IGNORE_INDEX,
     absent: str = "skip",
 ) -> NDArray[np.float64]:
-    """The statistics of one image.
+    """Count the statistics of one image.
 
     Args:
         preds: (H, W) predicted ids.
@@ -86,7 +90,7 @@ def class_statistics(
     Returns:
         (K, `NUM_COLUMNS`), see `COLUMNS`. Those of a set are the sum over its images.
     """
-    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    valid = valid_pixels(target, ignore_index)
     num_classes, num_bands = len(classes), len(BANDS) + 1
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     statistics = np.zeros((num_classes, NUM_COLUMNS))
@@ -127,12 +131,12 @@ def change_counts(
     *,
     ignore_index: int | None = IGNORE_INDEX,
 ) -> NDArray[np.int64]:
-    """How many pixels of each true class and band were moved, fixed and broken.
+    """Count the pixels of each true class and band that were moved, fixed and broken.
 
     Returns:
         (K, B, 3): pixels whose label differs; those now right; those that were right.
     """
-    valid = np.ones(target.shape, bool) if ignore_index is None else target != ignore_index
+    valid = valid_pixels(target, ignore_index)
     moved = np.nonzero(valid & (before != after))
     true = class_numbers(target[moved], classes, np.ones(len(moved[0]), bool))
     right = [
@@ -147,7 +151,7 @@ def change_counts(
 
 
 def class_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Scores of each class.
+    """Compute the scores of each class.
 
     Args:
         statistics: (…, K, `NUM_COLUMNS`), summed over images.
@@ -178,7 +182,7 @@ def class_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float6
 
 
 def mean_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Means of `class_scores` over the classes that have one, and the pixel accuracy.
+    """Average `class_scores` over the classes that have one, and add the pixel accuracy.
 
     Args:
         statistics: (…, K, `NUM_COLUMNS`), summed over images.

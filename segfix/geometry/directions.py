@@ -26,7 +26,7 @@ def check_num_directions(num_directions: int) -> None:
 
 
 def direction_angles(num_directions: int = 8) -> NDArray[np.float64]:
-    """Centre of each sector, as the angle atan2(dy, dx) with y down.
+    """Compute the centre of each sector, as the angle atan2(dy, dx) with y down.
 
     Args:
         num_directions: m, one of 4, 8, 16.
@@ -78,7 +78,7 @@ def quantize_directions(
 
 
 def unit_offsets(num_directions: int = 8) -> NDArray[np.int8]:
-    """Integer step of each sector.
+    """Compute the integer step of each sector.
 
     Args:
         num_directions: m, one of 4, 8, 16.

@@ -139,7 +139,7 @@ def cast_rays(
 def _changes_along(
     labels: NDArray[Any], jump: int, reach: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Where labels change along steps of `jump` entries, in bits: bit k - 1 of the k-th step.
+    """Mark where labels change along steps of `jump` entries: bit k - 1 for the k-th step.
 
     Args:
         labels: (N,) a flattened label map.
@@ -183,7 +183,7 @@ def _stop_at_opposed(
 
 
 def share_on_wrong_side(rays: Rays, confidence: NDArray[np.floating[Any]], unit: int) -> float:
-    """Of the sure pixels a few pixels from a change of label, the share that points across it.
+    """Estimate the share of sure pixels near a change of label that point across it.
 
     A direction leads away from the photograph's boundary, so where a label map follows the
     photograph hardly any pixel points at another label nearby; the farther its boundaries have
@@ -308,7 +308,7 @@ def fit_offsets(
 
 
 def ends(rays: Rays, shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """(N,) where the next label ahead begins, in the flattened map of this (H, W)."""
+    """Find (N,) where the next label ahead begins, in the flattened map of this (H, W)."""
     rows, cols = np.divmod(rays.places, shape[1])
     rows += rays.ahead.astype(np.int16) * rays.step[:, 0]
     cols += rays.ahead.astype(np.int16) * rays.step[:, 1]

@@ -66,7 +66,7 @@ def label_distance(label_map: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 def _steps(label_map: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """How many rows away the next other label is in the same column, at most `_REACH`."""
+    """Count the rows to the next other label in the same column, at most `_REACH`."""
     steps = np.full_like(label_map, _REACH, np.uint8)
     change = label_map[1:] != label_map[:-1]
     steps[1:][change] = 1

@@ -19,7 +19,7 @@ OFFSET_SCALE = 2
 def direction_to_offsets(
     boundary_mask: NDArray[np.bool_], direction_map: NDArray[np.uint8], num_directions: int = 8
 ) -> NDArray[np.int8]:
-    """Unit offset of every boundary pixel.
+    """Convert sectors to the unit offset of every boundary pixel.
 
     Args:
         boundary_mask: (H, W) bool.
@@ -121,7 +121,7 @@ def follow_offsets(
 def _moving_pixels(
     label_map: NDArray[Any], offset_map: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the pixels whose offset is not (0, 0)."""
+    """Find rows and columns of the pixels whose offset is not (0, 0)."""
     if offset_map.shape != (2, *label_map.shape[:2]):
         raise ValueError(
             f"Expected offset_map of shape {(2, *label_map.shape[:2])} but got {offset_map.shape}."

@@ -91,7 +91,7 @@ def fill_void_bands(
 
 
 def _rim(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels of an area that touch what is outside it."""
+    """Find the pixels of an area that touch what is outside it."""
     from scipy import ndimage
 
     rim: NDArray[np.bool_] = area & ndimage.maximum_filter(~area, 3)
@@ -99,14 +99,14 @@ def _rim(area: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _up_to(distance: float) -> float:
-    """A bound that SciPy, which leaves the bound itself out, takes as one that is in."""
+    """Raise a bound a little, so that SciPy, which leaves the bound itself out, takes it in."""
     return float(np.nextafter(distance, np.inf))
 
 
 def distance_map(
     label_map: NDArray[Any], *, ignore_index: int | None = IGNORE_INDEX
 ) -> NDArray[np.float32]:
-    """Euclidean distance from each pixel to the nearest pixel of another label.
+    """Measure the Euclidean distance from each pixel to the nearest pixel of another label.
 
     The frame of the image is not a boundary, and void counts as another label.
 
@@ -146,7 +146,7 @@ def distance_map(
 
 
 def _distance_by_region(regions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-    """`distance_map` with SciPy alone: one transform per region, on its bounding box."""
+    """Measure `distance_map` with SciPy alone: a transform per region, on its bounding box."""
     from scipy import ndimage
 
     distances = np.zeros(regions.shape, np.float32)
@@ -164,7 +164,7 @@ def _distance_by_region(regions: NDArray[np.integer[Any]]) -> NDArray[np.float32
 def boundary_map(
     distance_map: NDArray[np.float32], *, boundary_width: float = BOUNDARY_WIDTH
 ) -> NDArray[np.uint8]:
-    """Pixels within γ of another label.
+    """Mark the pixels within γ of another label.
 
     Args:
         distance_map: (H, W) pixels, 0 on void, as `distance_map` makes it.
@@ -189,7 +189,7 @@ def direction_map(
     num_directions: int = 8,
     max_distance: float = 2 * BOUNDARY_WIDTH,
 ) -> NDArray[np.uint8]:
-    """Sector that points from each pixel near a boundary into its own object.
+    """Find the sector that points from each pixel near a boundary into its own object.
 
     The gradient is the 9×9 Sobel filter k[j, i] = i / (i² + j²) of the distance map of the
     pixel's own class, which is 0 outside that class; past the frame the map goes on as at the
@@ -243,7 +243,7 @@ def direction_map(
 def _own_gradient(
     distances: NDArray[np.float32], labels: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Down and right, the Sobel filter over neighbours of a pixel's own label.
+    """Apply the Sobel filter, down and right, over neighbours of a pixel's own label.
 
     Args:
         distances: (H + 2r, W + 2r) pixels.
@@ -290,7 +290,7 @@ def make_targets(
     boundary_width: float = BOUNDARY_WIDTH,
     ignore_index: int | None = IGNORE_INDEX,
 ) -> Targets:
-    """Distance, boundary and direction of a label map.
+    """Make distance, boundary and direction of a label map.
 
     Args:
         label_map: (H, W) integer class ids.

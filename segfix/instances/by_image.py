@@ -13,9 +13,6 @@ from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, read_json
 from segfix.instances.masks import segmentation_of
 
-INSTANCE_SUFFIXES = (".json",)
-"""File name endings of instances and panoptic tables."""
-
 DIGITS = (12, *range(2, 12))
 """That numbers in file names are filled up to, COCO's first."""
 
@@ -54,14 +51,14 @@ class InstanceFile:
     images: Sequence[ImageInstances]
 
     def with_instances(self, instances: Sequence[dict[str, Any]]) -> Any:
-        """The document with another list."""
+        """Return the document with another list."""
         if isinstance(self.document, list):
             return list(instances)
         return {**self.document, "annotations": list(instances)}
 
 
 def is_instance_input(preds: Path) -> bool:
-    """Whether predictions are instances or panoptic segments, not label maps, by their names.
+    """Tell instances and panoptic segments from label maps by the files' names.
 
     Args:
         preds: A JSON file; or a folder, of which the lists `*_pred.txt` of Cityscapes are looked
@@ -71,7 +68,7 @@ def is_instance_input(preds: Path) -> bool:
 
 
 def read_file_names(path: Path) -> dict[int | str, str]:
-    """File names by image id, of an annotation JSON.
+    """Read file names by image id from an annotation JSON.
 
     Raises:
         SegfixError: The file is missing, broken or holds no images.
@@ -185,7 +182,7 @@ def sort_by_image(
 
 
 def _stems(file_name: Any) -> list[str]:
-    """With its folders and without."""
+    """List the stems of a file name: with its folders and without."""
     if not isinstance(file_name, str) or not file_name.strip("./\\"):
         return []
     stem = stem_of_name(file_name)

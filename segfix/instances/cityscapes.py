@@ -16,15 +16,19 @@ INSTANCE_MAP = "_instanceIds.png"
 
 
 def holds_lists(preds: Path) -> bool:
-    """Whether predictions are a list `*_pred.txt`, or a folder with some in it or right below."""
+    """Tell whether predictions are a list `*_pred.txt`, or a folder with some in or right below."""
     if not preds.is_dir():
         return preds.name.endswith(PREDICTION_LIST)
     patterns = (f"*{PREDICTION_LIST}", f"*/*{PREDICTION_LIST}")
     return any(True for pattern in patterns for _ in preds.glob(pattern))
 
 
-def by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
-    """Files by the name of their image, wherever they lie."""
+def sort_by_name(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
+    """Sort files by the name of their image, wherever they lie.
+
+    Raises:
+        PairingError: Two are of one image, or there is none.
+    """
     found: dict[str, Path] = {}
     for entry in entries:
         ending = PREDICTION_LIST if entry.path.suffix == ".txt" else INSTANCE_MAP
@@ -45,7 +49,15 @@ def by_image(entries: Sequence[Entry], folder: Path) -> dict[str, Path]:
 
 
 def read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """Class and score by mask, as the script wants them."""
+    """Read class and score by mask, in the form of cityscapesScripts.
+
+    Args:
+        path: The list.
+        root: Folder that the masks must lie in.
+
+    Raises:
+        FileFormatError: The list is missing, a line is broken, or a mask stands there twice.
+    """
     try:
         lines = read_text(path).splitlines()
     except FileNotFoundError as error:

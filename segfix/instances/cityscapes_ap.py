@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.files import list_entries
 from segfix.files.reading import open_picture
-from segfix.instances.cityscapes import by_image, read_list
+from segfix.instances.cityscapes import read_list, sort_by_name
 from segfix.instances.summary import check_complete, list_some, summarize
 from segfix.jobs.pool import Threads
 
@@ -57,7 +57,7 @@ def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dic
 
     with Threads(workers) as pool:
         matches, unlisted = zip(*pool.map(match, pairs), strict=True)
-    averages = average_precision(dict(enumerate(matches)), evaluator, settings)
+    averages = average_matches(dict(enumerate(matches)), evaluator, settings)
     unknown = [identity for found in unlisted for identity in found]
     if unknown:
         notes.append(
@@ -113,8 +113,8 @@ def match_instances(
     return {"groundTruth": found, "prediction": predicted}
 
 
-def average_precision(matches: Mapping[int, Any], evaluator: Any, settings: Any) -> Any:
-    """Average precision over all images, as the script does, by class and overlap."""
+def average_matches(matches: Mapping[int, Any], evaluator: Any, settings: Any) -> Any:
+    """Average the precision over all images, as the script does, by class and overlap."""
     precision = np.zeros((1, len(settings.instLabels), len(settings.overlaps)))
     for place in np.ndindex(precision.shape):
         one = copy(settings)
@@ -131,8 +131,9 @@ def average_precision(matches: Mapping[int, Any], evaluator: Any, settings: Any)
 
 def pair_lists(preds: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Pair instance maps with their lists; name the lists that have no instance map."""
-    maps = by_image(list_entries(labels, (".png",), what="instance maps", recursive=True), labels)
-    lists = by_image(list_entries(preds, (".txt",), what="lists", recursive=True), preds)
+    entries = list_entries(labels, (".png",), what="instance maps", recursive=True)
+    maps = sort_by_name(entries, labels)
+    lists = sort_by_name(list_entries(preds, (".txt",), what="lists", recursive=True), preds)
     check_complete(preds, sorted(set(maps) - set(lists)), len(maps))
     return [(path, lists[name]) for name, path in maps.items()], sorted(set(lists) - set(maps))
 

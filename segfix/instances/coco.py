@@ -14,7 +14,12 @@ from segfix.files.reading import check_regular, read_text
 
 
 def read_json(path: Path, *, peek: bool = False) -> Any:
-    """The document; with `peek` only [] or {}, by its first character."""
+    """Read a JSON document; with `peek` only [] or {}, by its first character.
+
+    Raises:
+        PairingError: The file is missing.
+        FileFormatError: It can't be read, or isn't whole.
+    """
     try:
         if not peek:
             return json.loads(read_text(path))
@@ -82,7 +87,7 @@ def check_items(path: Path, where: str, items: Any, keys: Sequence[str]) -> None
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is finite, or not given."""
+    """Tell whether a value is a finite number, or not given."""
     # Whole numbers in a file may have thousands of digits.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (number and abs(value) <= sys.float_info.max)

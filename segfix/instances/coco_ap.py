@@ -157,6 +157,18 @@ def check_results(
     return notes
 
 
+def _read_mask(path: Path, where: str, item: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """Read the run lengths of an instance, whose numbers must be numbers."""
+    if not is_number(item.get("score", 0)) or not is_number(item.get("area", 0)):
+        raise FileFormatError(f"{path}: {where} has a score or an area that is not a number.")
+    try:
+        return run_lengths(item["segmentation"], *size)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise FileFormatError(
+            f"{path}: the segmentation of {where} can't be used ({error}); write it again."
+        ) from error
+
+
 def build_table(
     path: Path,
     what: str,
@@ -185,17 +197,7 @@ def build_table(
     categories = {identity: number for number, identity in enumerate(names, 1)}
     annotations, is_truth = [], what == "annotations"
     for number, item in enumerate(items):
-        if not is_number(item.get("score", 0)) or not is_number(item.get("area", 0)):
-            raise FileFormatError(
-                f"{path}: {what}[{number}] has a score or an area that is not a number."
-            )
-        try:
-            rle = run_lengths(item["segmentation"], *sizes[item["image_id"]])
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise FileFormatError(
-                f"{path}: the segmentation of {what}[{number}] can't be used ({error}); write "
-                "it again."
-            ) from error
+        rle = _read_mask(path, f"{what}[{number}]", item, sizes[item["image_id"]])
         area = item.get("area") if is_truth else None
         annotations.append(
             {
@@ -211,8 +213,8 @@ def build_table(
     coco = COCO()
     coco.dataset = {
         "images": [
-            {"id": images[identity], "height": height, "width": width}
-            for identity, (height, width) in sizes.items()
+            {"id": number, "height": height, "width": width}
+            for number, (height, width) in enumerate(sizes.values(), 1)
         ],
         "categories": [{"id": number} for number in categories.values()],
         "annotations": annotations,

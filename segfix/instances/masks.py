@@ -21,7 +21,7 @@ CORNERS = ("x1", "y1", "x2", "y2")
 def decode_mask(
     item: Mapping[str, Any], height: int, width: int, stated: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """The mask of an instance.
+    """Decode the mask of an instance.
 
     Args:
         item: The instance.
@@ -54,7 +54,7 @@ def decode_mask(
 
 
 def with_mask(item: Mapping[str, Any], mask: NDArray[Any]) -> dict[str, Any]:
-    """An instance with another mask.
+    """Give an instance another mask.
 
     Args:
         item: The instance.
@@ -92,7 +92,7 @@ def with_mask(item: Mapping[str, Any], mask: NDArray[Any]) -> dict[str, Any]:
 
 
 def segmentation_of(item: Mapping[str, Any]) -> Any:
-    """Run lengths or polygons, whatever the file calls them."""
+    """Find run lengths or polygons, whatever the file calls them."""
     if "segmentation" in item or not isinstance(item.get("segments"), dict):
         return item.get("segmentation")
     xs, ys = (item["segments"].get(axis) for axis in "xy")
@@ -102,7 +102,7 @@ def segmentation_of(item: Mapping[str, Any]) -> Any:
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Any:
-    """Polygons or run lengths as compressed run lengths that pycocotools is safe with.
+    """Convert polygons or run lengths to compressed run lengths that pycocotools is safe with.
 
     Args:
         segmentation: As in the file.
@@ -147,7 +147,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
 
 
 def decode_runs(counts: str) -> Any:
-    """The lengths in COCO's compressed form: groups of 5 bits, the fourth on as differences."""
+    """Decode COCO's compressed lengths: groups of 5 bits, the fourth on as differences."""
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(codes & 32 == 0)
     if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or ends[-1:] != codes.size - 1:
@@ -177,6 +177,6 @@ def _check_polygons(polygons: Sequence[Any], height: int, width: int, *, pixels:
 
 
 def _like(before: Any, values: Sequence[float]) -> list[float]:
-    """Numbers, whole if all that they replace are."""
+    """Make numbers whole if all that they replace are."""
     whole = all(isinstance(value, int) for value in before)
     return [int(value) if whole else value for value in values]

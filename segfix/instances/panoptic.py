@@ -15,7 +15,7 @@ from segfix.instances.coco import check_items, check_table
 
 
 def is_panoptic(document: Any) -> bool:
-    """Whether a JSON document is a COCO panoptic table."""
+    """Tell whether a JSON document is a COCO panoptic table."""
     annotations = document.get("annotations") if isinstance(document, dict) else None
     first = annotations[0] if isinstance(annotations, list) and annotations else None
     return isinstance(first, dict) and "segments_info" in first
@@ -57,7 +57,17 @@ def read_panoptic(
     *,
     empty: bool = False,
 ) -> tuple[list[ImageInstances], list[Path]]:
-    """Images of a panoptic table, see `sort_by_image`, and the pictures of its annotations."""
+    """Read the images of a panoptic table, see `sort_by_image`, and its annotations' pictures.
+
+    Args:
+        file: The table's file; the pictures lie in a folder of its name without .json.
+        document: What is in it.
+        file_names: By image id, where the document has none.
+        empty: Whether images that are listed, but have no annotation, count, too.
+
+    Raises:
+        FileFormatError: The table is broken, or there is no such folder.
+    """
     check_panoptic(file.path, document, ("id",))
     annotations, folder = document["annotations"], file.path.with_suffix("")
     images = sort_by_image(file.path, document, annotations, file_names, empty=empty)

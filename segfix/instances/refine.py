@@ -23,15 +23,10 @@ from segfix.formats.label_maps import pixel_digest
 from segfix.instances.by_image import ImageInstances, InstanceFile, sort_instances
 from segfix.instances.cityscapes import read_list
 from segfix.instances.coco import read_json, write_json
-from segfix.instances.image_pairs import (
-    check_size,
-    decode_instance,
-    list_names,
-    marked_pixels,
-    pair_images,
-)
+from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import with_mask
 from segfix.instances.panoptic import is_panoptic, read_panoptic, read_panoptic_map
+from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.jobs.run import Batch, Skipped, check_output, output_path
 from segfix.refinement.apply import (
     PREDICTION_KEY,
@@ -129,7 +124,7 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         SegfixError: A file is missing or broken, or the sizes differ.
     """
     name = file.stem + file.path.suffix
-    stem, *_ = names = list_names(file)
+    stem, *_ = names = name_images(file)
     pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
     offsets = _partner(str(file.path), pairs.get(name))
     masks = [Path(mask) for mask in read_list(file.path, root)]
@@ -174,7 +169,7 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         "images": 1,
         "other_predictions": int(
             _made_for_others(
-                (marked_pixels(read_label_map(mask)) for mask in masks), len(masks), offset_map
+                (mark_pixels(read_label_map(mask)) for mask in masks), len(masks), offset_map
             )
         ),
     }

@@ -73,7 +73,7 @@ class Chart:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from at most `low` to at least `high`.
+    """Choose round numbers from at most `low` to at least `high`.
 
     Args:
         low: Smallest value.
@@ -95,12 +95,12 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def tick_text(value: float, *, sign: bool = False) -> str:
-    """A tick's number, with a real minus sign."""
+    """Write a tick's number, with a real minus sign."""
     return f"{value:+g}".replace("-", "−") if sign and value else f"{value:g}".replace("-", "−")
 
 
 def line_chart(series: Sequence[Sequence[float | None]], columns: Sequence[str]) -> Chart:
-    """Lines over columns that stand in even distances.
+    """Place lines over columns that stand in even distances.
 
     Args:
         series: Values in percent, one per column; None leaves a gap.
@@ -134,7 +134,7 @@ def change_chart(
     up: float,
     down: float,
 ) -> Chart:
-    """Bars up for what was fixed, down for what was broken.
+    """Place bars up for what was fixed, down for what was broken.
 
     Args:
         fixed: Values in percent, one per column.
@@ -160,7 +160,7 @@ def change_chart(
 def gain_chart(
     names: Sequence[str], gains: Mapping[str, Sequence[Sequence[float | None]]]
 ) -> Chart:
-    """Horizontal bars with whiskers: for each name, one bar per set.
+    """Place horizontal bars with whiskers: for each name, one bar per set.
 
     Args:
         names: Of the rows.

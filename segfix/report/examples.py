@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import SegfixError
-from segfix.evaluation.compare import ImageScores
+from segfix.evaluation.image_scores import ImageScores
 from segfix.evaluation.statistics import mean_scores
 from segfix.formats import read_image, read_label_map
 from segfix.report.error_map import (
@@ -84,7 +84,7 @@ class ImageRow:
 
 
 def image_row(name: str, scores: ImageScores, photograph: Path | None) -> ImageRow:
-    """The row of an image whose label maps were scored."""
+    """Take down what the report keeps of an image whose label maps were scored."""
     means = mean_scores(scores.statistics[:2])["iou"].tolist()
     fixed, broken = (
         int(scores.changes[0, ..., kind].sum()) if len(scores.changes) else 0 for kind in (1, 2)
@@ -175,7 +175,7 @@ class Example:
 def draw_example(
     row: ImageRow, *, ignore_index: int, class_names: Mapping[int, str] | None
 ) -> tuple[Example, list[str]]:
-    """Draw the pictures of an image.
+    """Draw the pictures of an image for the page.
 
     Args:
         row: The image.
@@ -194,27 +194,11 @@ def draw_example(
     target, first = maps["truth"], maps["0"]
     colours = label_colours(shared_palette({"truth": files["truth"], **files}), ignore_index)
     codes = error_map(first, target, maps.get("1"), ignore_index=ignore_index)
-    counts = np.bincount(codes.ravel(), minlength=len(ERROR_NAMES))
-    kinds = [
-        Swatch(
-            VOID_SWATCH if code == VOID else _hex(ERROR_COLOURS[code]),
-            ERROR_NAMES[code],
-            None if code == VOID else counts[code] / max(row.pixels, 1),
-        )
-        for code in (FIXED, BROKEN, WRONG, RELABELLED, VOID)
-        if counts[code]
-    ]
+    kinds = _error_legend(codes, row.pixels)
     photograph, failed = None, []
     if row.photograph is not None:
         try:
-            photograph = read_image(row.photograph)
-            if photograph.shape[:2] != target.shape:
-                height, width = photograph.shape[:2]
-                photograph = None
-                raise SegfixError(
-                    f"{row.photograph}: {width}×{height}, but its label map {row.truth} is "
-                    f"{files['truth'].size}; drawn without the photograph."
-                )
+            photograph = _read_photograph(row.photograph, row.truth, target.shape)
         except SegfixError as error:
             failed.append(str(error))
     size = _shown_size(*target.shape)
@@ -246,6 +230,32 @@ def draw_example(
     return example, failed
 
 
+def _read_photograph(path: Path, truth: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read the photograph of a label map, which must be of its size."""
+    photograph = read_image(path)
+    height, width = photograph.shape[:2]
+    if (height, width) != shape:
+        raise SegfixError(
+            f"{path}: {width}×{height}, but its label map {truth} is {shape[1]}×{shape[0]}; drawn "
+            "without the photograph."
+        )
+    return photograph
+
+
+def _error_legend(codes: NDArray[np.uint8], pixels: int) -> list[Swatch]:
+    """List the codes that occur in an error map, with their shares of the pixels."""
+    counts = np.bincount(codes.ravel(), minlength=len(ERROR_NAMES))
+    return [
+        Swatch(
+            VOID_SWATCH if code == VOID else _hex(ERROR_COLOURS[code]),
+            ERROR_NAMES[code],
+            None if code == VOID else counts[code] / max(pixels, 1),
+        )
+        for code in (FIXED, BROKEN, WRONG, RELABELLED, VOID)
+        if counts[code]
+    ]
+
+
 def _hex(colour: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
@@ -256,7 +266,7 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _reduce(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Nearest neighbours, at the centres of the smaller picture's pixels."""
+    """Take the nearest neighbours at the centres of the smaller picture's pixels."""
     y, x = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp)
         for new, old in zip(size, array.shape, strict=True)
@@ -267,7 +277,7 @@ def _reduce(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 def _label_uri(
     ids: NDArray[np.integer[Any]], colours: NDArray[np.uint8], void: int | None = None
 ) -> str:
-    """A label map with lines between its regions, void transparent."""
+    """Draw a label map with lines between its regions, void transparent."""
     packed = _pack(colours, FILL)[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     if void is not None:
         packed[ids == void] = 0
@@ -276,7 +286,7 @@ def _label_uri(
 
 
 def _error_uri(codes: NDArray[np.uint8]) -> str:
-    """An error map, what is right transparent, void striped."""
+    """Draw an error map, what is right transparent, void striped."""
     colours = _pack(np.array(ERROR_COLOURS), 255)
     colours[RIGHT] = 0
     packed = colours[codes]
@@ -286,14 +296,14 @@ def _error_uri(codes: NDArray[np.uint8]) -> str:
 
 
 def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
-    """(…, 3) RGB to RRGGBBAA numbers."""
+    """Pack (…, 3) RGB into RRGGBBAA numbers."""
     weights = np.array([1 << 24, 1 << 16, 1 << 8])
     packed: NDArray[np.int64] = colours.astype(np.int64) @ weights + opacity
     return packed
 
 
 def _png_uri(packed: NDArray[np.int64]) -> str:
-    """A picture of RRGGBBAA numbers as PNG, with a palette of as few bits as may be."""
+    """Encode RRGGBBAA numbers as PNG, with a palette of as few bits as may be."""
     found, index = np.unique(packed, return_inverse=True)
     if len(found) > 256:
         picture = Image.fromarray(packed.astype(">u4").view(np.uint8).reshape(*packed.shape, 4))

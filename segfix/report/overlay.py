@@ -33,7 +33,7 @@ MIN_SPACING, MIN_RADIUS = 14, 6
 
 
 def label_colours(palette: bytes | None = None, ignore_index: int = 255) -> NDArray[np.uint8]:
-    """A colour for each id, in which neighbours differ well.
+    """Choose a colour for each id, so that neighbours differ well.
 
     Args:
         palette: RGB bytes of the first ids' own colours, if they have some.
@@ -57,7 +57,7 @@ def label_colours(palette: bytes | None = None, ignore_index: int = 255) -> NDAr
 
 
 def rgb(palette: bytes) -> NDArray[np.uint8]:
-    """(N, 3) of the bytes of a palette."""
+    """Shape the bytes of a palette as (N, 3)."""
     return np.frombuffer(palette, np.uint8).reshape(-1, 3)
 
 
@@ -87,7 +87,7 @@ def overlay(
 
 
 def region_lines(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """(H, W) pixels whose right or lower neighbour has another id: lines one pixel wide."""
+    """Find (H, W) pixels whose right or lower neighbour has another id: lines of one pixel."""
     lines = np.zeros(ids.shape, bool)
     lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     lines[:-1] |= ids[:-1] != ids[1:]
@@ -95,7 +95,7 @@ def region_lines(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
 
 
 def backdrop(image: NDArray[np.uint8], levels: tuple[int, int]) -> NDArray[np.uint8]:
-    """The photograph in grey, between two levels, to draw on.
+    """Turn the photograph grey, between two levels, to draw on.
 
     Args:
         image: (H, W, 3) RGB.
@@ -169,7 +169,7 @@ def paint_codes(drawn: NDArray[np.uint8], offset_map: OffsetMap) -> None:
 
 
 def wheel(offset_map: OffsetMap, radius: int) -> OffsetMap:
-    """The legend of an offset map: a disc of offsets that point outwards, surest at its edge.
+    """Draw the legend of an offset map: offsets that point outwards, surest at the edge.
 
     Args:
         offset_map: Whose directions and levels to show.

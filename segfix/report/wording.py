@@ -9,18 +9,18 @@ from segfix.errors import one_line
 
 
 def percent(value: float | None, *, sign: str = "") -> str:
-    """A share in percent; a dash where there is none."""
+    """Write a share in percent; a dash where there is none."""
     return "–" if value is None else f"{100 * value:{sign}.2f}"
 
 
 def interval(difference: Sequence[float | None]) -> str:
-    """A difference with its confidence interval."""
+    """Write a difference with its confidence interval."""
     value, low, high = (percent(v, sign="+") for v in difference)
     return value if low == "–" else f"{value} [{low} {high}]"
 
 
 def band_names(bands: Sequence[int | None]) -> list[str]:
-    """What the bands of distance are called."""
+    """Name the bands of distance."""
     ends = [*bands[:-1]]
     starts = [1, *(int(end or 0) + 1 for end in ends)]
     return [
@@ -30,7 +30,7 @@ def band_names(bands: Sequence[int | None]) -> list[str]:
 
 
 def band_pixels(result: dict[str, Any]) -> list[int]:
-    """Number of pixels of the ground truth in each band of distance."""
+    """Count the pixels of the ground truth in each band of distance."""
     totals = [0] * len(result["bands"])
     for entry in result["classes"]:
         within = [0, *entry["within"]]
@@ -39,7 +39,7 @@ def band_pixels(result: dict[str, Any]) -> list[int]:
 
 
 def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> Iterator[str]:
-    """What a reader of the scores must know: what was left out, what is suspicious."""
+    """Tell what a reader of the scores must know: what was left out, what is suspicious."""
     if result["left_out"]:
         total = result["left_out"] + result["images"]
         yield f"{result['left_out']} of {total} images failed and count in no set"
@@ -74,7 +74,7 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
 
 
 def layout(rows: list[list[str]]) -> str:
-    """Rows of cells in columns, the first one to the left."""
+    """Lay out rows of cells in columns, the first one to the left."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(

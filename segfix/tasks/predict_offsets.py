@@ -16,7 +16,7 @@ from segfix.files import Entry, Pair
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, OffsetMap, read_frames, read_label_map, write_offset_map
 from segfix.formats.images import Photograph, open_photograph, orientation_of
-from segfix.instances.image_pairs import InstanceEntry
+from segfix.instances.photographs import InstanceEntry
 from segfix.jobs.run import check_output, output_path, png_path
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.apply import PREDICTION_KEY

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from segfix.evaluation import Comparison, compare, evaluate_folders, score_image
-from segfix.evaluation.compare import ImageScores
+from segfix.evaluation.image_scores import ImageScores
 from segfix.evaluation.statistics import BANDS, COLUMNS, NUM_COLUMNS, mean_scores
 from segfix.files import Entry, Pair
 from segfix.metrics import class_boundary_f

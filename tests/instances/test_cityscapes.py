@@ -8,7 +8,7 @@ import pytest
 
 from segfix.errors import FileFormatError
 from segfix.files.pairing import Entry
-from segfix.instances.cityscapes import by_image, read_list
+from segfix.instances.cityscapes import read_list, sort_by_name
 
 
 def test_a_list_gives_class_and_score_by_mask_in_order(tmp_path: Path) -> None:
@@ -50,5 +50,5 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
 
 def test_lists_are_found_by_the_name_of_their_image() -> None:
     paths = [Path("x/a_leftImg8bit_pred.txt"), Path("y/b_pred.txt"), Path("y/notes.txt")]
-    found = by_image([Entry(path, path.stem) for path in paths], Path("x"))
+    found = sort_by_name([Entry(path, path.stem) for path in paths], Path("x"))
     assert found == {"a": paths[0], "b": paths[1]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segfix.evaluation.compare import score_image
+from segfix.evaluation.image_scores import score_image
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
 from segfix.report.examples import LONGEST_SIDE, ImageRow, choose, draw_example, image_row
 

@@ -16,7 +16,8 @@ from segfix.files import Pair, list_entries, pair_entries
 from segfix.formats import LABEL_SUFFIXES
 from segfix.formats.class_names import read_class_names
 from segfix.report.examples import ImageRow
-from segfix.report.page import MAX_IMAGES, image_table, render, write_report
+from segfix.report.page import render, write_report
+from segfix.report.tables import MAX_IMAGES, image_table
 from segfix.report.wording import interval, percent
 
 Scenes = Callable[[list[str]], Path]

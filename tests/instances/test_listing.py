@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segfix.files import Entry
-from segfix.instances.image_pairs import pair_images
+from segfix.instances.listing import pair_images
 
 
 def entries(*stems: str) -> list[Entry]:

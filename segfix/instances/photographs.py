@@ -1,4 +1,4 @@
-"""Pairs of images: what files of instances say of each, and its photograph or offset map."""
+"""Instances of photographs: which file holds them, and their masks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError, PairingError, SegfixError
-from segfix.files import Entry, Pair, pair_entries
+from segfix.errors import FileFormatError, SegfixError
+from segfix.files import Entry, Pair
 from segfix.files.limits import check_bytes
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, read_label_map
 from segfix.instances.by_image import ImageInstances, sort_instances
 from segfix.instances.cityscapes import PREDICTION_LIST, read_list
 from segfix.instances.coco import read_json
+from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import decode_mask
 from segfix.instances.panoptic import is_panoptic, read_panoptic, read_panoptic_map
 
@@ -41,7 +42,7 @@ class InstanceEntry(Entry):
     panoptic: bool = False
 
     def digest(self) -> str:
-        """Short digest of what the masks are made of, to notice when it has changed.
+        """Digest what the masks are made of, to notice when it has changed.
 
         Raises:
             FileFormatError: A picture can't be read.
@@ -55,7 +56,7 @@ class InstanceEntry(Entry):
         return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
     def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
-        """Masks or segments of a photograph.
+        """Read the masks or the segment ids of a photograph.
 
         Args:
             size: Height and width that they must have.
@@ -76,7 +77,7 @@ class InstanceEntry(Entry):
         masks = np.zeros((len(self.items), *size), bool)
         for place, item in enumerate(self.items):
             if isinstance(item, Path):
-                mask = marked_pixels(read_label_map(item))
+                mask = mark_pixels(read_label_map(item))
                 check_size(str(item), mask.shape, size, f"photograph {image}")
             else:
                 like = f"photograph {image}"
@@ -125,42 +126,47 @@ def pair_instances(
             photograph, problem = pair.partner if pair else None, entry.problem
             if pair and pair.entry.problem:
                 problem = f"{entry.where}: {pair.entry.problem}"
-            if photograph is not None and photograph.path in owners:
-                problem = problem or (
-                    f"{entry.where}: of {photograph.path}, as are the instances of "
-                    f"{owners[photograph.path]}; keep one of them."
-                )
+            if photograph is None:
+                if problem:
+                    yield Pair(replace(entry, problem=problem), None)
+            elif photograph.path in owners:
                 # Listed in several files, it has its instances in one.
-                photograph, problem = None, problem if entry.items or entry.problem else None
-            elif photograph is not None and not entry.items and not problem:
+                if entry.items or entry.problem:
+                    problem = problem or (
+                        f"{entry.where}: of {photograph.path}, as are the instances of "
+                        f"{owners[photograph.path]}; keep one of them."
+                    )
+                    yield Pair(replace(entry, problem=problem), None)
+            elif not entry.items and not problem:
                 empty.setdefault(photograph.path, entry)
-            elif photograph is not None:
+            else:
                 owners[photograph.path] = entry.where
                 yield Pair(replace(photograph, problem=photograph.problem or problem), entry)
-                continue
-            if problem:
-                yield Pair(replace(entry, problem=problem), None)
+    yield from _pair_rest([one for one in photographs if one.path not in owners], empty)
+
+
+def _pair_rest(photographs: Sequence[Entry], empty: Mapping[Path, Entry]) -> Iterator[Pair]:
+    """Pair photographs with the files that list them without an instance; else they're faulty."""
     for photograph in photographs:
-        if photograph.path not in owners:
-            problem = photograph.problem or (
-                None
-                if photograph.path in empty
-                else f"{photograph.path}: no instances of that name; say with --map whose they are,"
+        problem = photograph.problem
+        if problem is None and photograph.path not in empty:
+            problem = (
+                f"{photograph.path}: no instances of that name; say with --map whose they are,"
                 " give --annotations with the file names of image ids, or leave --preds out."
             )
-            yield Pair(replace(photograph, problem=problem), empty.get(photograph.path))
+        yield Pair(replace(photograph, problem=problem), empty.get(photograph.path))
 
 
 def _read_entries(
     file: Entry, root: Path, file_names: Mapping[int | str, str] | None
 ) -> list[tuple[Sequence[str], InstanceEntry]]:
-    """What a file says of each image, behind the image's names."""
+    """Read what a file says of each image, behind the image's names."""
     if file.problem:
         raise SegfixError(file.problem)
     path, stem = file.path, file.stem
     if path.name.endswith(PREDICTION_LIST):
         masks = [Path(mask) for mask in read_list(path, root)]
-        return [(list_names(file), InstanceEntry(path, stem, where=str(path), items=masks))]
+        return [(name_images(file), InstanceEntry(path, stem, where=str(path), items=masks))]
     document = read_json(path)
     if is_panoptic(document):
         images: Sequence[ImageInstances]
@@ -185,69 +191,8 @@ def _read_entries(
     ]
 
 
-def pair_images(
-    names: Mapping[Any, Sequence[str]],
-    maps: Sequence[Entry],
-    *,
-    naming: Mapping[str, Any] | None = None,
-    chosen: bool = False,
-) -> dict[Any, Pair]:
-    """Find the offset map of each image, by the first of its names that one has.
-
-    Two images of different first names never share one: the likelier of the two has it, and of
-    equally likely ones none.
-
-    Args:
-        names: Of each image, stems, likeliest first.
-        maps: The offset maps.
-        naming: Of `pair_entries`.
-        chosen: Whether the user named the very file that the images are of.
-
-    Returns:
-        The pairs by image; without those that have none.
-    """
-    found: dict[Any, Pair] = {}
-    owners: dict[Path, str] = {}
-    for level in range(max(map(len, names.values()), default=0)):
-        waiting = [image for image in names if image not in found and names[image][level:]]
-        entries = [
-            Entry(Path(names[image][level]), names[image][level], chosen=chosen)
-            for image in waiting
-        ]
-        try:
-            pairs = pair_entries(entries, maps, **(naming or {}))
-        except PairingError:
-            continue
-        wanted: dict[Path, set[str]] = {}
-        for image, pair in zip(waiting, pairs, strict=True):
-            if pair.partner:
-                wanted.setdefault(pair.partner.path, set()).add(names[image][0])
-        for image, pair in zip(waiting, pairs, strict=True):
-            path = pair.partner.path if pair.partner else None
-            if path is None:
-                if pair.entry.problem:
-                    found[image] = pair
-            elif owners.get(path, names[image][0]) != names[image][0]:
-                continue
-            elif path not in owners and len(wanted[path]) > 1:
-                problem = f"{path} fits other images, too; keep them apart by their folders."
-                found[image] = Pair(replace(pair.entry, problem=problem), None)
-            else:
-                found[image] = pair
-        owners |= {
-            pair.partner.path: names[image][0] for image, pair in found.items() if pair.partner
-        }
-    return found
-
-
-def list_names(file: Entry) -> list[str]:
-    """Name the image of a list `*_pred.txt`: with its folders, and without."""
-    stem = f"{file.stem}{file.path.suffix}".removesuffix(PREDICTION_LIST)
-    return [stem, PurePosixPath(stem).name]
-
-
-def marked_pixels(label_map: LabelMap) -> NDArray[np.bool_]:
-    """(H, W) the pixels of a mask's picture that aren't background."""
+def mark_pixels(label_map: LabelMap) -> NDArray[np.bool_]:
+    """Find the (H, W) pixels of a mask's picture that aren't background."""
     return np.asarray(label_map.array.reshape(*label_map.shape, -1).any(axis=2))
 
 
@@ -259,7 +204,7 @@ def decode_instance(
     place: int,
     like: str,
 ) -> NDArray[np.uint8]:
-    """`decode_mask`, of which a failure is told as a fault of instance `place`."""
+    """Decode the mask of an instance; a failure names instance `place` of `where`."""
     try:
         return decode_mask(item, *size, stated)
     except ValueError as error:

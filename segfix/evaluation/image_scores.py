@@ -1,0 +1,131 @@
+"""Scores of the label maps of one image, in the form that adds up over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.evaluation.statistics import (
+    BANDS,
+    NUM_COLUMNS,
+    band_numbers,
+    change_counts,
+    class_statistics,
+)
+from segfix.formats.class_names import MAX_CLASSES
+from segfix.geometry.targets import IGNORE_INDEX
+from segfix.metrics import valid_pixels
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What one image adds to a comparison of N sets.
+
+    Attributes:
+        paths: The ground truth, and the label map of each set.
+        classes: (k,) ids in any of the maps, or those of the class list.
+        statistics: (N, k, S) of `class_statistics`.
+        changes: (N - 1, k, B, 3) of `change_counts`, from the first set to each other one.
+        void: Number of void pixels.
+        pixels: Number of all other pixels.
+        outside: For each set, pixels of each predicted id that isn't in the class list.
+        failed: One text per failure; the image counts in no set then.
+    """
+
+    paths: tuple[Path, ...] = ()
+    classes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    statistics: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, NUM_COLUMNS)))
+    changes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.int64))
+    void: int = 0
+    pixels: int = 0
+    outside: tuple[dict[int, int], ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+def score_image(
+    target: NDArray[np.integer[Any]],
+    preds: Sequence[NDArray[np.integer[Any]]],
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    classes: Sequence[int] | None = None,
+    absent: str = "skip",
+    paths: tuple[Path, ...] = (),
+) -> ImageScores:
+    """Score the label maps of one image.
+
+    Args:
+        target: (H, W) true ids.
+        preds: N label maps (H, W).
+        ignore_index: The void id; None where there is none.
+        classes: All ids that are classes, void left out; None: whatever the maps hold.
+        absent: See `class_statistics`; "one" makes sense with `classes` alone.
+        paths: Kept in the result.
+
+    Raises:
+        ValueError: Shapes differ, an id is negative or beyond 1023, or a true one is no class.
+    """
+    for found in preds:
+        if found.shape != target.shape:
+            raise ValueError(f"Expected equal shapes but got {found.shape} and {target.shape}.")
+    valid = valid_pixels(target, ignore_index)
+    true_ids, *ids = (count_ids(labels[valid]) for labels in (target, *preds))
+    known = np.unique(np.concatenate([true_ids[0], *(found for found, _ in ids)])).astype(np.int64)
+    known = known[known != ignore_index]  # void predicted is wrong, but no class
+    if classes is not None:
+        wanted = np.unique(np.asarray(classes, np.int64))
+        wanted = wanted[wanted != ignore_index]
+        missing = np.setdiff1d(true_ids[0], wanted)
+        if missing.size:
+            raise ValueError(
+                f"the ground truth holds {missing[0]}, none of the {len(wanted)} classes given."
+            )
+        known = wanted if absent == "one" else np.intersect1d(known, wanted)
+    else:
+        _check_ids(known, [found for found, _ in (true_ids, *ids)], paths)
+    options: dict[str, Any] = {"ignore_index": ignore_index}
+    bands = band_numbers(target, ignore_index=ignore_index)
+    statistics = [
+        class_statistics(found, target, known, bands, absent=absent, **options) for found in preds
+    ]
+    changes = [
+        change_counts(preds[0], after, target, known, bands, **options) for after in preds[1:]
+    ]
+    return ImageScores(
+        paths,
+        known,
+        np.stack(statistics),
+        np.array(changes, np.int64).reshape(len(preds) - 1, len(known), len(BANDS) + 1, 3),
+        int(valid.size - valid.sum()),
+        int(valid.sum()),
+        tuple(
+            {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
+        ),
+    )
+
+
+def _check_ids(
+    known: NDArray[np.int64], held: Sequence[NDArray[Any]], paths: Sequence[Path]
+) -> None:
+    """Refuse ascending ids that can't be classes, and name the label map that holds one."""
+    if known.size and (known[-1] >= MAX_CLASSES or known[0] < 0):
+        wrong = known[0] if known[0] < 0 else known[-1]
+        holders = (path for path, ids in zip(paths, held, strict=False) if wrong in ids)
+        where = next((f" in {path}" for path in holders), "")
+        raise ValueError(
+            f"Expected class ids below {MAX_CLASSES} but got {wrong}{where} (colours? instances?)."
+        )
+
+
+def count_ids(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Count how often each of the distinct ids, ascending, occurs."""
+    if ids.dtype in (np.uint8, np.uint16):
+        # Sorting takes ten times as long.
+        counts = np.bincount(ids)
+        there = np.flatnonzero(counts)
+        return there, counts[there]
+    return np.unique(ids, return_counts=True)
