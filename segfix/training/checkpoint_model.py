@@ -14,7 +14,7 @@ from segfix.errors import DeviceError
 from segfix.network.segmentation_model import OUTPUTS
 from segfix.network.session import guarded
 from segfix.network.weights import file_digest
-from segfix.training.offset_networks import normalized
+from segfix.training.offset_networks import normalize_image
 from segfix.training.segmentation_networks import load_segmenter
 
 
@@ -42,7 +42,7 @@ class ProbabilityNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) float32 probabilities for (N, 3, H, W) uint8 RGB, any H and W."""
         dtype = next(self.network.parameters()).dtype
-        pixels = normalized(image, self.mean, self.std).to(dtype)
+        pixels = normalize_image(image, self.mean, self.std).to(dtype)
         probability = self.probability(pixels)
         if self.flip:
             probability = (probability + self.probability(pixels.flip(-1)).flip(-1)) / 2

@@ -53,7 +53,7 @@ class DetailHead(nn.Module):
     def forward(self, stem: Tensor, features: Tensor) -> Tensor:
         """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
         fine = self.fine(self.branch(stem))
-        logits: Tensor = self.logits(fine + doubled(self.coarse(features)))
+        logits: Tensor = self.logits(fine + double_size(self.coarse(features)))
         return logits
 
     def fold(self) -> None:
@@ -90,11 +90,11 @@ def fold_norm(summed: Sequence[nn.Module], norm: nn.Module) -> nn.Identity:
     return nn.Identity()
 
 
-def doubled(maps: Tensor) -> Tensor:
+def double_size(maps: Tensor) -> Tensor:
     """Bilinear upsampling of (N, C, H, W) to twice the size, which onnxruntime does fastest so."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def resized(maps: Tensor, size: torch.Size) -> Tensor:
+def resize_maps(maps: Tensor, size: torch.Size) -> Tensor:
     """Bilinear upsampling of (N, C, h, w) to `size`."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

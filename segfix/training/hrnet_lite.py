@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from segfix.errors import SegfixError
 from segfix.geometry.label_distance import DISTANCE_STEPS, NO_PREDICTION
-from segfix.training.heads import DetailHead, doubled, fold_norm
+from segfix.training.heads import DetailHead, double_size, fold_norm
 
 ENCODERS = {f"hrnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)}
 WIDTHS = (16, 32, 64, 128)
@@ -251,10 +251,10 @@ class ConditionedSegFixNet(nn.Module):
         # A 1×1 convolution of all branches together: it commutes with upsampling.
         hidden = self.hidden[-1](branches[-1])
         for layer, branch in zip(reversed(self.hidden[:-1]), reversed(branches[:-1]), strict=True):
-            hidden = layer(branch) + doubled(hidden)
+            hidden = layer(branch) + double_size(hidden)
         hidden = self.head(hidden)
         detail = self.detail_head(stem, hidden)
-        logits = doubled(doubled(self.logits(hidden)) + detail)
+        logits = double_size(double_size(self.logits(hidden)) + detail)
         return logits[:, :1], logits[:, 1:-1], logits[:, -1:]
 
     def fold(self) -> None:

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.training.heads import HEAD_CHANNELS, head, resized
-from segfix.training.offset_networks import make_backbone, padded, read_checkpoint
-
-NETWORK, BACKBONE = "fpn", "resnet18"
-"""The default network: light enough for a CPU, with an output at stride 4."""
+from segfix.training.heads import HEAD_CHANNELS, head, resize_maps
+from segfix.training.offset_networks import make_backbone, pad_to_stride, read_checkpoint
 
 LARGE_FOV_CHANNELS, LARGE_FOV_DILATION = 1024, 12
 SEGMENTER_METADATA = ("network", "backbone", "class_ids", "mean", "std", "data", "step", "scores")
@@ -38,9 +35,9 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        name: str = NETWORK,
-        backbone: str = BACKBONE,
-        num_classes: int = 2,
+        name: str,
+        backbone: str,
+        num_classes: int,
         *,
         pretrained: bool = False,
     ) -> None:
@@ -64,7 +61,7 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) logits for (N, 3, H, W) normalised pictures of any size."""
         height, width = image.shape[-2:]
-        logits: Tensor = self.network(padded(image))
+        logits: Tensor = self.network(pad_to_stride(image))
         return logits[..., :height, :width]
 
 
@@ -106,8 +103,8 @@ class FCN(nn.Module):
         total = scores.pop()
         while scores:
             finer = scores.pop()
-            total = finer + resized(total, finer.shape[-2:])
-        return resized(total, image.shape[-2:])
+            total = finer + resize_maps(total, finer.shape[-2:])
+        return resize_maps(total, image.shape[-2:])
 
 
 class LargeFOV(nn.Module):
@@ -149,7 +146,7 @@ class LargeFOV(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) logits for (N, 3, H, W) pictures."""
         (features,) = self.backbone(image)
-        return resized(self.head(features), image.shape[-2:])
+        return resize_maps(self.head(features), image.shape[-2:])
 
 
 class HRNet(nn.Module):
@@ -173,8 +170,8 @@ class HRNet(nn.Module):
         """(N, C, H, W) logits for (N, 3, H, W) pictures."""
         branches = self.backbone(image)
         size = branches[0].shape[-2:]
-        features = torch.cat([branches[0], *(resized(b, size) for b in branches[1:])], dim=1)
-        return resized(self.head(features), image.shape[-2:])
+        features = torch.cat([branches[0], *(resize_maps(b, size) for b in branches[1:])], dim=1)
+        return resize_maps(self.head(features), image.shape[-2:])
 
 
 Build = Callable[[str, int, bool], nn.Module]

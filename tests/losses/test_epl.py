@@ -18,7 +18,7 @@ from segfix.losses import (
     epl_loss,
     epl_point_loss,
 )
-from segfix.losses.epl import _kth_values_padded, closeness, kth_values
+from segfix.losses.epl_lines import _kth_values_padded, closeness, kth_values
 
 VOID = 255
 Direction = tuple[int, int] | None  # None: the plain box

@@ -18,10 +18,16 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfix.training import hrnet_lite, loop, offset_training
-from segfix.training.datasets import CropDataset, DataFolder
+from segfix.training.datasets import CropDataset
 from segfix.training.export import export_onnx
-from segfix.training.loop import Settings
-from segfix.training.offset_training import SegFixSettings, train_segfix
+from segfix.training.offset_training import train_segfix
+from segfix.training.settings import (
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+)
 
 COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210]], np.uint8)
 
@@ -110,13 +116,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
         scores = train_segfix(
             [DataFolder(data)],
             out,
+            SegFixSettings(
+                boundary_width=3,
+                crops=CropSettings(crop_size=64),
+                optimization=Optimization(40, 2, learning_rate=5e-3, warmup=5, ema=0.8),
+            ),
             val=[data],
-            segfix=SegFixSettings(crop_size=64, boundary_width=3),
-            settings=Settings(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8),
-            evaluate_every=30,
-            workers=0,
-            device="cpu",
-            quiet=True,
+            run=RunSettings("cpu", workers=0, evaluate_every=30, quiet=True),
         )
     return Trained(out, scores)
 
@@ -150,13 +156,15 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
         scores = train_segfix(
             [DataFolder(data)],
             out,
+            SegFixSettings(
+                "hrnet_lite0",
+                boundary_width=3,
+                predicted=1,
+                crops=CropSettings(crop_size=64),
+                optimization=Optimization(steps, 2, learning_rate=3e-3, warmup=5, ema=0.8),
+            ),
             val=[data],
-            segfix=SegFixSettings("hrnet_lite0", crop_size=64, boundary_width=3, predicted=1),
-            settings=Settings(steps=steps, batch_size=2, learning_rate=3e-3, warmup=5, ema=0.8),
-            evaluate_every=1000,
-            workers=0,
-            device="cpu",
-            quiet=True,
+            run=RunSettings("cpu", workers=0, quiet=True),
             **options,
         )
     return Trained(out, scores)

@@ -16,15 +16,18 @@ from onnx import numpy_helper
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from segfix import inference
 from segfix.errors import FileFormatError, SegfixError
 from segfix.formats import read_image
 from segfix.geometry import flip_direction_map, make_targets
+from segfix.network import load
 from segfix.training import export, hrnet2x
-from segfix.training.export import OffsetNetwork, check_parity, export_onnx, fit_calibration
+from segfix.training.calibration import fit_calibration
+from segfix.training.checkpoints import write_checkpoint
+from segfix.training.export import export_onnx
 from segfix.training.layouts import LabelledImage, find_labelled_images
-from segfix.training.loop import write_checkpoint
 from segfix.training.offset_networks import SegFixNet, load_checkpoint
+from segfix.training.onnx_files import check_parity
+from segfix.training.onnx_network import OffsetNetwork
 from segfix.training.quantize import CentreCrops, quantize_onnx, spread_evenly
 
 WritePair = Callable[..., None]
@@ -167,7 +170,7 @@ def test_the_file_is_valid_alone_and_free_of_paths(exported: Path, data: Path) -
 def test_inference_loads_the_file_and_predicts_what_torch_does(
     exported: Path, module: OffsetNetwork, data: Path
 ) -> None:
-    model = inference.load(exported, device="cpu")
+    model = load(exported, device="cpu")
     assert model.num_directions == 8
     assert model.source["weights"] == "tiny"
     image = photographs(data, 99, 130, 1)
@@ -191,7 +194,7 @@ def test_16_bits_are_inside_only_and_find_nearly_the_same(
     graph = onnx.load(str(out)).graph
     floats = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT]
     assert sum(int(np.prod(w.dims)) for w in floats) < 100
-    whole, half = (inference.load(path, device="cpu") for path in (exported, out))
+    whole, half = (load(path, device="cpu") for path in (exported, out))
     for path in PHOTOGRAPHS:
         image = read_image(path)
         expected, found = whole.predict(image), half.predict(image)
@@ -214,7 +217,7 @@ def test_8_bits_are_inside_only_and_find_nearly_the_same(quantized: Path) -> Non
     assert quantized.stat().st_size < 0.3 * SHIPPED.stat().st_size
     onnx.checker.check_model(str(quantized), full_check=True)
     assert str(CROPS).encode() not in quantized.read_bytes()
-    whole, small = (inference.load(path, device="cpu") for path in (SHIPPED, quantized))
+    whole, small = (load(path, device="cpu") for path in (SHIPPED, quantized))
     for path in PHOTOGRAPHS:
         for height, width in ((180, 240), (101, 77), (1, 1)):
             cut = read_image(path)[:height, :width]
@@ -272,7 +275,7 @@ def test_weights_of_7_bits_fit_cpus_that_add_in_16(quantized: Path) -> None:
 
 
 def test_the_metadata_tells_what_8_bits_cost(quantized: Path) -> None:
-    metadata = inference.load(quantized, device="cpu").metadata
+    metadata = load(quantized, device="cpu").metadata
     assert (metadata["precision"], metadata["calibrated_on"]) == ("int8", ["data/camvid"])
     scores = metadata["precision_scores"]["data/camvid"]
     assert set(scores) == {"fp32", "int8"}
@@ -366,7 +369,7 @@ def test_with_flip_a_mirrored_photograph_gives_the_mirrored_answer(
 ) -> None:
     # A multiple of the stride, or the padding would lie on another side.
     image = read_image(PHOTOGRAPHS[0])[:160, :224]
-    both, one_eyed = (inference.load(path, device="cpu") for path in (flipping, exported))
+    both, one_eyed = (load(path, device="cpu") for path in (flipping, exported))
     apart = {}
     for model in (both, one_eyed):
         found, seen = model.predict(image), model.predict(np.ascontiguousarray(image[:, ::-1]))
@@ -415,7 +418,7 @@ def test_confidence_in_offset_maps_is_calibrated_on_the_data_given(
     out = tmp_path / "calibrated.onnx"
     metadata = export_onnx(checkpoint, out, calibrate_on=[data])
     assert metadata["calibrated_on"] == [f"{data.parent.name}/{data.name}"]
-    model = inference.load(out, device="cpu")
+    model = load(out, device="cpu")
     assert model.metadata["calibration"] == metadata["calibration"]
     image, labels = find_labelled_images(data)[0].read()
     offset_map = model.offsets(image)
@@ -463,7 +466,7 @@ def test_networks_with_a_branch_at_stride_2_are_exported(
     write_checkpoint(tmp_path, network, {**described, "backbone": backbone})
     out = tmp_path / "fine.onnx"
     assert export_onnx(tmp_path / "model.safetensors", out)["backbone"] == backbone
-    assert inference.load(out, device="cpu").predict(np.zeros((50, 70, 3), np.uint8))[0].shape == (
+    assert load(out, device="cpu").predict(np.zeros((50, 70, 3), np.uint8))[0].shape == (
         50,
         70,
     )

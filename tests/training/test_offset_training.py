@@ -20,15 +20,23 @@ from segfix.errors import FileFormatError, SegfixError
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, offset_training
-from segfix.training.datasets import Augmentation, CropDataset, DataFolder, OffsetTargets
+from segfix.training.crop_targets import OffsetTargets
+from segfix.training.datasets import CropDataset
 from segfix.training.layouts import find_labelled_images
-from segfix.training.loop import Settings
-from segfix.training.offset_networks import SegFixNet, load_checkpoint, normalized
-from segfix.training.offset_training import SegFixSettings, score_offsets, train_segfix
+from segfix.training.offset_networks import SegFixNet, load_checkpoint, normalize_image
+from segfix.training.offset_training import score_offsets, train_segfix
+from segfix.training.settings import (
+    Augmentation,
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+)
 
 WritePair = Callable[..., None]
-TINY = Settings(steps=4, batch_size=2, warmup=2, ema=0.5)
-CONDITIONED = SegFixSettings(backbone="hrnet_lite0", crop_size=64, boundary_width=2)
+TINY = Optimization(steps=4, batch_size=2, warmup=2, ema=0.5)
+CONDITIONED = SegFixSettings("hrnet_lite0", boundary_width=2, crops=CropSettings(crop_size=64))
 
 
 def read_log(out: Path) -> list[list[str]]:
@@ -47,17 +55,16 @@ def train(
     out: Path,
     *,
     network: SegFixSettings | None = None,
-    settings: Settings = TINY,
+    settings: Optimization = TINY,
+    resume: bool = False,
     **options: Any,
 ) -> dict[str, float]:
+    network = network or SegFixSettings(boundary_width=2, crops=CropSettings(crop_size=32))
     return train_segfix(
         [DataFolder(data)],
         out,
-        segfix=network or SegFixSettings(crop_size=32, boundary_width=2),
-        settings=settings,
-        workers=0,
-        device="cpu",
-        quiet=True,
+        replace(network, optimization=settings),
+        run=RunSettings("cpu", workers=0, resume=resume, quiet=True),
         **options,
     )
 
@@ -171,14 +178,7 @@ def test_settings_reach_network_and_data(
         network=SegFixSettings(
             num_directions=16,
             boundary_width=3,
-            crop_size=96,
-            ignore_index=2,
-            ignore_frame=1,
-            scales=(1.0, 1.5),
-            jitter=0.1,
-            brightness=20,
-            blur=0.3,
-            jpeg=0.4,
+            crops=CropSettings(96, 2, 1, Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)),
         ),
     )
     network, dataset, compute_loss, settings, out, options = fit_arguments[0]
@@ -188,9 +188,9 @@ def test_settings_reach_network_and_data(
     assert (settings, out, len(dataset)) == (TINY, tmp_path, 8)
     assert dataset[0]["image"].shape == (3, 96, 96)
     assert dataset.targets == OffsetTargets(16, 3)
-    assert dataset.ignore_frame == 1
+    assert dataset.crops.ignore_frame == 1
     assert dataset.sources[0].images[0].void == (2,)
-    assert dataset.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)
+    assert dataset.crops.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)
     # Nothing to score on.
     assert options["evaluate"] is None
     batch = {key: torch.stack([dataset[0][key], dataset[1][key]]) for key in dataset[0]}
@@ -203,7 +203,8 @@ def test_class_weights_reach_the_loss(
 ) -> None:
     losses = []
     for class_weights in (False, True):
-        train(data, tmp_path, network=SegFixSettings(crop_size=64, class_weights=class_weights))
+        network = SegFixSettings(class_weights=class_weights, crops=CropSettings(crop_size=64))
+        train(data, tmp_path, network=network)
         network, dataset, compute_loss, *_ = fit_arguments[-1]
         batch = {key: dataset[0][key][None] for key in dataset[0]}
         losses.append(float(compute_loss(network.eval(), batch)["boundary_loss"].detach()))
@@ -230,16 +231,16 @@ def test_training_does_not_start_from_something_else(data: Path, tmp_path: Path)
 def test_training_does_not_start_from_another_network(
     data: Path, tmp_path: Path, checkpoint: Path
 ) -> None:
-    other = SegFixSettings(crop_size=64, num_directions=4)
+    other = SegFixSettings(num_directions=4)
     with pytest.raises(SegfixError, match=r"hrnet_w18_small with \d+ directions; train the same"):
-        train_segfix([DataFolder(data)], tmp_path / "out", segfix=other, init=checkpoint)
+        train_segfix([DataFolder(data)], tmp_path / "out", other, init=checkpoint)
     assert not (tmp_path / "out").exists()
 
 
 def test_normalized_bytes_are_standard_scores() -> None:
     image = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2) * 10
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
-    floats = normalized(image, mean, std)
+    floats = normalize_image(image, mean, std)
     assert floats.dtype == torch.float32
     for channel in range(3):
         expected = (image[:, channel].double() / 255 - mean[channel]) / std[channel]
@@ -320,7 +321,7 @@ def test_a_conditioned_network_learns_what_is_wrong(
 
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     monkeypatch.setattr(offset_training, "CropDataset", TwoCrops)
-    settings = Settings(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8)
+    settings = Optimization(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8)
     train(data, tmp_path, network=replace(CONDITIONED, predicted=1), settings=settings)
     wrong = [float(value) for _, key, value in read_log(tmp_path)[1:] if key == "wrong_loss"]
     assert len(wrong) == 40
