@@ -40,7 +40,7 @@ class ProbabilityNetwork(nn.Module):
         self.flip = flip
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) float32 probabilities for (N, 3, H, W) uint8 RGB, any H and W."""
+        """Compute (N, C, H, W) float32 probabilities of (N, 3, H, W) uint8 RGB, any H and W."""
         dtype = next(self.network.parameters()).dtype
         pixels = normalize_image(image, self.mean, self.std).to(dtype)
         probability = self.probability(pixels)
@@ -49,7 +49,7 @@ class ProbabilityNetwork(nn.Module):
         return probability
 
     def probability(self, pixels: Tensor) -> Tensor:
-        """Of the classes, for normalised pixels."""
+        """Compute probabilities of the classes for normalised pixels."""
         return torch.softmax(self.network(pixels).float(), dim=1)
 
 
@@ -80,7 +80,7 @@ class CheckpointModel:
 
     @torch.inference_mode()
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(C, H, W) float32 probabilities for an (H, W, 3) uint8 RGB photograph of any size."""
+        """Compute (C, H, W) float32 probabilities of an (H, W, 3) uint8 RGB photograph."""
         with guarded(image), self._lock:
             pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
             found: NDArray[np.float32] = self.network(pixels.to(self.device))[0].cpu().numpy()
@@ -88,7 +88,7 @@ class CheckpointModel:
 
 
 def find_device(device: str) -> str:
-    """The device of torch that a --device means.
+    """Find the device of torch that a --device means.
 
     Raises:
         DeviceError: It isn't there, or not with torch.

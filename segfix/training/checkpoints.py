@@ -41,7 +41,7 @@ def check_unused(out: Path) -> None:
 
 
 def holds_training(out: Path) -> bool:
-    """Whether a training has saved something in a folder."""
+    """Tell whether a training has saved something in a folder."""
     return any((out / name).exists() for name in ("state.pt", "model.safetensors"))
 
 
@@ -93,8 +93,8 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def checkpoint_metadata(path: Path) -> Any:
-    """What a training wrote about a checkpoint; None where the file says nothing of ours.
+def read_metadata(path: Path) -> Any:
+    """Read what a training wrote about a checkpoint; None where it is none of ours.
 
     Raises:
         FileFormatError, OSError, SafetensorError, ValueError: The file is no safetensors file.
@@ -109,9 +109,9 @@ def checkpoint_metadata(path: Path) -> Any:
 
 
 def checkpoint_kind(path: Path) -> str | None:
-    """What a checkpoint holds, a key of `KINDS`; None where it is no checkpoint of ours."""
+    """Read what a checkpoint holds, a key of `KINDS`; None where it is none of ours."""
     try:
-        metadata = checkpoint_metadata(path)
+        metadata = read_metadata(path)
     except (SegfixError, OSError, SafetensorError, ValueError):
         return None
     return metadata.get("kind") if isinstance(metadata, dict) else None
@@ -133,12 +133,12 @@ def read_checkpoint(
     what, loss = KINDS[kind]
     made_by = f"expected the model.safetensors of 'segfix train --loss {loss}'"
     try:
-        metadata = checkpoint_metadata(path)
+        metadata = read_metadata(path)
         weights = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise FileFormatError(f"{path}: not a safetensors file ({error}); {made_by}.") from error
     known = isinstance(metadata, dict) and metadata.get("kind") == kind
-    if not known or not metadata.keys() >= set(keys) or not can_be_used(metadata):
+    if not known or not metadata.keys() >= set(keys) or not is_usable(metadata):
         raise FileFormatError(f"{path}: a safetensors file, but not of {what}; {made_by}.")
     for name, value in weights.items():
         if not value.is_complex() and bool(value.isfinite().all()):
@@ -147,8 +147,8 @@ def read_checkpoint(
     return weights, metadata
 
 
-def can_be_used(metadata: Mapping[str, Any]) -> bool:
-    """Whether what a checkpoint says of itself can be so: who made it may be anybody."""
+def is_usable(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint's metadata can be used: who made it may be anybody."""
     ids = metadata.get("class_ids", [0])
     texts = (metadata.get(key, "") for key in ("network", "backbone"))
     counts = (metadata.get(key, 1) for key in ("step", "num_classes"))

@@ -35,12 +35,12 @@ class OffsetTargets:
 
     @property
     def takes_predictions(self) -> bool:
-        """Whether the network looks at a prediction, too."""
+        """Tell whether the network looks at a prediction, too."""
         return self.predicted is not None
 
     @property
     def margin(self) -> int:
-        """Pixels around a crop that decide its targets.
+        """Count the pixels around a crop that decide its targets.
 
         The kernel reaches over the crop's frame by its radius, and the distances it meets there
         are up to 2γ + √2 radii.

@@ -15,10 +15,10 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def leave_quietly(_: int) -> None:
-    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all.
+    """Ignore Ctrl-C in a process that makes batches, and end it without a word by SIGTERM.
 
-    The training fails if such a process ends by a signal, and saves nothing. SIGTERM is also how
-    the training itself ends them.
+    Both are sent to all processes of a terminal or a job, and the training fails and saves nothing
+    if one that makes batches ends by a signal. SIGTERM is also how the training itself ends them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-from segfix.errors import DeviceError, SegfixError
+from segfix.errors import DeviceError, Interrupted, SegfixError
 from segfix.training.checkpoints import (
     check_unused,
     holds_training,
@@ -71,7 +71,7 @@ def fit(
     Raises:
         SegfixError: `out` holds a training already, or one with other settings; another process
             trains into it; or a batch can't be shared equally.
-        KeyboardInterrupt: Ctrl-C; all steps done are saved, and it says how many.
+        Interrupted: Ctrl-C or SIGTERM; all steps done are saved.
         DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
     """
     run = run or RunSettings()
@@ -182,8 +182,7 @@ class Trainer:
                     self.save()
         except KeyboardInterrupt as stopped:
             self.save()
-            stopped.args = (f"{self.step} of {self.settings.steps} steps done",)
-            raise
+            raise Interrupted(self.step, "step", self.settings.steps) from stopped
         except SegfixError:
             # A photograph that can't be read: between two steps, so what is done can be kept.
             self.save()

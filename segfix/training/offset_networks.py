@@ -73,7 +73,7 @@ class SegFixNet(nn.Module):
         self.detail_head = DetailHead(stem, sum(widths), 1 + num_directions) if stem else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at full size.
+        """Compute logits at full size.
 
         Args:
             image: (N, 3, H, W) float, normalised; H and W multiples of 32.
@@ -108,7 +108,7 @@ def make_network(
 
 
 def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
-    """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
+    """Make an HRNet; list the channels of its branches, finest first, the stem's among them."""
     if name not in HRNETS:
         raise SegfixError(f"backbone {name!r}: expected one of {', '.join(HRNETS)}.")
     if name in WIDTHS_2X:
@@ -136,19 +136,19 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
 
 
 def normalization(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
+    """Read mean and standard deviation of RGB in [0, 1] that the backbone expects."""
     config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])
 
 
 def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
+    """Turn (N, 3, H, W) uint8 RGB into the floats that a backbone expects."""
     shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
     return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
 
 
 def pad_to_stride(image: Tensor) -> Tensor:
-    """(N, C, H, W) up to multiples of `STRIDE`: the last row and column go on."""
+    """Pad (N, C, H, W) to multiples of `STRIDE`: the last row and column go on."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 

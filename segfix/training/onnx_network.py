@@ -37,7 +37,7 @@ class OffsetNetwork(nn.Module):
         self.outputs = (*OUTPUTS, WRONG) if self.conditioned else OUTPUTS
 
     def forward(self, image: Tensor, distance: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Directions, boundaries and certainties at full size.
+        """Compute directions, boundaries and certainties at full size.
 
         Args:
             image: (N, 3, H, W) uint8 RGB, any H and W.

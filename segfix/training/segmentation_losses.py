@@ -39,13 +39,13 @@ RISING = ("boundary",)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the pixels that aren't void; a zero with a gradient where all are."""
+    """Compute the mean over what isn't void; a zero with a gradient where all is."""
     total = F.cross_entropy(logits.float(), target, ignore_index=VOID, reduction="sum")
     return total / (target != VOID).sum().clamp(min=1)
 
 
 def make_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """One of `LOSSES`, its void that of `LabelledImage`."""
+    """Make one of `LOSSES`, its void that of `LabelledImage`."""
     return LOSSES[name][0](ignore_index=VOID, **options)
 
 

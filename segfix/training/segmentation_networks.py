@@ -59,7 +59,7 @@ class Segmenter(nn.Module):
             ) from error
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) normalised pictures of any size."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) normalised pictures of any size."""
         height, width = image.shape[-2:]
         logits: Tensor = self.network(pad_to_stride(image))
         return logits[..., :height, :width]
@@ -97,7 +97,7 @@ class FCN(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         branches = self.backbone(image)
         scores = [score(branch) for score, branch in zip(self.scores, branches, strict=True)]
         total = scores.pop()
@@ -144,7 +144,7 @@ class LargeFOV(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         (features,) = self.backbone(image)
         return resize_maps(self.head(features), image.shape[-2:])
 
@@ -167,7 +167,7 @@ class HRNet(nn.Module):
         self.head = head(sum(widths), HEAD_CHANNELS, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         branches = self.backbone(image)
         size = branches[0].shape[-2:]
         features = torch.cat([branches[0], *(resize_maps(b, size) for b in branches[1:])], dim=1)
@@ -178,7 +178,7 @@ Build = Callable[[str, int, bool], nn.Module]
 
 
 def smp_network(architecture: str) -> Build:
-    """A network of segmentation-models-pytorch on a timm backbone."""
+    """Choose a network of segmentation-models-pytorch on a timm backbone."""
 
     def build(backbone: str, num_classes: int, pretrained: bool) -> nn.Module:
         network: nn.Module = smp.create_model(
@@ -193,7 +193,7 @@ def smp_network(architecture: str) -> Build:
 
 
 def fcn(*strides: int) -> Build:
-    """FCN with scores at these strides."""
+    """Choose an FCN with scores at these strides."""
     return lambda backbone, num_classes, pretrained: FCN(
         backbone, num_classes, strides, pretrained=pretrained
     )
@@ -220,7 +220,7 @@ NETWORKS: dict[str, Build] = {
 
 
 def picture_statistics(backbone: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in [0, 1] that a backbone's ImageNet weights expect."""
+    """Read mean and standard deviation of RGB in [0, 1] that a backbone expects."""
     config: Any = timm.get_pretrained_cfg(backbone)
     mean = getattr(config, "mean", None) or timm.data.IMAGENET_DEFAULT_MEAN
     std = getattr(config, "std", None) or timm.data.IMAGENET_DEFAULT_STD

@@ -28,7 +28,7 @@ class Log:
         out.mkdir(parents=True, exist_ok=True)
         file = (out / "log.csv").open("a+b")
         claim(file, out)
-        kept = rows_until(file, step) if step else 0
+        kept = count_until(file, step) if step else 0
         file.truncate(kept)
         self.file = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self.writer = csv.writer(self.file)
@@ -78,8 +78,8 @@ def claim(file: IO[bytes], out: Path) -> None:
         return
 
 
-def rows_until(file: IO[bytes], step: int) -> int:
-    """Bytes of a log up to the last whole row of a step."""
+def count_until(file: IO[bytes], step: int) -> int:
+    """Count the bytes of a log up to the last whole row of a step."""
     kept = 0
     file.seek(0)
     for row in file:

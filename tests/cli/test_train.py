@@ -98,6 +98,13 @@ def test_training_starts_from_shipped_weights_by_name_or_from_a_file(
     ]
 
 
+def test_the_share_of_predictions_reaches_the_training(calls: list[dict[str, Any]]) -> None:
+    assert run("train", "--backbone", "hrnet_lite1", "--predicted", "0.5").exit_code == 0
+    assert run("train", "--backbone", "hrnet_lite1").exit_code == 0
+    assert [call["settings"].predicted for call in calls] == [0.5, 0.75]
+    assert run("train", "--predicted", "1.5").exit_code == 2
+
+
 def test_a_checkpoint_that_is_not_there_is_one_line(calls: list[dict[str, Any]]) -> None:
     result = run("train", "--init", "nowhere")
     assert (result.exit_code, calls) == (1, [])
@@ -252,6 +259,7 @@ def test_the_recipe_of_the_papers_differs_for_segmentation(
     [
         (["--loss", "segfix", "--loss", "epl"], "train them one after the other"),
         (["--loss", "epl", "--num-directions", "4"], "--num-directions belongs to --loss segfix"),
+        (["--loss", "epl", "--predicted", "0.5"], "--predicted belongs to --loss segfix"),
         (["--network", "unet"], "--network belongs to the other losses"),
         (["--loss", "epl", "--weight", "dice=1"], "no --loss dice"),
         (["--loss", "epl", "--weight", "epl=much"], "write NAME=λ"),

@@ -142,7 +142,15 @@ def _small_lite() -> Iterator[None]:
         yield
 
 
-def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Trained:
+@pytest.fixture(scope="session")
+def train_lite() -> Callable[..., Trained]:
+    """`train_on_two_crops`, for tests that train anew."""
+    return train_on_two_crops
+
+
+def train_on_two_crops(
+    data: Path, out: Path, *, steps: int = 60, resume: bool = False, **options: Any
+) -> Trained:
     """A tiny training of a network that looks at predictions, too, on two crops."""
 
     class TwoCrops(CropDataset):
@@ -164,7 +172,7 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
                 optimization=Optimization(steps, 2, learning_rate=3e-3, warmup=5, ema=0.8),
             ),
             val=[data],
-            run=RunSettings("cpu", workers=0, quiet=True),
+            run=RunSettings("cpu", workers=0, resume=resume, quiet=True),
             **options,
         )
     return Trained(out, scores)
@@ -173,7 +181,7 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
 @pytest.fixture(scope="session")
 def trained_lite(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     """That training; what loads its checkpoint needs `_small_lite`."""
-    return train_lite(data, tmp_path_factory.mktemp("trained-lite"))
+    return train_on_two_crops(data, tmp_path_factory.mktemp("trained-lite"))
 
 
 @pytest.fixture(scope="session")

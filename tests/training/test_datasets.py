@@ -448,6 +448,30 @@ def test_labels_are_perturbed_where_no_network_predicted_anything() -> None:
     assert sum(wrong) > 10
 
 
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_that_share_of_the_crops_has_a_prediction(share: float) -> None:
+    labels, rng = columns(15), np.random.default_rng(0)
+    targets = OffsetTargets(8, 2, share)
+    made = [targets.make(labels, labels >= 0, 0, np.inf, labels, rng) for _ in range(400)]
+    assert abs(np.mean([one["distance"].min() < 255 for one in made]) - share) < 0.06
+
+
+def test_near_is_in_pixels_of_the_photograph(tmp_path: Path, write_pair: WritePair) -> None:
+    labels = np.ones((80, 80), np.uint8)
+    labels[:, 40:] = 2
+    write_pair(tmp_path, "halves", labels)
+    for scale in (1, 2):
+        plain = Augmentation(scales=(scale, scale), jitter=0, blur=0, jpeg=0)
+        dataset = CropDataset(
+            [Source(find_labelled_images(tmp_path), near=5)],
+            20,
+            targets=OffsetTargets(8, 2),
+            crops=CropSettings(64, ignore_frame=0, augmentation=plain),
+        )
+        widths = {int((dataset[index]["boundary"][32] != 255).sum()) for index in range(20)}
+        assert max(widths) == 10 * scale
+
+
 def test_far_from_labelled_boundaries_it_is_unknown_whether_there_are_others() -> None:
     boundary = targets_of(columns(15), None, near=5)["boundary"][10]
     assert boundary.tolist() == [255] * 10 + [0] * 3 + [1] * 4 + [0] * 3 + [255] * 10

@@ -630,6 +630,4 @@ def test_a_broken_picture_is_named_in_one_line_and_what_is_done_is_kept(
         run(tmp_path, dataset=Breaks(), workers=workers)
     assert str(caught.value) == "b.png: broken or truncated image; replace the file."
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["segfix"])["step"] == 3, (
-            "read ahead, and trained on"
-        )
+        assert json.loads(file.metadata()["segfix"])["step"] == 3, "read ahead, and trained on"

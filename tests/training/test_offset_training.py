@@ -36,7 +36,6 @@ from segfix.training.settings import (
 
 WritePair = Callable[..., None]
 TINY = Optimization(steps=4, batch_size=2, warmup=2, ema=0.5)
-CONDITIONED = SegFixSettings("hrnet_lite0", boundary_width=2, crops=CropSettings(crop_size=64))
 
 
 def read_log(out: Path) -> list[list[str]]:
@@ -126,12 +125,11 @@ def test_the_checkpoint_says_what_was_trained_on_what(trained: Any, data: Path) 
     assert str(data) not in json.dumps(metadata)
 
 
-@pytest.mark.parametrize("network", [None, CONDITIONED], ids=["hrnet", "conditioned"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, network: SegFixSettings | None
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    train(data, tmp_path / "whole", val=[data], network=network)
+    train(data, tmp_path / "whole", val=[data])
     calls = 0
 
     def interrupting(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -144,9 +142,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(offset_training, "segfix_loss", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "parts", val=[data], network=network)
+            train(data, tmp_path / "parts", val=[data])
     assert read_metadata(tmp_path / "parts")["step"] == 2
-    train(data, tmp_path / "parts", val=[data], network=network, resume=True)
+    train(data, tmp_path / "parts", val=[data], resume=True)
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
@@ -310,23 +308,3 @@ def test_scores_of_a_half_right_network_are_those_counted_by_hand(data: Path) ->
     assert scores["mask_f"] == pytest.approx(2 * overlap / (predicted.sum() + true.sum()))
     known = predicted & (targets.direction_map != 255)
     assert scores["direction_accuracy"] == pytest.approx((known & half).sum() / known.sum())
-
-
-def test_a_conditioned_network_learns_what_is_wrong(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class TwoCrops(CropDataset):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return super().__getitem__(index % 2)
-
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr(offset_training, "CropDataset", TwoCrops)
-    settings = Optimization(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8)
-    train(data, tmp_path, network=replace(CONDITIONED, predicted=1), settings=settings)
-    wrong = [float(value) for _, key, value in read_log(tmp_path)[1:] if key == "wrong_loss"]
-    assert len(wrong) == 40
-    assert wrong[-1] < 0.5 * wrong[0]
-    metadata = read_metadata(tmp_path)
-    assert (metadata["backbone"], metadata["predicted"]) == ("hrnet_lite0", 1)
-    assert metadata["near"] == [None]
-    assert metadata["mean"] == [0.5, 0.5, 0.5]
