@@ -54,16 +54,20 @@ def write_onnx(
         raise SegfixError("torch made no ONNX program; update torch and onnxscript.")
     model = program.model_proto
     graph = model.graph
+    name_outputs(graph)
     # torch notes where each node was traced: half a megabyte, with the paths of this machine.
-    for output in graph.output:
-        # Torch says by which arithmetic they come about.
-        first, *_, rows, cols = output.type.tensor_type.shape.dim
-        first.dim_param, rows.dim_param, cols.dim_param = "batch", "height", "width"
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]
     set_metadata(model, metadata)
     onnx.save(model, str(path))
+
+
+def name_outputs(graph: onnx.GraphProto) -> None:
+    """Name the dimensions of outputs like those of inputs, where torch says how they come about."""
+    for output in graph.output:
+        first, *_, rows, cols = output.type.tensor_type.shape.dim
+        first.dim_param, rows.dim_param, cols.dim_param = "batch", "height", "width"
 
 
 @contextmanager

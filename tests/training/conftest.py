@@ -15,11 +15,13 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from timm.models import hrnet
 from torch import Tensor
 
 from segfix.training import hrnet_lite, loop, offset_training
 from segfix.training.datasets import CropDataset
 from segfix.training.export import export_onnx
+from segfix.training.hrnet_lite import replace_convolutions
 from segfix.training.offset_training import train_segfix
 from segfix.training.settings import (
     CropSettings,
@@ -102,7 +104,7 @@ def data(
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
-    """A tiny training on two crops, with every step logged."""
+    """A tiny training on two crops, with every step logged; its checkpoint needs `_small_hrnet`."""
 
     class TwoCrops(CropDataset):
         def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -110,7 +112,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
 
     out = tmp_path_factory.mktemp("trained")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, small_hrnet():
         patch.setattr(loop, "LOG_EVERY", 1)
         patch.setattr(offset_training, "CropDataset", TwoCrops)
         scores = train_segfix(
@@ -127,12 +129,40 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     return Trained(out, scores)
 
 
+def shorten_encoder(encoder: Any) -> None:
+    """Keep the first block of each stage of an EfficientNet-Lite."""
+    for place, stage in enumerate(encoder.blocks):
+        encoder.blocks[place] = stage[:1]
+    replace_convolutions(encoder)
+
+
 @contextmanager
 def small_lite() -> Iterator[None]:
-    """Networks on EfficientNet-Lite with one fusion module of one block, to be exported sooner."""
+    """Networks on EfficientNet-Lite with all their kinds of layers, but few, to export sooner."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hrnet_lite, "FUSION_MODULES", 1)
         patch.setattr(hrnet_lite, "BLOCKS", 1)
+        patch.setattr(hrnet_lite, "replace_convolutions", shorten_encoder)
+        yield
+
+
+@contextmanager
+def small_hrnet() -> Iterator[None]:
+    """hrnet_w18_small with one block instead of two in each branch, to be exported sooner."""
+    whole = hrnet.cfg_cls["hrnet_w18_small"]
+    small = {
+        name: {**stage, "num_blocks": (1,) * stage["num_branches"]}
+        for name, stage in whole.items()
+        if name != "stem_width"
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hrnet.cfg_cls, "hrnet_w18_small", {**whole, **small})
+        yield
+
+
+@pytest.fixture
+def _small_hrnet() -> Iterator[None]:
+    with small_hrnet():
         yield
 
 
@@ -203,5 +233,15 @@ def checkpoint(trained: Trained) -> Path:
 def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     """Its ONNX file, alone in its folder."""
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
+    with small_hrnet():
+        export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
+    return out
+
+
+@pytest.fixture(scope="session")
+def flipping(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The same network, which looks at the mirrored image, too."""
+    out = tmp_path_factory.mktemp("flipping") / "flip.onnx"
+    with small_hrnet():
+        assert export_onnx(checkpoint, out, flip=True)["flip"] is True
     return out

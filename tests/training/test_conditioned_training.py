@@ -21,7 +21,7 @@ from segfix.training.offset_networks import load_checkpoint
 from segfix.training.offset_training import train_segfix
 from segfix.training.settings import CropSettings, DataFolder, SegFixSettings
 
-pytestmark = pytest.mark.usefixtures("_small_lite")
+pytestmark = pytest.mark.usefixtures("_small_lite", "_small_hrnet")
 
 
 def read_log(out: Path) -> list[list[str]]:

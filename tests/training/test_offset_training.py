@@ -209,6 +209,7 @@ def test_class_weights_reach_the_loss(
     assert losses[1] < losses[0]
 
 
+@pytest.mark.usefixtures("_small_hrnet")
 def test_training_starts_from_the_weights_of_a_checkpoint(
     data: Path, tmp_path: Path, checkpoint: Path, fit_arguments: list[tuple[Any, ...]]
 ) -> None:
@@ -226,6 +227,7 @@ def test_training_does_not_start_from_something_else(data: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("_small_hrnet")
 def test_training_does_not_start_from_another_network(
     data: Path, tmp_path: Path, checkpoint: Path
 ) -> None:
