@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from segfix.cli import main
 from segfix.cli.train import RECIPES, train
+from segfix.cli.train_options import setting_fields
 from segfix.network import weights
 from segfix.training import export, offset_training, segmentation_training
 from segfix.training.settings import (
@@ -19,6 +21,7 @@ from segfix.training.settings import (
     CropSettings,
     DataFolder,
     Optimization,
+    RunSettings,
     SegFixSettings,
     SegmentationSettings,
 )
@@ -76,6 +79,17 @@ def test_a_recipe_is_nothing_but_values_of_options() -> None:
     names = {parameter.name for parameter in train.params}
     for recipe in RECIPES.values():
         assert recipe.keys() <= names
+
+
+@pytest.mark.parametrize("settings", [SegFixSettings, RunSettings])
+def test_every_setting_is_an_option_with_its_default_and_its_help(settings: type) -> None:
+    options = {parameter.name: parameter for parameter in train.params}
+    found = setting_fields(settings)
+    assert len(found) >= 5
+    for field, _ in found:
+        option = options[field.name]
+        assert isinstance(option, click.Option)
+        assert (option.default, option.help) == (field.default, field.metadata["text"])
 
 
 def test_an_unknown_recipe_is_a_usage_error(calls: list[dict[str, Any]]) -> None:
