@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SegfixError(Exception):
     """A fault in what the user gave us; its text is complete without a traceback."""
@@ -46,6 +49,18 @@ class Interrupted(KeyboardInterrupt):
 
 OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
 """What is said where a file's reading or refinement has failed for lack of it."""
+
+
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn a failing import of an optional package into advice."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} isn't installed; this needs the extra {extra!r}: "
+            f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"
+        ) from error
 
 
 def one_line(text: object) -> str:

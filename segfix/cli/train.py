@@ -17,6 +17,7 @@ from segfix.cli.train_options import (
     parse_weights,
     setting_options,
 )
+from segfix.errors import require_extra
 from segfix.training.settings import (
     CropSettings,
     DataFolder,
@@ -240,7 +241,7 @@ def train(
     check_values(losses, given)
     from segfix.network.weights import find_checkpoint
 
-    with options.missing_extra("train"):
+    with require_extra("train"):
         import accelerate
         import torch
 
