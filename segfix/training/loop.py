@@ -341,8 +341,10 @@ class ErrorsAsSamples(Dataset[Batch | SegfixError]):
 
 def collate_samples(samples: Sequence[Batch | SegfixError]) -> Batch | SegfixError:
     """Stack samples to a batch; where there are errors, the first one."""
-    errors = [sample for sample in samples if isinstance(sample, SegfixError)]
-    batch: Batch = errors[0] if errors else default_collate(list(samples))
+    for sample in samples:
+        if isinstance(sample, SegfixError):
+            return sample
+    batch: Batch = default_collate(list(samples))
     return batch
 
 

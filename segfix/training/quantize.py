@@ -20,7 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from segfix.geometry import NO_PREDICTION
 from segfix.network.session import DISTANCE
-from segfix.training.datasets import known_prediction
+from segfix.training.crop_targets import known_prediction
 from segfix.training.layouts import LabelledImage
 
 RANGE_PHOTOGRAPHS = 64

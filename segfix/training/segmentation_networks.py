@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
+from segfix.training.checkpoints import read_checkpoint
 from segfix.training.heads import HEAD_CHANNELS, head, resize_maps
-from segfix.training.offset_networks import make_backbone, pad_to_stride, read_checkpoint
+from segfix.training.offset_networks import make_backbone, pad_to_stride
 
 LARGE_FOV_CHANNELS, LARGE_FOV_DILATION = 1024, 12
 SEGMENTER_METADATA = ("network", "backbone", "class_ids", "mean", "std", "data", "step", "scores")

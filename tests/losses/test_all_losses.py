@@ -275,7 +275,7 @@ def test_module_equals_function(loss: Case, batch: Batch) -> None:
 def test_a_module_says_its_settings(loss: Case) -> None:
     module = loss.module(*loss.extra(5, torch.float32), **loss.options)
     told = repr(module)
-    assert told.startswith(f"{loss.module.__name__}(")  # type: ignore[attr-defined]
+    assert told.startswith(f"{loss.module.__name__}(")
     for name, value in {"ignore_index": VOID, **loss.options}.items():
         assert f"{name}={value!r}" in told
 

@@ -149,7 +149,7 @@ def small_lite() -> Iterator[None]:
 @contextmanager
 def small_hrnet() -> Iterator[None]:
     """hrnet_w18_small with one block instead of two in each branch, to be exported sooner."""
-    whole = hrnet.cfg_cls["hrnet_w18_small"]
+    whole: dict[str, Any] = hrnet.cfg_cls["hrnet_w18_small"]
     small = {
         name: {**stage, "num_blocks": (1,) * stage["num_branches"]}
         for name, stage in whole.items()
