@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SegfixError(Exception):
     """A fault in what the user gave us; its text is complete without a traceback."""
@@ -23,8 +26,41 @@ class MissingExtraError(SegfixError):
     """A package of an optional extra isn't installed."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during a run, which is its cause.
+
+    Args:
+        done: How many were done.
+        unit: Of what ("image").
+        total: Of how many; None: nobody knows.
+        failed: How many had failed.
+    """
+
+    def __init__(self, done: int, unit: str, total: int | None = None, failed: int = 0) -> None:
+        super().__init__(done, unit, total, failed)
+        self.done, self.unit, self.total, self.failed = done, unit, total, failed
+
+    def __str__(self) -> str:
+        """Render how far the run has come."""
+        of = "" if self.total is None else f" of {self.total}"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done}{of} {self.unit}{'s' * (self.total != 1)} done{failed}"
+
+
 OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
 """What is said where a file's reading or refinement has failed for lack of it."""
+
+
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn a failing import of an optional package into advice."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} isn't installed; this needs the extra {extra!r}: "
+            f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"
+        ) from error
 
 
 def one_line(text: object) -> str:

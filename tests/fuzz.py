@@ -704,7 +704,7 @@ def checkpoint_files() -> list[Files]:
 def state_files() -> list[Files]:
     import torch
 
-    from segfix.training.loop import write_state
+    from segfix.training.checkpoints import write_state
 
     state = {
         "described": json.dumps({"kind": "segfix", "settings": {"steps": 5}}),
@@ -834,8 +834,8 @@ def run_network(folder: Path) -> None:
 
 
 def load_networks(folder: Path) -> None:
+    from segfix.training.edge_training import load_edge_network
     from segfix.training.segmentation_networks import load_segmenter
-    from segfix.training.segmentation_training import load_edge_network
 
     with suppress(SegfixError):
         load_edge_network(folder / "a.safetensors", 3)
@@ -843,7 +843,7 @@ def load_networks(folder: Path) -> None:
 
 
 def read_state(folder: Path) -> None:
-    from segfix.training.loop import load_state
+    from segfix.training.checkpoints import load_state
 
     load_state(folder, {"kind": "segfix", "settings": {"steps": 5}})
 
@@ -927,9 +927,9 @@ READERS = {
     "checkpoint": Reader(
         checkpoint_files,
         load_networks,
-        imports=["segfix.training.segmentation_training", "segfix.training.segmentation_networks"],
+        imports=["segfix.training.edge_training", "segfix.training.segmentation_networks"],
     ),
-    "state": Reader(state_files, read_state, imports=["segfix.training.loop"]),
+    "state": Reader(state_files, read_state, imports=["segfix.training.checkpoints"]),
     "video": Reader(video_files, read_video, imports=["av"]),
 }
 

@@ -83,9 +83,9 @@ class Commands(click.Group):
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
         except KeyboardInterrupt as stopped:
             how, status = "interrupted", EXIT_INTERRUPT
-            if isinstance(stopped, Terminated):
+            if isinstance(stopped, Terminated) or isinstance(stopped.__cause__, Terminated):
                 how, status = "terminated", EXIT_TERMINATED
-            told = "".join(f"; {text}" for text in stopped.args)
+            told = f"; {stopped}" if str(stopped) else ""
             advice = "; the same command does the rest"
             if ctx.invoked_subcommand in FROM_THE_START:
                 advice = ""

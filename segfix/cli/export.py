@@ -8,6 +8,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import precision_lines
+from segfix.errors import require_extra
 
 
 @click.command()
@@ -82,7 +83,7 @@ def export(
     out = out or checkpoint.with_suffix(".onnx")
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} exists; --overwrite replaces it, -o writes elsewhere.")
-    with options.missing_extra("train"):
+    with require_extra("train"):
         from segfix.training.export import export_onnx
     notes = {key: text for key, text in (("license", license_), ("terms", terms)) if text}
     precision = "fp16" if fp16 else "int8" if int8 else "fp32"

@@ -55,45 +55,6 @@ class Device(click.ParamType[str]):
         return str(value)
 
 
-class DataFolder(click.ParamType[tuple[Path, float, float, float]]):
-    """DIR, with WEIGHT, TOLERANCE and NEAR behind it as far as they are given."""
-
-    name = "dir[:weight[:tolerance[:near]]]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Path, float, float, float]:
-        """To the folder, its weight, its tolerance, and how near to boundaries labels tell."""
-        if isinstance(value, tuple):
-            return value
-        folder, given = str(value), list[str]()
-        while len(given) < 3 and not Path(folder).is_dir() and ":" in folder[1:]:
-            folder, _, tail = folder.rpartition(":")
-            given.insert(0, tail)
-        numbers = [1.0, 0.0, math.inf]
-        names = ("weight", "tolerance", "distance")
-        for place, (text, what) in enumerate(zip(given, names, strict=False)):
-            try:
-                numbers[place] = float(text)
-            except ValueError:
-                self.fail(
-                    f"{text!r} is not a {what}; write DIR, DIR:WEIGHT, DIR:WEIGHT:TOLERANCE or "
-                    "DIR:WEIGHT:TOLERANCE:NEAR.",
-                    param,
-                    ctx,
-                )
-        weight, tolerance, near = numbers
-        if not 0 < weight < math.inf:
-            self.fail(f"the weight of {folder} must be positive.", param, ctx)
-        if not 0 <= tolerance < math.inf:
-            self.fail(f"the tolerance of {folder} must not be negative.", param, ctx)
-        if not near > 0:
-            self.fail(f"the distance NEAR of {folder} must be positive.", param, ctx)
-        if not Path(folder).is_dir():
-            self.fail(f"{folder}: no such folder.", param, ctx)
-        return Path(folder), weight, tolerance, near
-
-
 class Location(click.Path):
     """A path, or a URL, which becomes its place in the stage of this run."""
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from segfix.cli import options
+from segfix.cli.train_options import (
+    ADDED_LOSSES,
+    DataFolderType,
+    make_settings,
+    parse_options,
+    parse_weights,
+    setting_options,
+)
+from segfix.errors import require_extra
+from segfix.training.settings import (
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+    SegmentationSettings,
+)
 
 RECIPES: dict[str, dict[str, object]] = {
     "quick": {},
@@ -33,7 +49,11 @@ RECIPES: dict[str, dict[str, object]] = {
 """Other defaults of the options; quick is the options' own."""
 
 SEGMENTATION: dict[str, dict[str, object]] = {
-    "quick": {"out": "runs/segmentation", "backbone": "resnet18", "ignore_frame": 0},
+    "quick": {
+        "out": "runs/segmentation",
+        "backbone": SegmentationSettings.backbone,
+        "ignore_frame": SegmentationSettings().crops.ignore_frame,
+    },
     "paper": {
         "learning_rate": 0.01,
         "weight_decay": 1e-4,
@@ -44,7 +64,6 @@ SEGMENTATION: dict[str, dict[str, object]] = {
 }
 """What differs where a segmentation network is trained."""
 
-LOSSES = ("cross-entropy", "level-set", "semeda", "epl", "dice", "boundary", "sobel")
 OF_SEGFIX = ("instances", "class_weights", "num_directions", "boundary_width", "predicted")
 OF_SEGMENTATION = ("network", "loss_weights", "loss_options", "hold_out", "edge_network")
 
@@ -62,7 +81,7 @@ def set_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 
 
 def check_kind(losses: Sequence[str]) -> bool:
-    """Whether the SegFix network is trained; refuses options of the other kind."""
+    """Tell whether the SegFix network is trained; refuse options of the other kind."""
     alone = "segfix" in losses
     if alone and len(set(losses)) > 1:
         raise click.UsageError(
@@ -75,60 +94,24 @@ def check_kind(losses: Sequence[str]) -> bool:
     return alone
 
 
-def parse_weights(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    """NAME=λ to a dictionary."""
-    weights = {}
-    for value in values:
-        name, _sign, number = value.partition("=")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            weights[name] = math.nan
-        if name not in LOSSES[1:] or not 0 <= weights[name] < math.inf:
-            raise click.BadParameter(
-                f"{value!r}: write NAME=λ, NAME one of {', '.join(LOSSES[1:])}, λ 0 or more."
-            )
-    return weights
-
-
-def parse_options(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, dict[str, Any]]:
-    """NAME.KEY=VALUE to dictionaries; values are numbers, lists of them with commas, or words."""
-    options: dict[str, dict[str, Any]] = {}
-    for value in values:
-        where, equals, text = value.partition("=")
-        name, dot, key = where.partition(".")
-        if not (equals and dot and key and text) or name not in LOSSES[1:]:
-            raise click.BadParameter(
-                f"{value!r}: write NAME.KEY=VALUE, such as epl.width=11; NAME is one of "
-                f"{', '.join(LOSSES[1:])}."
-            )
-        parts = tuple(parse_value(part) for part in text.split(","))
-        key = key.replace("-", "_")
-        options.setdefault(name, {})[key] = parts if len(parts) > 1 else parts[0]
-    return options
-
-
-def parse_value(text: str) -> int | float | bool | str:
-    """A number, true or false, or the word itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse values that fit their options, but not each other or the networks."""
+    if given["crop_size"] % 32:
+        raise click.BadParameter(
+            f"{given['crop_size']} is not a multiple of 32.", param_hint="--crop-size"
+        )
+    if given["scales"][0] > given["scales"][1]:
+        raise click.BadParameter("write the smaller one first.", param_hint="--scales")
+    for name in (*given["loss_weights"], *given["loss_options"]):
+        if name not in losses:
+            raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
 
 
 @click.command()
 @click.option(
     "--loss",
     "losses",
-    type=click.Choice(["segfix", *LOSSES]),
+    type=click.Choice(["segfix", "cross-entropy", *ADDED_LOSSES]),
     multiple=True,
     default=["segfix"],
     show_default=True,
@@ -155,18 +138,11 @@ def parse_value(text: str) -> int | float | bool | str:
     help="Option of a loss by its name in Python, such as epl.width=11, epl.splitter=B, "
     "level-set.heaviside=ahf, semeda.weights=2,4,0; repeatable.",
 )
-@click.option(
-    "--network",
-    default="fpn",
-    show_default=True,
-    help="Segmentation network: one of segmentation-models-pytorch (unet, unetplusplus, fpn, "
-    "pspnet, deeplabv3, deeplabv3plus, upernet, linknet, manet, pan, segformer), fcn32s, fcn16s, "
-    "fcn8s, deeplab-largefov, hrnet.",
-)
+@setting_options(SegmentationSettings, "network")
 @click.option(
     "--data",
     "data",
-    type=options.DataFolder(),
+    type=DataFolderType(),
     multiple=True,
     default=["."],
     show_default=True,
@@ -184,20 +160,7 @@ def parse_value(text: str) -> int | float | bool | str:
     help="Folder with images/ and labels/, or the validation split of a published data set, to "
     "score on while training; repeatable.",
 )
-@click.option(
-    "--instances/--no-instances",
-    default=False,
-    show_default=True,
-    help="Boundaries between instances of a class, too, from instances/ or the data set's own "
-    "instance maps.",
-)
-@click.option(
-    "--hold-out",
-    type=options.FiniteRange(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of the photographs to score a segmentation network on where no --val is given.",
-)
+@setting_options(SegmentationSettings, "hold_out")
 @click.option(
     "--edge-network",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -223,16 +186,7 @@ def parse_value(text: str) -> int | float | bool | str:
     show_default=True,
     help="Folder for checkpoint, state and log; segmentation: runs/segmentation.",
 )
-@click.option(
-    "--backbone",
-    default="hrnet_w18_small",
-    show_default=True,
-    help="HRNet by its name in timm: hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48; or with a "
-    "branch at stride 2: hrnet_w18_small_2x, hrnet_w18_2x, hrnet_w20_2x; hrnet_lite0, "
-    "hrnet_lite1 and hrnet_lite2 fuse features of EfficientNet-Lite and also look at the "
-    "prediction. For a segmentation "
-    "network any backbone of timm; default there: resnet18.",
-)
+@setting_options(SegFixSettings, "backbone")
 @click.option(
     "--pretrained/--from-scratch",
     default=False,
@@ -241,120 +195,16 @@ def parse_value(text: str) -> int | float | bool | str:
     "installed, else timm's (downloaded once).",
 )
 @click.option(
-    "--predicted",
-    type=options.FiniteRange(0, 1),
-    default=0.75,
-    show_default=True,
-    help="Share of crops that hrnet_lite0 to 2 see together with a prediction, which is made from "
-    "the labels.",
-)
-@click.option(
     "--init",
     metavar="NAME|FILE",
     help="Start from shipped weights by name, or from a checkpoint (model.safetensors).",
 )
-@click.option(
-    "--steps", type=click.IntRange(1), default=10_000, show_default=True, help="Optimizer steps."
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=6, show_default=True, help="Crops per step."
-)
-@click.option(
-    "--crop-size",
-    type=click.IntRange(32),
-    default=256,
-    show_default=True,
-    help="Side of a crop in pixels, a multiple of 32.",
-)
-@click.option(
-    "--optimizer",
-    type=click.Choice(["adamw", "sgd"]),
-    default="adamw",
-    show_default=True,
-    help="Optimizer; sgd has momentum 0.9.",
-)
-@click.option(
-    "--lr",
-    "learning_rate",
-    type=options.FiniteRange(0, min_open=True),
-    default=2e-3,
-    show_default=True,
-    help="Peak learning rate.",
-)
-@click.option(
-    "--weight-decay",
-    type=options.FiniteRange(0),
-    default=0.01,
-    show_default=True,
-    help="Weight decay.",
-)
-@click.option(
-    "--warmup",
-    type=click.IntRange(0),
-    default=200,
-    show_default=True,
-    help="Steps over which the learning rate rises.",
-)
-@click.option(
-    "--ema",
-    type=options.FiniteRange(0, 1, max_open=True),
-    default=0.999,
-    show_default=True,
-    help="Decay of the average of the weights that is saved.",
-)
-@click.option(
-    "--class-weights/--no-class-weights",
-    default=False,
-    show_default=True,
-    help="Weigh rare classes and sectors more, as the released code does.",
-)
 @options.num_directions
 @options.boundary_width
+@setting_options(SegFixSettings, "instances", "class_weights", "predicted")
 @options.void
-@click.option(
-    "--ignore-frame",
-    type=click.IntRange(0),
-    default=4,
-    show_default=True,
-    help="Pixels cut off at the frame of each photograph, where labels are often wrong; default "
-    "of segmentation networks: 0.",
-)
-@click.option(
-    "--scales",
-    type=(options.FiniteRange(0, min_open=True), options.FiniteRange(0, min_open=True)),
-    default=(0.5, 2.0),
-    show_default=True,
-    metavar="MIN MAX",
-    help="Range of the random factor on the size of a photograph.",
-)
-@click.option(
-    "--jitter",
-    type=options.FiniteRange(0, 1, max_open=True),
-    default=0.3,
-    show_default=True,
-    help="Largest relative change of brightness, contrast, saturation and gamma.",
-)
-@click.option(
-    "--brightness",
-    type=options.FiniteRange(0, 255),
-    default=0.0,
-    show_default=True,
-    help="Largest value, of 255, added to or taken from all pixels.",
-)
-@click.option(
-    "--blur",
-    type=options.FiniteRange(0, 1),
-    default=0.2,
-    show_default=True,
-    help="Share of crops that are blurred.",
-)
-@click.option(
-    "--jpeg",
-    type=options.FiniteRange(0, 1),
-    default=0.2,
-    show_default=True,
-    help="Share of crops that are compressed.",
-)
+@setting_options(CropSettings)
+@setting_options(Optimization)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "no", "bf16", "fp16"]),
@@ -363,81 +213,19 @@ def parse_value(text: str) -> int | float | bool | str:
     help="Mixed precision; auto takes what the hardware computes in.",
 )
 @click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
-@click.option(
     "--threads", type=click.IntRange(1), help="CPU threads of the network. [default: all]"
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Processes that make batches.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of initialisation and data.",
-)
-@click.option(
-    "--val-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps between two scorings on --val.",
-)
-@click.option("--resume", is_flag=True, help="Go on where the training in --out stopped, or begin.")
-@click.option("--tensorboard", is_flag=True, help="Also log for TensorBoard.")
+@setting_options(RunSettings)
 @options.quiet
 def train(
     losses: tuple[str, ...],
-    loss_weights: dict[str, float],
-    loss_options: dict[str, dict[str, Any]],
-    network: str,
-    hold_out: float,
-    edge_network: Path | None,
-    data: tuple[tuple[Path, float, float, float], ...],
-    val: tuple[Path, ...],
-    instances: bool,
+    data: tuple[DataFolder, ...],
     out: Path,
-    backbone: str,
-    pretrained: bool,
-    predicted: float,
+    edge_network: Path | None,
     init: str | None,
-    steps: int,
-    batch_size: int,
-    crop_size: int,
-    optimizer: str,
-    learning_rate: float,
-    weight_decay: float,
-    warmup: int,
-    ema: float,
-    class_weights: bool,
-    num_directions: str,
-    boundary_width: int,
-    ignore_index: int,
-    ignore_frame: int,
-    scales: tuple[float, float],
-    jitter: float,
-    brightness: float,
-    blur: float,
-    jpeg: float,
     precision: str,
-    device: str,
     threads: int | None,
-    workers: int,
-    seed: int,
-    val_every: int,
-    resume: bool,
-    tensorboard: bool,
-    quiet: bool,
+    **given: Any,
 ) -> None:
     """Train a network on photographs with label maps.
 
@@ -450,86 +238,40 @@ def train(
     resume) and log.csv.
     """  # noqa: D301
     of_segfix = check_kind(losses)
-    if crop_size % 32:
-        raise click.BadParameter(f"{crop_size} is not a multiple of 32.", param_hint="--crop-size")
-    if scales[0] > scales[1]:
-        raise click.BadParameter("write the smaller one first.", param_hint="--scales")
-    added = [name for name in dict.fromkeys(losses) if name not in ("segfix", "cross-entropy")]
-    for name in (*loss_weights, *loss_options):
-        if name not in added:
-            raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
+    check_values(losses, given)
     from segfix.network.weights import find_checkpoint
 
-    with options.missing_extra("train"):
+    with require_extra("train"):
         import accelerate
         import torch
 
-        from segfix.training.datasets import DataFolder
-        from segfix.training.loop import Settings, best_precision
-        from segfix.training.offset_training import SegFixSettings, train_segfix
-        from segfix.training.segmentation_training import LOSSES as ADDED
-        from segfix.training.segmentation_training import SegmentationSettings, train_segmentation
+        from segfix.training.loop import best_precision
+        from segfix.training.offset_training import train_segfix
+        from segfix.training.segmentation_losses import LOSSES
+        from segfix.training.segmentation_training import train_segmentation
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    folders = [DataFolder(*parts) for parts in data]
-    settings = Settings(
-        steps=steps,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        ema=ema,
-        precision=best_precision(device) if precision == "auto" else precision,
-        seed=seed,
-    )
+    if given["device"] == "auto":
+        given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = best_precision(given["device"])
+    given |= {"num_directions": int(given["num_directions"]), "precision": precision}
     shared: dict[str, Any] = {
-        "crop_size": crop_size,
-        "ignore_index": ignore_index,
-        "ignore_frame": ignore_frame,
-        "scales": scales,
-        "jitter": jitter,
-        "brightness": brightness,
-        "blur": blur,
-        "jpeg": jpeg,
-    }
-    run: dict[str, Any] = {
-        "val": val,
-        "settings": settings,
-        "pretrained": pretrained,
+        "val": given["val"],
+        "pretrained": given["pretrained"],
         "init": None if init is None else find_checkpoint(init),
-        "evaluate_every": val_every,
-        "workers": workers,
-        "device": device,
-        "resume": resume,
-        "tensorboard": tensorboard,
-        "quiet": quiet,
+        "run": make_settings(RunSettings, given),
     }
     if of_segfix:
-        segfix = SegFixSettings(
-            backbone=backbone,
-            num_directions=int(num_directions),
-            boundary_width=boundary_width,
-            class_weights=class_weights,
-            instances=instances,
-            predicted=predicted,
-            **shared,
-        )
-        train_segfix(folders, out, segfix=segfix, **run)
+        train_segfix(data, out, make_settings(SegFixSettings, given), **shared)
     else:
-        segmentation = SegmentationSettings(
-            network=network,
-            backbone=backbone,
-            losses={name: loss_weights.get(name, ADDED[name][1]) for name in added},
-            loss_options=loss_options,
-            hold_out=hold_out,
-            **shared,
-        )
-        train_segmentation(
-            folders, out, segmentation=segmentation, edge_network=edge_network, **run
-        )
+        weights = {
+            name: given["loss_weights"].get(name, LOSSES[name][1])
+            for name in losses
+            if name != "cross-entropy"
+        }
+        settings = make_settings(SegmentationSettings, given, losses=weights)
+        train_segmentation(data, out, settings, edge_network=edge_network, **shared)
     if accelerate.PartialState().is_main_process:
         click.echo(str(out / "model.safetensors"))

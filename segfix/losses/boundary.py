@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfix.geometry.targets import IGNORE_INDEX, distance_map
 from segfix.losses.inputs import check_inputs, mean_where, present_classes
+from segfix.losses.module import LossModule
 
 
 def boundary_loss(
     logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
 ) -> Tensor:
-    """Mean of the probability of each class present × the signed distance to its boundary.
+    """Average the probability of each class present × the signed distance to its boundary.
 
     The distance is positive outside the class and negative inside; the loss can be negative. The
     paper raises its weight during training.
@@ -50,7 +49,7 @@ def boundary_loss(
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def signed_distances(masks: Tensor) -> Tensor:
-    """Distance to the nearest pixel of the other side, negative inside; 0 where there is none.
+    """Measure to the nearest pixel of the other side, negative inside; 0 where there is none.
 
     Args:
         masks: (M, H, W) bool.
@@ -65,13 +64,8 @@ def signed_distances(masks: Tensor) -> Tensor:
     return found.to(masks.device)
 
 
-class BoundaryLoss(nn.Module):
-    """`boundary_loss` as a module; see there."""
+class BoundaryLoss(LossModule):
+    """Compute `boundary_loss` as a module; see there."""
 
     def __init__(self, *, ignore_index: int | None = IGNORE_INDEX) -> None:
-        super().__init__()
-        self.options: dict[str, Any] = {"ignore_index": ignore_index}
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
-        return boundary_loss(logits, target, **self.options)
+        super().__init__(boundary_loss, ignore_index=ignore_index)

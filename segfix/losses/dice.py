@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.losses.inputs import check_inputs, present_classes
+from segfix.losses.module import LossModule
 
 
 def dice_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tensor:
-    """Mean over the classes present in each image of 1 - 2Σpg / (Σp + Σg).
+    """Average 1 - 2Σpg / (Σp + Σg) over the classes present in each image.
 
     Args:
         logits: (N, C, H, W).
@@ -43,13 +42,8 @@ def dice_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNO
         return (1 - 2 * overlap / sizes).sum() / max(1, len(sizes))
 
 
-class DiceLoss(nn.Module):
-    """`dice_loss` as a module; see there."""
+class DiceLoss(LossModule):
+    """Compute `dice_loss` as a module; see there."""
 
     def __init__(self, *, ignore_index: int | None = IGNORE_INDEX) -> None:
-        super().__init__()
-        self.options: dict[str, Any] = {"ignore_index": ignore_index}
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
-        return dice_loss(logits, target, **self.options)
+        super().__init__(dice_loss, ignore_index=ignore_index)

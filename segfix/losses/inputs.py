@@ -72,7 +72,7 @@ def check_inputs(
 
 
 def present_classes(logits: Tensor, target: Tensor, valid: Tensor) -> PresentClasses:
-    """The classes that occur in each image, with their probabilities and masks.
+    """Find the classes that occur in each image, with their probabilities and masks.
 
     Only these are soft-maxed in full: of 150 classes, an image has a handful.
 
@@ -96,7 +96,7 @@ def present_classes(logits: Tensor, target: Tensor, valid: Tensor) -> PresentCla
 
 
 def class_maps(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft-max probabilities and one-hot target, (N, C, H, W) each, both zero on void."""
+    """Compute soft-max and one-hot target, (N, C, H, W) each, both zero on void."""
     known = valid[:, None].to(logits.dtype)
     probability = logits.softmax(dim=1) * known
     return probability, torch.zeros_like(probability).scatter_(1, target[:, None], known)
@@ -105,12 +105,12 @@ def class_maps(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, T
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuse an option that isn't one of its choices."""
     if value not in choices:
-        told = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"Expected {name} to be one of {told} but got {value!r}.")
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"Expected {name} to be one of {listed} but got {value!r}.")
 
 
 def mean_where(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the elements that count; a zero that keeps the graph where none does."""
+    """Average the elements that count; a zero that keeps the graph where none does."""
     return (values * counted).sum() / counted.sum().clamp(min=1)
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import pi
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.losses.inputs import (
-    REDUCTIONS,
-    check_choice,
-    check_inputs,
-    present_classes,
-)
+from segfix.losses.inputs import REDUCTIONS, check_choice, check_inputs, present_classes
+from segfix.losses.module import LossModule
 
 EPSILON = 1 / 20
 LEVEL_SET_WEIGHT = 0.67
@@ -39,7 +34,7 @@ def level_set_loss(
     epsilon: float = EPSILON,
     reduction: str = "mean",
 ) -> Tensor:
-    """Energy of the level sets φ = P - 1/2 of the classes present in each image.
+    """Compute the energy of the level sets φ = P - 1/2 of the classes present in each image.
 
     E = Σ_l Σ_px (G - c1)² H(φ) + (G - c2)² (1 - H(φ)), where G is the mask of class l, c1 its
     mean inside the contour and c2 outside. Computed in float32 at least, under autocast as well.
@@ -79,17 +74,7 @@ def level_set_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         present = present_classes(logits, target, valid)
-        phi = present.probability - 0.5
-        if heaviside == "hf":
-            inside = HEAVISIDES[heaviside](phi, epsilon)
-            outside = 1 - inside
-        else:
-            # 1 - H loses all digits where H is close to 1, and with them the slope; that of
-            # -|φ| would be lost at 0.
-            below = phi < 0
-            small = HEAVISIDES[heaviside](torch.where(below, phi, -phi), epsilon)
-            inside = torch.where(below, small, 1 - small)
-            outside = torch.where(below, 1 - small, small)
+        inside, outside = level_sides(present.probability - 0.5, heaviside, epsilon)
         hits, misses = (
             torch.stack([(side * mask).sum(dim=(1, 2)) for side in (inside, outside)])
             for mask in (present.truth, present.other)
@@ -100,8 +85,20 @@ def level_set_loss(
     return energy / (valid.sum().clamp(min=1) if reduction == "mean" else max(1, len(logits)))
 
 
-class LevelSetLoss(nn.Module):
-    """`level_set_loss` as a module; see there."""
+def level_sides(phi: Tensor, heaviside: str, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Compute H(φ) and 1 - H(φ), both with all their digits."""
+    if heaviside == "hf":
+        inside = HEAVISIDES[heaviside](phi, epsilon)
+        return inside, 1 - inside
+    # 1 - H loses all digits where H is close to 1, and with them the slope; that of -|φ| would
+    # be lost at 0.
+    below = phi < 0
+    small = HEAVISIDES[heaviside](torch.where(below, phi, -phi), epsilon)
+    return torch.where(below, small, 1 - small), torch.where(below, 1 - small, small)
+
+
+class LevelSetLoss(LossModule):
+    """Compute `level_set_loss` as a module; see there."""
 
     def __init__(
         self,
@@ -111,14 +108,10 @@ class LevelSetLoss(nn.Module):
         epsilon: float = EPSILON,
         reduction: str = "mean",
     ) -> None:
-        super().__init__()
-        self.options: dict[str, Any] = {
-            "ignore_index": ignore_index,
-            "heaviside": heaviside,
-            "epsilon": epsilon,
-            "reduction": reduction,
-        }
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
-        return level_set_loss(logits, target, **self.options)
+        super().__init__(
+            level_set_loss,
+            ignore_index=ignore_index,
+            heaviside=heaviside,
+            epsilon=epsilon,
+            reduction=reduction,
+        )

@@ -19,7 +19,7 @@ def segfix_loss(
     class_weights: bool = False,
     counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy of the boundary, cross-entropy of the direction inside it.
+    """Compute the cross-entropies of the boundary, and of the direction inside it.
 
     The direction counts on the pixels that the boundary branch itself marks as boundary, void
     and undefined directions left out. Computed in float32 at least, under autocast as well.
@@ -59,26 +59,38 @@ def segfix_loss(
         target = boundary[valid].to(precision)
         weight = sector_weights = None
         if class_weights:
-            share = target.mean()
-            weight = torch.where(target > 0, 1 - share, share)
-            counts = torch.bincount(direction[inside], minlength=direction_logits.shape[1])
-            sector_weights = 1 - counts.to(precision) / counts.sum().clamp(min=1)
+            weight, sector_weights = rarity_weights(
+                target, direction[inside], direction_logits.shape[1]
+            )
         boundary_loss = F.binary_cross_entropy_with_logits(
             boundary_logits[valid], target, weight, reduction="sum"
         ) / valid.sum().clamp(min=1)
         sectors = torch.where(inside, direction, IGNORE_INDEX).long()
         direction_loss = F.cross_entropy(
-            direction_logits,
-            sectors,
-            sector_weights,
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
+            direction_logits, sectors, sector_weights, ignore_index=IGNORE_INDEX, reduction="sum"
         ) / inside.sum().clamp(min=1)
     return boundary_loss, direction_loss
 
 
+def rarity_weights(target: Tensor, sectors: Tensor, num_sectors: int) -> tuple[Tensor, Tensor]:
+    """Compute one minus the share of each pixel's class, and of each sector.
+
+    Args:
+        target: (K,) float, 1 boundary, 0 interior.
+        sectors: (L,) integers, 0 … num_sectors - 1.
+        num_sectors: m.
+
+    Returns:
+        (K,) and (m,) weights of the type of `target`.
+    """
+    share = target.mean()
+    counts = torch.bincount(sectors, minlength=num_sectors)
+    weights = 1 - counts.to(target.dtype) / counts.sum().clamp(min=1)
+    return torch.where(target > 0, 1 - share, share), weights
+
+
 def wrong_label_loss(logits: Tensor, wrong: Tensor, distance: Tensor) -> Tensor:
-    """Binary cross-entropy of where a prediction is wrong, averaged over what may be changed.
+    """Compute the cross-entropy of where a prediction is wrong, over what may be changed.
 
     Far from the prediction's boundaries nearly all is right and easy to tell; there only what is
     wrong counts. Computed in float32 at least, under autocast as well.
@@ -106,11 +118,15 @@ def wrong_label_loss(logits: Tensor, wrong: Tensor, distance: Tensor) -> Tensor:
 
 
 class SegFixLoss(nn.Module):
-    """`segfix_loss` as a module; see there."""
+    """Compute `segfix_loss` as a module; see there."""
 
     def __init__(self, *, class_weights: bool = False) -> None:
         super().__init__()
         self.class_weights = class_weights
+
+    def extra_repr(self) -> str:
+        """List the option, as it would be written in a call."""
+        return f"class_weights={self.class_weights}"
 
     def forward(
         self,
@@ -119,7 +135,7 @@ class SegFixLoss(nn.Module):
         boundary: Tensor,
         direction: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Boundary loss and direction loss."""
+        """Compute boundary loss and direction loss."""
         return segfix_loss(
             boundary_logits,
             direction_logits,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.losses.inputs import check_ids, check_inputs, class_maps, mean_where
+from segfix.losses.module import LossModule
 
 CHANNELS = (16, 32, 2)
 SEMEDA_WEIGHTS = (4.0, 2.0, 0.0)
@@ -43,7 +43,7 @@ class EdgeNetwork(nn.Module):
     def features(
         self, maps: Tensor, layers: int = len(CHANNELS), *, frozen: bool = False
     ) -> list[Tensor]:
-        """The outputs ψ_1 … of the first layers, after their activation.
+        """Compute the outputs ψ_1 … of the first layers, after their activation.
 
         Args:
             maps: (N, C, H, W), one-hot or soft-max, 0 on void.
@@ -60,7 +60,7 @@ class EdgeNetwork(nn.Module):
         return found
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, 2, H, W) logits of no edge and edge for (N, C, H, W) class maps."""
+        """Turn (N, C, H, W) class maps into (N, 2, H, W) logits of no edge and edge."""
         last = len(CHANNELS) - 1
         return self._convolve(last, self.features(maps, last)[-1], frozen=False)
 
@@ -73,7 +73,7 @@ class EdgeNetwork(nn.Module):
 
 
 def edge_map(target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tensor:
-    """Where the eight neighbours are not all of the pixel's own label.
+    """Find where the eight neighbours are not all of the pixel's own label.
 
     Args:
         target: (N, H, W) integer class ids.
@@ -98,7 +98,7 @@ def edge_map(target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tens
 def edge_network_loss(
     network: nn.Module, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
 ) -> Tensor:
-    """Cross-entropy of an `EdgeNetwork` on true label maps; edges and the rest weigh the same.
+    """Compute the cross-entropy of an `EdgeNetwork`; edges and the rest weigh the same.
 
     Args:
         network: (N, C, H, W) class maps to (N, 2, H, W) logits.
@@ -137,7 +137,7 @@ def semeda_loss(
     ignore_index: int | None = IGNORE_INDEX,
     weights: Sequence[float] = SEMEDA_WEIGHTS,
 ) -> Tensor:
-    """Σ_l λ_l · mean |ψ_l(P) - ψ_l(G)| over the layers of a frozen edge network.
+    """Sum λ_l · mean |ψ_l(P) - ψ_l(G)| over the layers of a frozen edge network.
 
     Computed in float32 at least, under autocast as well. Outputs of layer l within l pixels of
     void are left out.
@@ -190,7 +190,7 @@ def semeda_loss(
 def sobel_loss(
     logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
 ) -> Tensor:
-    """Mean difference of the Sobel gradients of soft-max and target: SEMEDA's baseline.
+    """Average the difference of the Sobel gradients of soft-max and target: SEMEDA's baseline.
 
     Args:
         logits: (N, C, H, W).
@@ -223,13 +223,13 @@ def sobel_loss(
 
 
 def away_from_void(valid: Tensor, pixels: int) -> Tensor:
-    """(N, H, W) bool to the same: where a square of so many pixels around holds no void."""
+    """Find where a square of so many pixels around holds no void: (N, H, W) bool to the same."""
     void = F.max_pool2d((~valid).float()[:, None], 2 * pixels + 1, 1, pixels)
     return void[:, 0] == 0
 
 
-class SemedaLoss(nn.Module):
-    """`semeda_loss` as a module; see there. The edge network stays as it is."""
+class SemedaLoss(LossModule):
+    """Compute `semeda_loss` as a module; see there. The edge network stays as it is."""
 
     def __init__(
         self,
@@ -238,22 +238,16 @@ class SemedaLoss(nn.Module):
         ignore_index: int | None = IGNORE_INDEX,
         weights: Sequence[float] = SEMEDA_WEIGHTS,
     ) -> None:
-        super().__init__()
+        super().__init__(semeda_loss, ignore_index=ignore_index, weights=tuple(weights))
         self.edge_network = edge_network
-        self.options: dict[str, Any] = {"ignore_index": ignore_index, "weights": tuple(weights)}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
+        """Compute the loss of (N, C, H, W) logits for an (N, H, W) target."""
         return semeda_loss(logits, target, self.edge_network, **self.options)
 
 
-class SobelLoss(nn.Module):
-    """`sobel_loss` as a module; see there."""
+class SobelLoss(LossModule):
+    """Compute `sobel_loss` as a module; see there."""
 
     def __init__(self, *, ignore_index: int | None = IGNORE_INDEX) -> None:
-        super().__init__()
-        self.options: dict[str, Any] = {"ignore_index": ignore_index}
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of (N, C, H, W) logits for an (N, H, W) target."""
-        return sobel_loss(logits, target, **self.options)
+        super().__init__(sobel_loss, ignore_index=ignore_index)

@@ -1,1 +1,1 @@
-"""Networks, data, the training loop and export: everything that needs torch."""
+"""Networks, data, the training loop and export; all but `settings` needs torch."""

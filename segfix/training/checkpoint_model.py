@@ -14,7 +14,7 @@ from segfix.errors import DeviceError
 from segfix.network.segmentation_model import OUTPUTS
 from segfix.network.session import guarded
 from segfix.network.weights import file_digest
-from segfix.training.offset_networks import normalized
+from segfix.training.offset_networks import normalize_image
 from segfix.training.segmentation_networks import load_segmenter
 
 
@@ -40,16 +40,16 @@ class ProbabilityNetwork(nn.Module):
         self.flip = flip
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) float32 probabilities for (N, 3, H, W) uint8 RGB, any H and W."""
+        """Compute (N, C, H, W) float32 probabilities of (N, 3, H, W) uint8 RGB, any H and W."""
         dtype = next(self.network.parameters()).dtype
-        pixels = normalized(image, self.mean, self.std).to(dtype)
+        pixels = normalize_image(image, self.mean, self.std).to(dtype)
         probability = self.probability(pixels)
         if self.flip:
             probability = (probability + self.probability(pixels.flip(-1)).flip(-1)) / 2
         return probability
 
     def probability(self, pixels: Tensor) -> Tensor:
-        """Of the classes, for normalised pixels."""
+        """Compute probabilities of the classes for normalised pixels."""
         return torch.softmax(self.network(pixels).float(), dim=1)
 
 
@@ -80,7 +80,7 @@ class CheckpointModel:
 
     @torch.inference_mode()
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(C, H, W) float32 probabilities for an (H, W, 3) uint8 RGB photograph of any size."""
+        """Compute (C, H, W) float32 probabilities of an (H, W, 3) uint8 RGB photograph."""
         with guarded(image), self._lock:
             pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
             found: NDArray[np.float32] = self.network(pixels.to(self.device))[0].cpu().numpy()
@@ -88,7 +88,7 @@ class CheckpointModel:
 
 
 def find_device(device: str) -> str:
-    """The device of torch that a --device means.
+    """Find the device of torch that a --device means.
 
     Raises:
         DeviceError: It isn't there, or not with torch.

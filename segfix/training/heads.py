@@ -51,9 +51,9 @@ class DetailHead(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, stem: Tensor, features: Tensor) -> Tensor:
-        """(N, stem, H/2, W/2) and (N, channels, H/4, W/4) to logits (N, outputs, H/2, W/2)."""
+        """Compute (N, outputs, H/2, W/2) of (N, stem, H/2, W/2) and (N, channels, H/4, W/4)."""
         fine = self.fine(self.branch(stem))
-        logits: Tensor = self.logits(fine + doubled(self.coarse(features)))
+        logits: Tensor = self.logits(fine + double_size(self.coarse(features)))
         return logits
 
     def fold(self) -> None:
@@ -62,7 +62,7 @@ class DetailHead(nn.Module):
 
 
 def head(channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    """1×1 convolution, batch norm, ReLU, 1×1 convolution."""
+    """Make a 1×1 convolution, batch norm, ReLU and a 1×1 convolution."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 1, bias=False),
         nn.BatchNorm2d(hidden),
@@ -90,11 +90,11 @@ def fold_norm(summed: Sequence[nn.Module], norm: nn.Module) -> nn.Identity:
     return nn.Identity()
 
 
-def doubled(maps: Tensor) -> Tensor:
-    """Bilinear upsampling of (N, C, H, W) to twice the size, which onnxruntime does fastest so."""
+def double_size(maps: Tensor) -> Tensor:
+    """Double the size of (N, C, H, W) maps bilinearly, in the way onnxruntime does fastest."""
     return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def resized(maps: Tensor, size: torch.Size) -> Tensor:
-    """Bilinear upsampling of (N, C, h, w) to `size`."""
+def resize_maps(maps: Tensor, size: torch.Size) -> Tensor:
+    """Resize (N, C, h, w) maps bilinearly."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -63,7 +63,7 @@ class HRNet2x(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to the five branches at strides 2 to 32, of width × 1, 2, 4, 8, 16."""
+        """Compute five branches at strides 2 to 32, of width × 1, 2, 4, 8, 16, of (N, 3, H, W)."""
         branches = [self.stem(image)]
         for transition, stage in zip(cast(Any, self.transitions), self.stages, strict=True):
             sources = [*branches, branches[-1]]
@@ -72,7 +72,7 @@ class HRNet2x(nn.Module):
 
 
 def convolution(channels: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """3×3 convolution, batch norm, ReLU."""
+    """Make a 3×3 convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

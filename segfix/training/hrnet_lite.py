@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from segfix.errors import SegfixError
 from segfix.geometry.label_distance import DISTANCE_STEPS, NO_PREDICTION
-from segfix.training.heads import DetailHead, doubled, fold_norm
+from segfix.training.heads import DetailHead, double_size, fold_norm
 
 ENCODERS = {f"hrnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)}
 WIDTHS = (16, 32, 64, 128)
@@ -61,7 +61,7 @@ class HRNetLite(nn.Module):
         )
 
     def forward(self, image: Tensor, added: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Features at strides 2 to 32.
+        """Compute features at strides 2 to 32.
 
         Args:
             image: (N, 3, H, W) float, normalised; H and W multiples of 32.
@@ -86,7 +86,7 @@ class EncoderConv2d(nn.Conv2d):
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H / stride, W / stride)."""
+        """Convolve (N, C, H, W) to (N, C', H / stride, W / stride)."""
         if self.stride[0] == 2:
             total = self.kernel_size[0] - 2
             before, after = total // 2, total - total // 2
@@ -178,13 +178,13 @@ class Condition(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, distance: Tensor) -> list[Tensor]:
-        """(N, H, W) uint8 of `segfix.geometry.label_distance` to maps at strides 2 and 4."""
+        """Turn (N, H, W) uint8 of `segfix.geometry.label_distance` into maps at strides 2 and 4."""
         fine = self.fine(distance_planes(distance).to(next(self.parameters()).dtype))
         return [self.added[0](fine), self.added[1](self.coarse(fine))]
 
 
 def distance_planes(distance: Tensor) -> Tensor:
-    """How near a change of label is, on several scales, and whether there is a prediction.
+    """Compute how near a change of label is, on several scales, and whether one is known.
 
     Args:
         distance: (N, H, W) uint8 of `segfix.geometry.label_distance`.
@@ -234,7 +234,7 @@ class ConditionedSegFixNet(nn.Module):
     def forward(
         self, image: Tensor, distance: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at full size.
+        """Compute logits at full size.
 
         Args:
             image: (N, 3, H, W) float, normalised; H and W multiples of 32.
@@ -251,10 +251,10 @@ class ConditionedSegFixNet(nn.Module):
         # A 1×1 convolution of all branches together: it commutes with upsampling.
         hidden = self.hidden[-1](branches[-1])
         for layer, branch in zip(reversed(self.hidden[:-1]), reversed(branches[:-1]), strict=True):
-            hidden = layer(branch) + doubled(hidden)
+            hidden = layer(branch) + double_size(hidden)
         hidden = self.head(hidden)
         detail = self.detail_head(stem, hidden)
-        logits = doubled(doubled(self.logits(hidden)) + detail)
+        logits = double_size(double_size(self.logits(hidden)) + detail)
         return logits[:, :1], logits[:, 1:-1], logits[:, -1:]
 
     def fold(self) -> None:

@@ -39,7 +39,7 @@ class LabelledImage:
     predictions: tuple[Path, ...] = ()
 
     def read(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """(H, W, 3) RGB and (H, W) ids, equal where label and instance are, `VOID` where void.
+        """Read (H, W, 3) RGB and (H, W) ids, `VOID` where void; instances are other ids.
 
         Raises:
             FileFormatError: A file is broken, or the sizes differ.
@@ -55,7 +55,7 @@ class LabelledImage:
         return image, regions
 
     def read_labels(self) -> NDArray[np.int64]:
-        """(H, W) class ids, `VOID` where void, without a look at the photograph.
+        """Read (H, W) class ids, `VOID` where void, without a look at the photograph.
 
         Raises:
             FileFormatError: The label map is broken.
@@ -65,7 +65,7 @@ class LabelledImage:
         return labels
 
     def read_prediction(self, number: int, image: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """(H, W) ids of one of the predictions of the photograph, which has been read.
+        """Read (H, W) ids of one of the predictions of the photograph, which has been read.
 
         Raises:
             FileFormatError: The file is broken, or its size is not the photograph's.
@@ -106,7 +106,7 @@ class Layout:
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
 
     def folders(self, split: str = "train") -> tuple[str, str]:
-        """The two folders that tell the layout."""
+        """Name the two folders that tell the layout."""
         first, second = (
             template.split("/")[0].format(split=split)
             for template in (self.images, next(iter(self.labels)))
@@ -153,14 +153,14 @@ LAYOUTS = (
 
 
 def folder_name(folder: Path) -> str:
-    """What a data set is called in metadata: the last two parts of its path, no more."""
+    """Name a data set for metadata: the last two parts of its path, no more."""
     return Path(*folder.resolve().parts[-2:]).as_posix()
 
 
 def find_labelled_images(
     folder: Path, split: str = "train", *, ignore_index: int = 255, instances: bool = False
 ) -> list[LabelledImage]:
-    """The photographs of a data set with their label maps; its layout is told by its folders.
+    """List the photographs of a data set with their label maps; its folders tell its layout.
 
     Args:
         folder: Plain `images/` and `labels/` (and `instances/`), which are of any split, and

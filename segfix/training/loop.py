@@ -2,90 +2,53 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from safetensors.torch import save as encode_weights
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-from segfix.errors import DeviceError, SegfixError
-from segfix.files.atomic import atomic_path
-from segfix.files.reading import check_regular
+from segfix.errors import DeviceError, Interrupted, SegfixError
+from segfix.training.checkpoints import (
+    check_unused,
+    holds_training,
+    load_state,
+    write_checkpoint,
+    write_state,
+)
+from segfix.training.interrupts import hold_signals, leave_quietly
+from segfix.training.settings import Optimization, RunSettings
+from segfix.training.training_log import Log
 
 Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
+Evaluation = Callable[[nn.Module], dict[str, float]]
+
 LOG_EVERY = 50
 SAVE_EVERY = 500
-STOPS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that end a training once the step that was begun is done."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run of the loop depends on.
-
-    Attributes:
-        steps: Optimizer steps in all.
-        batch_size: Samples per step, over all processes.
-        optimizer: "adamw" or "sgd" (momentum 0.9).
-        learning_rate: Peak; it rises over `warmup` steps and falls as (1 - t)^0.9.
-        weight_decay: Of the optimizer.
-        warmup: Steps.
-        ema: Decay of the running average of the weights; the average is what is saved.
-        precision: "no", "bf16" or "fp16".
-        seed: Of initialisation and data.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 6
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: int = 200
-    ema: float = 0.999
-    precision: str = "no"
-    seed: int = 0
-
-
-def best_precision(device: str) -> str:
-    """The fastest safe mixed precision: bf16 where the hardware computes in it, else none."""
-    if device == "cpu":
-        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
-        return "bf16" if native else "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+"""Steps."""
 
 
 def fit(
     network: nn.Module,
     dataset: Dataset[Batch],
-    compute_loss: Callable[[nn.Module, Batch], Mapping[str, Tensor]],
-    settings: Settings,
+    compute_loss: Loss,
+    settings: Optimization,
     out: Path,
     *,
     metadata: dict[str, Any],
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-    evaluate_every: int = 1000,
-    workers: int = 1,
-    device: str = "auto",
-    resume: bool = False,
-    tensorboard: bool = False,
-    quiet: bool = False,
+    evaluate: Evaluation | None = None,
+    run: RunSettings | None = None,
 ) -> dict[str, float]:
     """Train a network; stop at any moment and resume to the same result.
 
@@ -100,12 +63,7 @@ def fit(
         out: Folder of `model.safetensors` (averaged weights), `state.pt` and `log.csv`.
         metadata: JSON-ready description of network and data, kept in the checkpoint.
         evaluate: Network in evaluation mode to named scores, called now and then and at the end.
-        evaluate_every: Steps.
-        workers: Processes that make batches.
-        device: "auto", "cpu" or "cuda".
-        resume: Go on from `out/state.pt`; begin where nothing is saved yet.
-        tensorboard: Also log to `out/tensorboard`.
-        quiet: No progress bar.
+        run: Device, processes, and whether to resume.
 
     Returns:
         The last scores.
@@ -113,8 +71,233 @@ def fit(
     Raises:
         SegfixError: `out` holds a training already, or one with other settings; another process
             trains into it; or a batch can't be shared equally.
-        KeyboardInterrupt: Ctrl-C; all steps done are saved, and it says how many.
+        Interrupted: Ctrl-C or SIGTERM; all steps done are saved.
         DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
+    """
+    run = run or RunSettings()
+    described = {**metadata, "settings": asdict(settings)}
+    trainer = Trainer(network, compute_loss, settings, out, described, evaluate, run)
+    trainer.restore()
+    trainer.train(dataset)
+    # What the first process has written is read by all, if it is SEMEDA's edge network.
+    trainer.accelerator.wait_for_everyone()
+    return trainer.scores
+
+
+class Trainer:
+    """A network in training: its average, its optimizer, and how far they have come.
+
+    Args: as for `fit`; `described` is what the checkpoint will tell.
+
+    Attributes:
+        step: Optimizer steps done.
+        scores: Of the last evaluation.
+        scored: The step of that evaluation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        compute_loss: Loss,
+        settings: Optimization,
+        out: Path,
+        described: dict[str, Any],
+        evaluate: Evaluation | None,
+        run: RunSettings,
+    ) -> None:
+        self.compute_loss, self.evaluate = compute_loss, evaluate
+        self.settings, self.run, self.out, self.described = settings, run, out, described
+        self.accelerator = make_accelerator(settings, run.device)
+        self.main = self.accelerator.is_main_process
+        self.plain = place_network(network, self.accelerator)
+        self.network = self.plain
+        self.average = AveragedModel(
+            self.plain,
+            multi_avg_fn=get_ema_multi_avg_fn(settings.ema),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+        self.optimizer = make_optimizer(self.plain, settings)
+        self.step = self.scored = 0
+        self.scores: dict[str, float] = {}
+        self.random: dict[str, Any] | None = None
+        self.log: Log | None = None
+
+    def restore(self) -> None:
+        """Go on from `state.pt` where that is asked for and there is one; else begin.
+
+        Raises:
+            SegfixError: The folder holds a training that is not to be gone on with, or another one.
+        """
+        if not self.run.resume:
+            check_unused(self.out)
+        elif holds_training(self.out):
+            self.load(load_state(self.out, self.described))
+        elif self.main and not self.run.quiet and sys.stderr is not None:
+            tqdm.write(f"{self.out}: nothing saved yet; training begins", file=sys.stderr)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over all that `state.pt` holds."""
+        scaler = self.accelerator.scaler
+        try:
+            self.plain.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.scores = int(state["step"]), dict(state["scores"])
+            self.scored, self.random = int(state.get("scored", self.step)), state.get("random")
+            if self.scales_gradients and scaler is not None and state["scaler"]:
+                scaler.load_state_dict(state["scaler"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise SegfixError(
+                f"{self.out / 'state.pt'}: not the state of this training "
+                f"({type(error).__name__}); train anew."
+            ) from error
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether the precision needs a gradient scaler."""
+        return bool(self.accelerator.mixed_precision == "fp16")
+
+    def train(self, dataset: Dataset[Batch]) -> None:
+        """Take the steps that are left, scoring, logging and saving on the way."""
+        loader = make_loader(dataset, self.step, self.settings, self.run, self.accelerator)
+        self.network, self.optimizer, loader = self.accelerator.prepare(
+            self.plain, self.optimizer, loader
+        )
+        if self.main:
+            self.log = Log(self.out, self.step, tensorboard=self.run.tensorboard)
+        self.started, self.since = time.perf_counter(), self.step
+        self.bar = tqdm(
+            total=self.settings.steps,
+            initial=self.step,
+            unit="step",
+            disable=self.run.quiet or not self.main or sys.stderr is None,
+        )
+        self.network.train()
+        try:
+            self.catch_up()
+            for batch in loader:
+                self.take_step(batch)
+                self.score()
+                if self.step % SAVE_EVERY == 0 or self.step == self.settings.steps:
+                    self.save()
+        except KeyboardInterrupt as stopped:
+            self.save()
+            raise Interrupted(self.step, "step", self.settings.steps) from stopped
+        except SegfixError:
+            # A photograph that can't be read: between two steps, so what is done can be kept.
+            self.save()
+            raise
+        finally:
+            self.bar.close()
+            if self.log is not None:
+                self.log.close()
+
+    def catch_up(self) -> None:
+        """Do what a training that was stopped between its last step and its end has left out."""
+        before = self.scored
+        self.score()
+        if self.scored > before:
+            self.save()
+        elif self.step == self.settings.steps:
+            # Killed between its two files.
+            self.save_weights()
+
+    def take_step(self, batch: Batch | SegfixError) -> None:
+        """Take one optimizer step, whole whatever signal comes.
+
+        Raises:
+            SegfixError: A sample of the batch couldn't be made; no step was taken.
+        """
+        if isinstance(batch, SegfixError):
+            raise batch
+        if self.random is not None:
+            # Only now: to begin with the data takes a random number, too.
+            restore_random_state(self.random, self.accelerator.device)
+            self.random = None
+        with hold_signals(quiet=bool(self.bar.disable)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.settings)
+            with self.accelerator.autocast():
+                losses = self.compute_loss(self.network, batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.accelerator.backward(sum(losses.values()))
+            self.optimizer.step()
+            self.average.update_parameters(self.plain)
+            self.step += 1
+            self.bar.update()
+            if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
+                self.log_losses(losses)
+
+    def log_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Enter the losses of the last step, averaged over all processes, in bar and log."""
+        values = {
+            name: float(self.accelerator.reduce(loss.detach(), "mean"))
+            for name, loss in losses.items()
+        }
+        now = time.perf_counter()
+        rate = (self.step - self.since) / (now - self.started)
+        self.started, self.since = now, self.step
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+        if self.log is not None:
+            lr = learning_rate(self.step - 1, self.settings)
+            self.log.write(self.step, {**values, "learning_rate": lr, "steps_per_second": rate})
+
+    def score(self) -> None:
+        """Evaluate the average, if it is time to."""
+        due = self.step % self.run.evaluate_every == 0 or self.step >= self.settings.steps
+        if self.evaluate is None or self.scored == self.step or not due:
+            return
+        self.scores = self.evaluate(self.average.module.eval())
+        self.scored, self.started, self.since = self.step, time.perf_counter(), self.step
+        if not self.bar.disable:
+            listed = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
+            self.bar.write(f"step {self.step}: {listed}", file=sys.stderr)
+        if self.log is not None:
+            self.log.write(self.step, self.scores)
+
+    def save(self) -> None:
+        """Write state and weights."""
+        if self.main:
+            # First what is needed to go on: killed between the two, nothing is lost.
+            write_state(
+                self.out,
+                {
+                    "described": json.dumps(self.described, sort_keys=True),
+                    "network": self.plain.state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": (
+                        self.accelerator.scaler.state_dict() if self.scales_gradients else None
+                    ),
+                    "step": self.step,
+                    "scores": self.scores,
+                    "scored": self.scored,
+                    "random": self.random or read_random_state(self.accelerator.device),
+                },
+            )
+        self.save_weights()
+
+    def save_weights(self) -> None:
+        """Write the averaged weights."""
+        if self.main:
+            metadata = {**self.described, "step": self.step, "scores": self.scores}
+            write_checkpoint(self.out, self.average.module, metadata)
+
+
+def best_precision(device: str) -> str:
+    """Choose the fastest safe precision: bf16 where the hardware computes in it, else none."""
+    if device == "cpu":
+        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return "bf16" if native else "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def make_accelerator(settings: Optimization, device: str) -> Accelerator:
+    """Start accelerate on a device.
+
+    Raises:
+        DeviceError: It isn't there.
+        SegfixError: The processes can't share a batch equally.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device 'cuda': torch finds no GPU here; use --device cpu.")
@@ -128,224 +311,78 @@ def fit(
             f"a batch of {settings.batch_size} can't be shared equally by "
             f"{accelerator.num_processes} processes; choose another --batch-size."
         )
-    described = {**metadata, "settings": asdict(settings)}
+    return accelerator
+
+
+def place_network(network: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Move a network to the device, in the layout that convolutions like."""
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         # Of the whole batch's pixels, as in one process. Torch has none for CPUs.
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(
-        network,
-        multi_avg_fn=get_ema_multi_avg_fn(settings.ema),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
-    optimizer = make_optimizer(network, settings)
-    scaler_free = accelerator.mixed_precision != "fp16"
-    step, scores, scored = 0, dict[str, float](), 0
-    random: dict[str, Any] | None = None
-    if resume and not holds_training(out):
-        resume = False
-        if accelerator.is_main_process and not quiet and sys.stderr is not None:
-            tqdm.write(f"{out}: nothing saved yet; training begins", file=sys.stderr)
-    if resume:
-        state = load_state(out, described)
+    return network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class ErrorsAsSamples(Dataset[Batch | SegfixError]):
+    """Samples, or the errors in their place: raised in another process, they would become text.
+
+    Args:
+        dataset: What may raise `SegfixError`.
+    """
+
+    def __init__(self, dataset: Dataset[Batch]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Batch | SegfixError:
         try:
-            network.load_state_dict(state["network"])
-            average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
-            step, scores = int(state["step"]), dict(state["scores"])
-            scored, random = int(state.get("scored", step)), state.get("random")
-            if not scaler_free and accelerator.scaler is not None and state["scaler"]:
-                accelerator.scaler.load_state_dict(state["scaler"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise SegfixError(
-                f"{out / 'state.pt'}: not the state of this training ({type(error).__name__}); "
-                "train anew."
-            ) from error
-    else:
-        check_unused(out)
-    rest = Subset(dataset, range(step * settings.batch_size, settings.steps * settings.batch_size))
-    loader = DataLoader(
-        rest,
+            return self.dataset[index]
+        except SegfixError as error:
+            return error
+
+
+def collate_samples(samples: Sequence[Batch | SegfixError]) -> Batch | SegfixError:
+    """Stack samples to a batch; where there are errors, the first one."""
+    for sample in samples:
+        if isinstance(sample, SegfixError):
+            return sample
+    batch: Batch = default_collate(list(samples))
+    return batch
+
+
+def make_loader(
+    dataset: Dataset[Batch],
+    step: int,
+    settings: Optimization,
+    run: RunSettings,
+    accelerator: Accelerator,
+) -> DataLoader[Batch | SegfixError]:
+    """Load the batches from a step on."""
+    rest = range(step * settings.batch_size, settings.steps * settings.batch_size)
+    return DataLoader(
+        Subset(ErrorsAsSamples(dataset), rest),
         settings.batch_size,
-        num_workers=workers,
+        collate_fn=collate_samples,
+        num_workers=run.workers,
         pin_memory=accelerator.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=4 if run.workers else None,
         worker_init_fn=leave_quietly,
     )
-    plain = network
-    network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
-    main = accelerator.is_main_process
-    log = Log(out, step, tensorboard=tensorboard) if main else None
-    started, since = time.perf_counter(), step
-
-    def save() -> None:
-        if main:
-            # First what is needed to go on: killed between the two, nothing is lost.
-            write_state(
-                out,
-                {
-                    "described": json.dumps(described, sort_keys=True),
-                    "network": plain.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": None if scaler_free else accelerator.scaler.state_dict(),
-                    "step": step,
-                    "scores": scores,
-                    "scored": scored,
-                    "random": random or random_state(accelerator.device),
-                },
-            )
-        save_weights()
-
-    def save_weights() -> None:
-        if main:
-            write_checkpoint(out, average.module, {**described, "step": step, "scores": scores})
-
-    def score() -> None:
-        nonlocal scores, scored, started, since
-        if evaluate is None or scored == step or (step % evaluate_every and step < settings.steps):
-            return
-        scores = evaluate(average.module.eval())
-        scored, started, since = step, time.perf_counter(), step
-        if not bar.disable:
-            told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            bar.write(f"step {step}: {told}", file=sys.stderr)
-        if log is not None:
-            log.write(step, scores)
-
-    bar = tqdm(
-        total=settings.steps,
-        initial=step,
-        unit="step",
-        disable=quiet or not main or sys.stderr is None,
-    )
-    network.train()
-    try:
-        # Stopped while it was scored, the last step is scored now; killed between its two files,
-        # its weights are written now.
-        before = scored
-        score()
-        if scored > before:
-            save()
-        elif step == settings.steps:
-            save_weights()
-        for batch in loader:
-            if random is not None:
-                # Only now: to begin with the data takes a random number, too.
-                restore_random_state(random, accelerator.device)
-                random = None
-            with whole_step(quiet=bool(bar.disable)):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, settings)
-                with accelerator.autocast():
-                    losses = compute_loss(network, batch)
-                optimizer.zero_grad(set_to_none=True)
-                accelerator.backward(sum(losses.values()))
-                optimizer.step()
-                average.update_parameters(plain)
-                step += 1
-                bar.update()
-                if step % LOG_EVERY == 0 or step == settings.steps:
-                    values = {
-                        name: float(accelerator.reduce(loss.detach(), "mean"))
-                        for name, loss in losses.items()
-                    }
-                    now = time.perf_counter()
-                    rate, started, since = (step - since) / (now - started), now, step
-                    bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-                    if log is not None:
-                        lr = learning_rate(step - 1, settings)
-                        log.write(step, {**values, "learning_rate": lr, "steps_per_second": rate})
-            score()
-            if step % SAVE_EVERY == 0 or step == settings.steps:
-                save()
-    except KeyboardInterrupt as stopped:
-        save()
-        stopped.args = (f"{step} of {settings.steps} steps done",)
-        raise
-    except SegfixError as error:
-        # A photograph that can't be read: between two steps, so what is done can be kept.
-        save()
-        # A loader's process hands over its error as text, with the traceback in it.
-        _, found, told = str(error).rpartition("segfix.errors.")
-        raise SegfixError(told.partition(": ")[2].strip() if found else str(error)) from error
-    finally:
-        bar.close()
-        if log is not None:
-            log.close()
-    # What the first process has written is read by all, if it is SEMEDA's edge network.
-    accelerator.wait_for_everyone()
-    return scores
 
 
-def check_unused(out: Path) -> None:
-    """Refuse a folder that holds a training.
-
-    Raises:
-        SegfixError: It does.
-    """
-    if holds_training(out):
-        raise SegfixError(f"{out}: holds a training already; --resume goes on, -o goes elsewhere.")
-
-
-def holds_training(out: Path) -> bool:
-    """Whether a training has saved something in a folder."""
-    return any((out / name).exists() for name in ("state.pt", "model.safetensors"))
-
-
-def leave_quietly(_: int) -> None:
-    """For processes that make batches: Ctrl-C, and often SIGTERM, is sent to all, not for all.
-
-    The training fails if such a process ends by a signal, and saves nothing. SIGTERM is also how
-    the training itself ends them.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
-
-@contextmanager
-def whole_step(*, quiet: bool = True) -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block ends: half a step can't be resumed.
-
-    Unless quiet, it says so: a step may take a while.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-
-    def hold(number: int, _: Any) -> None:
-        if not held and not quiet:
-            # Past the buffers, in the middle of whose use this may be.
-            with suppress(OSError):
-                os.write(sys.stderr.fileno(), b"\nsegfix: the step begun is finished first\n")
-        held.append(number)
-
-    before = {number: signal.signal(number, hold) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-    if held:
-        signal.raise_signal(held[0])
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Where torch's random numbers are, on the CPU and the device: dropout goes on from there."""
+def read_random_state(device: torch.device) -> dict[str, Any]:
+    """Read where torch's random numbers are, on CPU and device: dropout goes on from there."""
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go back to a `random_state`."""
+    """Go back to what `read_random_state` has read."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer; norms and biases are not decayed."""
+def make_optimizer(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
+    """Make the optimizer; norms and biases are not decayed."""
     groups: list[dict[str, Any]] = [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -357,133 +394,7 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up times polynomial decay with power 0.9."""
+def learning_rate(step: int, settings: Optimization) -> float:
+    """Compute the rate of a step: linear warm-up times polynomial decay with power 0.9."""
     warm = min(1.0, (step + 1) / max(settings.warmup, 1))
     return float(settings.learning_rate * warm * (1 - step / settings.steps) ** 0.9)
-
-
-def write_checkpoint(out: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write `model.safetensors`: weights, and `metadata` as JSON under "segfix"."""
-    weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    # In memory first, here and below: of a full disk, Python alone says what it is.
-    content = encode_weights(weights, {"segfix": json.dumps(metadata, sort_keys=True)})
-    with atomic_path(out / "model.safetensors") as temporary:
-        temporary.write_bytes(content)
-
-
-def write_state(out: Path, state: dict[str, Any]) -> None:
-    """Write `state.pt`: tensors and plain values only, so that no pickle is needed to read it."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    with atomic_path(out / "state.pt") as temporary:
-        temporary.write_bytes(content.getvalue())
-
-
-def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """Read `state.pt`, refusing one of another training."""
-    path = out / "state.pt"
-    if not path.exists():
-        raise SegfixError(f"{path}: no such file; nothing to resume in {out}.")
-    check_regular(path)
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(state["described"])
-        before["settings"].keys()
-    except Exception as error:
-        raise SegfixError(
-            f"{path}: not the state of a training, or not all of it ({type(error).__name__}); "
-            "train into another folder (-o), with --init from the weights saved in this one."
-        ) from error
-    now = json.loads(json.dumps(described))
-    differing = [
-        name
-        for name in sorted({**before, **now, **before["settings"], **now["settings"]})
-        if name != "settings"
-        and (before.get(name), before["settings"].get(name))
-        != (now.get(name), now["settings"].get(name))
-    ]
-    if differing:
-        raise SegfixError(
-            f"{path}: made with other settings ({', '.join(differing)}); resume with the same "
-            "ones, or train into another folder."
-        )
-    return state
-
-
-class Log:
-    """`log.csv` with columns step, name, value, and TensorBoard on request.
-
-    Args:
-        out: Folder, which no other process may log to meanwhile.
-        step: Rows of later ones are cut off.
-        tensorboard: Whether to log for TensorBoard, too.
-
-    Raises:
-        SegfixError: Another process logs there.
-    """
-
-    def __init__(self, out: Path, step: int, *, tensorboard: bool) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / "log.csv").open("a+b")
-        claim(file, out)
-        kept = rows_until(file, step) if step else 0
-        file.truncate(kept)
-        self.file = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        self.writer = csv.writer(self.file)
-        if not kept:
-            self.writer.writerow(["step", "name", "value"])
-        self.board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Enter named values of a step."""
-        for name, value in values.items():
-            self.writer.writerow([step, name, f"{value:.6g}"])
-            if self.board is not None:
-                self.board.add_scalar(name, value, step)
-        self.file.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
-
-
-def claim(file: IO[bytes], out: Path) -> None:
-    """Hold a file of the folder until this process ends, or closes it.
-
-    Raises:
-        SegfixError: Another process holds it.
-    """
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        # Not `flock`, which processes that make batches would go on holding for a while.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise SegfixError(
-            f"{out}: another process trains into this folder; wait for it, or go elsewhere with -o."
-        ) from error
-    except OSError:
-        # Not every network file system can.
-        return
-
-
-def rows_until(file: IO[bytes], step: int) -> int:
-    """Bytes of a log up to the last whole row of a step."""
-    kept = 0
-    file.seek(0)
-    for row in file:
-        number = row.partition(b",")[0]
-        if not row.endswith(b"\n") or (number.isdigit() and int(number) > step):
-            break
-        kept += len(row)
-    return kept

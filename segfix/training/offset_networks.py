@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.files.reading import check_regular
-from segfix.geometry import NUM_DIRECTIONS
-from segfix.network.session import METADATA_KEY, are_numbers
-from segfix.training.heads import HEAD_CHANNELS, DetailHead, head, resized
+from segfix.training.checkpoints import read_checkpoint
+from segfix.training.heads import HEAD_CHANNELS, DetailHead, head, resize_maps
 from segfix.training.hrnet2x import HRNet2x
 from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet
 
@@ -40,14 +35,6 @@ KEPT_METADATA = (
     "step",
     "scores",
 )
-KINDS = {
-    "segfix": ("a SegFix network", "segfix"),
-    "segmentation": ("a segmentation network", "level-set|semeda|epl"),
-    "edge": ("SEMEDA's edge network", "semeda"),
-}
-"""Of checkpoints: what they hold, and the --loss that makes them."""
-MOST_CLASSES = 1 << 16
-"""Of a segmentation network, in a checkpoint."""
 STRIDE = 32
 """Height and width of the network's input must be multiples of this."""
 
@@ -86,7 +73,7 @@ class SegFixNet(nn.Module):
         self.detail_head = DetailHead(stem, sum(widths), 1 + num_directions) if stem else None
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at full size.
+        """Compute logits at full size.
 
         Args:
             image: (N, 3, H, W) float, normalised; H and W multiples of 32.
@@ -97,12 +84,12 @@ class SegFixNet(nn.Module):
         branches = self.backbone(image)
         stem = branches.pop(0) if self.detail_head is not None else None
         size, full = branches[0].shape[-2:], image.shape[-2:]
-        features = torch.cat([branches[0], *(resized(b, size) for b in branches[1:])], dim=1)
-        boundary = resized(self.boundary_head(features), full)
-        direction = resized(self.direction_head(features), full)
+        features = torch.cat([branches[0], *(resize_maps(b, size) for b in branches[1:])], dim=1)
+        boundary = resize_maps(self.boundary_head(features), full)
+        direction = resize_maps(self.direction_head(features), full)
         if self.detail_head is None:
             return boundary, direction
-        detail = resized(self.detail_head(stem, features), full)
+        detail = resize_maps(self.detail_head(stem, features), full)
         return boundary + detail[:, :1], direction + detail[:, 1:]
 
 
@@ -121,7 +108,7 @@ def make_network(
 
 
 def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
-    """An HRNet and the channels of its branches, finest first; the stem's where it is one."""
+    """Make an HRNet; list the channels of its branches, finest first, the stem's among them."""
     if name not in HRNETS:
         raise SegfixError(f"backbone {name!r}: expected one of {', '.join(HRNETS)}.")
     if name in WIDTHS_2X:
@@ -149,19 +136,19 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
 
 
 def normalization(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of RGB in [0, 1] that the backbone expects."""
+    """Read mean and standard deviation of RGB in [0, 1] that the backbone expects."""
     config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])
 
 
-def normalized(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(N, 3, H, W) uint8 RGB to the floats a backbone expects."""
+def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn (N, 3, H, W) uint8 RGB into the floats that a backbone expects."""
     shift, factor = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (mean, std))
     return ((image.float() / 255 - shift) / factor).contiguous(memory_format=torch.channels_last)
 
 
-def padded(image: Tensor) -> Tensor:
-    """(N, C, H, W) up to multiples of `STRIDE`: the last row and column go on."""
+def pad_to_stride(image: Tensor) -> Tensor:
+    """Pad (N, C, H, W) to multiples of `STRIDE`: the last row and column go on."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
@@ -207,83 +194,3 @@ def load_checkpoint(path: Path) -> tuple[SegFixNet | ConditionedSegFixNet, dict[
     except RuntimeError as error:
         raise FileFormatError(f"{path}: its weights don't fit {metadata['backbone']}.") from error
     return network.eval(), metadata
-
-
-def checkpoint_metadata(path: Path) -> Any:
-    """What a training wrote about a checkpoint; None where the file says nothing of ours.
-
-    Raises:
-        FileFormatError, OSError, SafetensorError, ValueError: The file is no safetensors file.
-    """
-    check_regular(path)
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(METADATA_KEY, "null")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("its metadata is nested too deeply") from error
-
-
-def checkpoint_kind(path: Path) -> str | None:
-    """What a checkpoint holds, a key of `KINDS`; None where it is no checkpoint of ours."""
-    try:
-        metadata = checkpoint_metadata(path)
-    except (SegfixError, OSError, SafetensorError, ValueError):
-        return None
-    return metadata.get("kind") if isinstance(metadata, dict) else None
-
-
-def read_checkpoint(
-    path: Path, kind: str, keys: Sequence[str]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights and the metadata of a training.
-
-    Args:
-        path: `model.safetensors`.
-        kind: What the metadata must say it is, a key of `KINDS`.
-        keys: What else the metadata must have.
-
-    Raises:
-        FileFormatError: The file is not such a checkpoint of ours.
-    """
-    what, loss = KINDS[kind]
-    made_by = f"expected the model.safetensors of 'segfix train --loss {loss}'"
-    try:
-        metadata = checkpoint_metadata(path)
-        weights = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise FileFormatError(f"{path}: not a safetensors file ({error}); {made_by}.") from error
-    known = isinstance(metadata, dict) and metadata.get("kind") == kind
-    if not known or not metadata.keys() >= set(keys) or not can_be_used(metadata):
-        raise FileFormatError(f"{path}: a safetensors file, but not of {what}; {made_by}.")
-    for name, value in weights.items():
-        if not value.is_complex() and bool(value.isfinite().all()):
-            continue
-        raise FileFormatError(f"{path}: {name} holds what is no finite number; {made_by}.")
-    return weights, metadata
-
-
-def can_be_used(metadata: Mapping[str, Any]) -> bool:
-    """Whether what a checkpoint says of itself can be so: who made it may be anybody."""
-    ids = metadata.get("class_ids", [0])
-    texts = (metadata.get(key, "") for key in ("network", "backbone"))
-    counts = (metadata.get(key, 1) for key in ("step", "num_classes"))
-    tables = (metadata.get(key, {}) for key in ("data", "scores"))
-    triples = (metadata.get(key, [1, 1, 1]) for key in ("mean", "std"))
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(type(count) is int and count >= 0 for count in counts)
-        and all(isinstance(table, dict) for table in tables)
-        and all(isinstance(score, int | float) for score in metadata.get("scores", {}).values())
-        and all(
-            isinstance(three, list) and len(three) == 3 and are_numbers(three) for three in triples
-        )
-        and all(metadata.get("std", [1]))
-        and type(metadata.get("num_directions", NUM_DIRECTIONS[0])) is int
-        and metadata.get("num_directions", NUM_DIRECTIONS[0]) in NUM_DIRECTIONS
-        and are_numbers([metadata.get("boundary_width", 1)])
-        and metadata.get("boundary_width", 1) > 0
-        and isinstance(ids, list)
-        and 0 < len(ids) <= MOST_CLASSES
-        and all(type(identity) is int and 0 <= identity < 256**4 for identity in ids)
-    )

@@ -46,15 +46,15 @@ def perturb_label_map(
         return label_map.copy()
     small = np.uint8 if ids.size <= np.iinfo(np.uint8).max else np.uint32
     regions: Regions = np.searchsorted(ids, label_map).astype(small)
-    regions = _filled(regions, label_map == void)
+    regions = _fill(regions, label_map == void)
     if ids.size > 1:
-        regions = _perturbed(regions, rng)
+        regions = _perturb_regions(regions, rng)
     found: NDArray[Any] = ids[regions]
     return found
 
 
-def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
-    """Several kinds of error, one after the other; strengths are in pixels.
+def _perturb_regions(regions: Regions, rng: np.random.Generator) -> Regions:
+    """Add several kinds of error, one after the other; strengths are in pixels.
 
     One severity for a whole map: if each kind drew for itself, the coarsest of them would decide,
     and hardly a map were good.
@@ -71,33 +71,33 @@ def _perturbed(regions: Regions, rng: np.random.Generator) -> Regions:
         return float(low * (high / low) ** (severity * rng.uniform(0.6, 1)))
 
     if happens(0.3):
-        regions = _thinned(regions, rng, strength(1, 8))
+        regions = _thin(regions, rng, strength(1, 8))
     if happens(0.25):
         for _ in range(rng.integers(1, 4)):
-            regions = _leaked(regions, rng, strength(5, 40))
+            regions = _leak(regions, rng, strength(5, 40))
     if happens(0.35):
         for _ in range(rng.integers(1, 3)):
-            regions = _grown(regions, rng, strength(1, 6), patchy=chance(0.5))
+            regions = _grow(regions, rng, strength(1, 6), patchy=chance(0.5))
     if happens(0.6):
         amplitude = strength(0.5, 12)
         # Less smooth, the map would be torn and folded.
         smoothness = max(6 * (50 / 6) ** rng.random(), 2 * amplitude)
         shift = rng.uniform(-1, 1, 2) * (strength(1, 4) if chance(0.25) else 0)
-        regions = _displaced(regions, rng, smoothness, amplitude, shift)
+        regions = _displace(regions, rng, smoothness, amplitude, shift)
     if happens(0.5):
-        regions = _reduced(regions, rng, strength(2, 32), nearest=chance(1 / 3))
+        regions = _reduce(regions, rng, strength(2, 32), nearest=chance(1 / 3))
     if happens(0.3):
         # Shares of cells of 2σ, enlarged, are much like those under a Gaussian: rounded outlines.
-        regions = _reduced(regions, rng, 2 * strength(1, 8), nearest=False)
+        regions = _reduce(regions, rng, 2 * strength(1, 8), nearest=False)
     if happens(0.1):
-        regions = _speckled(regions, rng, strength(1, 4))
+        regions = _speckle(regions, rng, strength(1, 4))
     if happens(0.3):
-        regions = _displaced(regions, rng, rng.uniform(1, 2), strength(0.5, 2))
+        regions = _displace(regions, rng, rng.uniform(1, 2), strength(0.5, 2))
     return regions
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator, smoothness: float) -> NDArray[Any]:
-    """(H, W) float32, deviation about 0.8, as smooth as white noise after a Gaussian.
+    """Make (H, W) float32 noise, deviation about 0.8, as smooth as white noise after a Gaussian.
 
     Args:
         shape: H and W.
@@ -114,7 +114,7 @@ def _noise(shape: tuple[int, ...], rng: np.random.Generator, smoothness: float) 
 
 
 def _box(area: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
-    """The bounding box of an area that is not empty, widened as far as the frame lets it."""
+    """Find the bounding box of an area that isn't empty, widened as far as the frame lets it."""
     top, bottom, left, right = (
         edge for axis in (1, 0) for edge in np.flatnonzero(area.any(axis=axis))[[0, -1]].tolist()
     )
@@ -124,7 +124,7 @@ def _box(area: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
     )
 
 
-def _filled(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
+def _fill(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
     """Give unknown pixels the label of the nearest known one, if there are any of both."""
     if not unknown.any() or unknown.all():
         return regions
@@ -138,7 +138,7 @@ def _filled(regions: Regions, unknown: NDArray[np.bool_]) -> Regions:
     return filled
 
 
-def _moved(regions: Regions, dy: NDArray[Any], dx: NDArray[Any]) -> Regions:
+def _move(regions: Regions, dy: NDArray[Any], dx: NDArray[Any]) -> Regions:
     """Take each pixel's label from where its offset points, at the frame from the frame."""
     height, width = regions.shape
     rows = np.clip(np.rint(np.arange(height, dtype=np.float32)[:, None] + dy), 0, height - 1)
@@ -147,7 +147,7 @@ def _moved(regions: Regions, dy: NDArray[Any], dx: NDArray[Any]) -> Regions:
     return moved
 
 
-def _displaced(
+def _displace(
     regions: Regions,
     rng: np.random.Generator,
     smoothness: float,
@@ -156,12 +156,10 @@ def _displaced(
 ) -> Regions:
     """Displace by smooth noise and a constant shift, in pixels, rows first."""
     dy, dx = (amplitude * _noise(regions.shape, rng, smoothness) + part for part in shift)
-    return _moved(regions, dy, dx)
+    return _move(regions, dy, dx)
 
 
-def _reduced(
-    regions: Regions, rng: np.random.Generator, stride: float, *, nearest: bool
-) -> Regions:
+def _reduce(regions: Regions, rng: np.random.Generator, stride: float, *, nearest: bool) -> Regions:
     """Reduce and enlarge again, over a grid at a random phase.
 
     Args:
@@ -218,7 +216,7 @@ def _reduced(
     return enlarged
 
 
-def _grown(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy: bool) -> Regions:
+def _grow(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy: bool) -> Regions:
     """Grow or shrink a label, everywhere alike or by what differs from place to place."""
     label = rng.integers(int(regions.max()) + 1)
     chosen = regions == label
@@ -233,18 +231,18 @@ def _grown(regions: Regions, rng: np.random.Generator, pixels: float, *, patchy:
     distances = distance_map(inside.astype(np.uint8), ignore_index=None)
     lost = inside & (distances <= -amount)
     if lost.any():
-        grown[box][lost] = _filled(regions[box], inside)[lost]
+        grown[box][lost] = _fill(regions[box], inside)[lost]
     grown[box][~inside & (distances <= amount)] = label
     return grown
 
 
-def _thinned(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
+def _thin(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
     """Lose what is narrower than about two radii, here more and there less, to its neighbours."""
     distances = distance_map(regions, ignore_index=None)
-    return _filled(regions, distances <= radius * np.exp(0.5 * _noise(regions.shape, rng, 20)))
+    return _fill(regions, distances <= radius * np.exp(0.5 * _noise(regions.shape, rng, 20)))
 
 
-def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
+def _leak(regions: Regions, rng: np.random.Generator, radius: float) -> Regions:
     """Give a blob at a boundary the label of the other side."""
     leaked = regions.copy()
     turned = leaked.T if rng.random() < 0.5 else leaked
@@ -263,9 +261,9 @@ def _leaked(regions: Regions, rng: np.random.Generator, radius: float) -> Region
     return leaked
 
 
-def _speckled(regions: Regions, rng: np.random.Generator, size: float) -> Regions:
+def _speckle(regions: Regions, rng: np.random.Generator, size: float) -> Regions:
     """Strew small blobs of labels from elsewhere, most of them from near by."""
     blobs = _noise(regions.shape, rng, size) > rng.uniform(1.5, 2.5)
     reach = 5 * 20 ** rng.random()
-    elsewhere = _displaced(regions, rng, 2 * size, reach)
+    elsewhere = _displace(regions, rng, 2 * size, reach)
     return np.where(blobs, elsewhere, regions)

@@ -20,7 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from segfix.geometry import NO_PREDICTION
 from segfix.network.session import DISTANCE
-from segfix.training.datasets import known_prediction
+from segfix.training.crop_targets import known_prediction
 from segfix.training.layouts import LabelledImage
 
 RANGE_PHOTOGRAPHS = 64
@@ -43,7 +43,7 @@ class CentreCrops(CalibrationDataReader):  # type: ignore[misc]
         self.looks = self._looks(images, conditioned)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """By the names of the inputs, (1, 3, H, W) uint8 RGB, and (1, H, W) uint8 distances."""
+        """Give (1, 3, H, W) uint8 RGB, and (1, H, W) uint8 distances, by the names of inputs."""
         return next(self.looks, None)
 
     @staticmethod
@@ -64,7 +64,7 @@ class CentreCrops(CalibrationDataReader):  # type: ignore[misc]
 
 
 def spread_evenly(held_out: Sequence[Sequence[LabelledImage]]) -> list[LabelledImage]:
-    """The photographs that tell the ranges: as many of each set, from all over it."""
+    """Choose the photographs that tell the ranges: as many of each set, from all over it."""
     count = max(1, RANGE_PHOTOGRAPHS // len(held_out))
     places = [np.linspace(0, len(images), count, endpoint=False, dtype=int) for images in held_out]
     return [
@@ -97,7 +97,7 @@ def quantize_onnx(path: Path, images: Iterator[LabelledImage]) -> None:
             CentreCrops(images, conditioned=len(model.graph.input) > 1),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
-            nodes_to_quantize=between_convolutions(model.graph),
+            nodes_to_quantize=list_between_convolutions(model.graph),
             per_channel=True,
             # Without VNNI, a CPU adds pairs of products in 16 bits; weights of 7 bits fit.
             reduce_range=True,
@@ -107,15 +107,15 @@ def quantize_onnx(path: Path, images: Iterator[LabelledImage]) -> None:
         )
 
 
-def between_convolutions(graph: onnx.GraphProto) -> list[str]:
-    """Names of the convolutions, and of all that lies on a way from one to another."""
-    behind = reached(graph.node, "input", "output")
-    ahead = reached(reversed(graph.node), "output", "input")
+def list_between_convolutions(graph: onnx.GraphProto) -> list[str]:
+    """List the names of the convolutions, and of all on a way from one to another."""
+    behind = find_reachable(graph.node, "input", "output")
+    ahead = find_reachable(reversed(graph.node), "output", "input")
     return [node.name for node in graph.node if node.name in behind & ahead]
 
 
-def reached(nodes: Iterable[onnx.NodeProto], entry: str, exit_: str) -> set[str]:
-    """Names of the convolutions, and of the nodes to which something leads from one of them."""
+def find_reachable(nodes: Iterable[onnx.NodeProto], entry: str, exit_: str) -> set[str]:
+    """Find the names of the convolutions, and of what can be reached from one of them."""
     values, names = set[str](), set[str]()
     for node in nodes:
         if node.op_type == "Conv" or not values.isdisjoint(getattr(node, entry)):

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.training.heads import HEAD_CHANNELS, head, resized
-from segfix.training.offset_networks import make_backbone, padded, read_checkpoint
-
-NETWORK, BACKBONE = "fpn", "resnet18"
-"""The default network: light enough for a CPU, with an output at stride 4."""
+from segfix.training.checkpoints import read_checkpoint
+from segfix.training.heads import HEAD_CHANNELS, head, resize_maps
+from segfix.training.offset_networks import make_backbone, pad_to_stride
 
 LARGE_FOV_CHANNELS, LARGE_FOV_DILATION = 1024, 12
 SEGMENTER_METADATA = ("network", "backbone", "class_ids", "mean", "std", "data", "step", "scores")
@@ -38,9 +36,9 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        name: str = NETWORK,
-        backbone: str = BACKBONE,
-        num_classes: int = 2,
+        name: str,
+        backbone: str,
+        num_classes: int,
         *,
         pretrained: bool = False,
     ) -> None:
@@ -62,9 +60,9 @@ class Segmenter(nn.Module):
             ) from error
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) normalised pictures of any size."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) normalised pictures of any size."""
         height, width = image.shape[-2:]
-        logits: Tensor = self.network(padded(image))
+        logits: Tensor = self.network(pad_to_stride(image))
         return logits[..., :height, :width]
 
 
@@ -100,14 +98,14 @@ class FCN(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         branches = self.backbone(image)
         scores = [score(branch) for score, branch in zip(self.scores, branches, strict=True)]
         total = scores.pop()
         while scores:
             finer = scores.pop()
-            total = finer + resized(total, finer.shape[-2:])
-        return resized(total, image.shape[-2:])
+            total = finer + resize_maps(total, finer.shape[-2:])
+        return resize_maps(total, image.shape[-2:])
 
 
 class LargeFOV(nn.Module):
@@ -147,9 +145,9 @@ class LargeFOV(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         (features,) = self.backbone(image)
-        return resized(self.head(features), image.shape[-2:])
+        return resize_maps(self.head(features), image.shape[-2:])
 
 
 class HRNet(nn.Module):
@@ -170,18 +168,18 @@ class HRNet(nn.Module):
         self.head = head(sum(widths), HEAD_CHANNELS, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) logits for (N, 3, H, W) pictures."""
+        """Compute (N, C, H, W) logits of (N, 3, H, W) pictures."""
         branches = self.backbone(image)
         size = branches[0].shape[-2:]
-        features = torch.cat([branches[0], *(resized(b, size) for b in branches[1:])], dim=1)
-        return resized(self.head(features), image.shape[-2:])
+        features = torch.cat([branches[0], *(resize_maps(b, size) for b in branches[1:])], dim=1)
+        return resize_maps(self.head(features), image.shape[-2:])
 
 
 Build = Callable[[str, int, bool], nn.Module]
 
 
 def smp_network(architecture: str) -> Build:
-    """A network of segmentation-models-pytorch on a timm backbone."""
+    """Choose a network of segmentation-models-pytorch on a timm backbone."""
 
     def build(backbone: str, num_classes: int, pretrained: bool) -> nn.Module:
         network: nn.Module = smp.create_model(
@@ -196,7 +194,7 @@ def smp_network(architecture: str) -> Build:
 
 
 def fcn(*strides: int) -> Build:
-    """FCN with scores at these strides."""
+    """Choose an FCN with scores at these strides."""
     return lambda backbone, num_classes, pretrained: FCN(
         backbone, num_classes, strides, pretrained=pretrained
     )
@@ -223,7 +221,7 @@ NETWORKS: dict[str, Build] = {
 
 
 def picture_statistics(backbone: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in [0, 1] that a backbone's ImageNet weights expect."""
+    """Read mean and standard deviation of RGB in [0, 1] that a backbone expects."""
     config: Any = timm.get_pretrained_cfg(backbone)
     mean = getattr(config, "mean", None) or timm.data.IMAGENET_DEFAULT_MEAN
     std = getattr(config, "std", None) or timm.data.IMAGENET_DEFAULT_STD

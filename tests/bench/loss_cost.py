@@ -24,8 +24,8 @@ from torch import Tensor
 
 from segfix.losses import EdgeNetwork
 from segfix.training.loop import best_precision
+from segfix.training.segmentation_losses import LOSSES, cross_entropy, make_loss
 from segfix.training.segmentation_networks import Segmenter
-from segfix.training.segmentation_training import LOSSES, cross_entropy, make_loss
 
 NAMES = ("cross-entropy", *LOSSES)
 

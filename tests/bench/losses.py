@@ -30,17 +30,26 @@ import segfix
 from segfix.evaluation import Comparison, score_image
 from segfix.formats import read_image, read_label_map
 from segfix.network.offset_model import load
-from segfix.training.datasets import ClassTargets, DataFolder
+from segfix.training.checkpoints import write_checkpoint
+from segfix.training.crop_targets import ClassTargets
 from segfix.training.layouts import find_labelled_images
-from segfix.training.loop import Settings, best_precision, write_checkpoint
-from segfix.training.offset_networks import normalized
+from segfix.training.loop import best_precision
+from segfix.training.offset_networks import normalize_image
+from segfix.training.segmentation_losses import LOSSES
 from segfix.training.segmentation_networks import (
-    NETWORK,
     Segmenter,
     load_segmenter,
     picture_statistics,
 )
-from segfix.training.segmentation_training import LOSSES, SegmentationSettings, train_segmentation
+from segfix.training.segmentation_training import train_segmentation
+from segfix.training.settings import (
+    Augmentation,
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegmentationSettings,
+)
 
 VOID = 255
 CROP, BATCH = 144, 6
@@ -128,7 +137,7 @@ def adopt(trained: Path, out: Path) -> Path:
     return out / "model.safetensors"
 
 
-def describe(method: Method, network: str) -> SegmentationSettings:
+def describe(method: Method, network: str, settings: Optimization) -> SegmentationSettings:
     """Network, losses and augmentation."""
     given = {name: dict(options) for name, options in method.items()}
     weights = {name: options.pop("weight", LOSSES[name][1]) for name, options in given.items()}
@@ -136,14 +145,14 @@ def describe(method: Method, network: str) -> SegmentationSettings:
         network=network,
         losses=weights,
         loss_options=given,
-        crop_size=CROP,
         hold_out=0,
-        scales=SCALES,
+        crops=CropSettings(CROP, ignore_frame=0, augmentation=Augmentation(SCALES)),
+        optimization=settings,
     )
 
 
 def train(
-    data: Path, out: Path, method: Method, settings: Settings, network: str, **options: Any
+    data: Path, out: Path, method: Method, settings: Optimization, network: str, **options: Any
 ) -> Path:
     """The checkpoint of a training, made if it isn't there."""
     checkpoint = out / "model.safetensors"
@@ -152,11 +161,12 @@ def train(
         train_segmentation(
             [DataFolder(data / "train")],
             out,
-            segmentation=describe(method, network),
-            settings=settings,
-            device="cpu" if not torch.cuda.is_available() else "cuda",
-            quiet=True,
-            resume=(out / "state.pt").exists(),
+            describe(method, network, settings),
+            run=RunSettings(
+                "cpu" if not torch.cuda.is_available() else "cuda",
+                resume=(out / "state.pt").exists(),
+                quiet=True,
+            ),
             **options,
         )
         done.touch()
@@ -176,7 +186,7 @@ def score(
         true = read_label_map(pair.labels).ids()
         true = np.where(true == VOID, VOID, targets.index(true)).astype(np.int64)
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-        logits = network(normalized(pixels, described["mean"], described["std"]))
+        logits = network(normalize_image(pixels, described["mean"], described["std"]))
         found = logits[0].argmax(0).numpy()
         refined = segfix.refine(found, offsets(pair.image))
         comparison.update(score_image(true, [found, refined]))
@@ -267,8 +277,8 @@ def main(
     precision = best_precision("cuda" if torch.cuda.is_available() else "cpu")
     shared: dict[str, Any] = {"batch_size": BATCH, "precision": precision}
     for seed in seeds:
-        start = Settings(steps=start_steps, seed=seed, learning_rate=2e-3, warmup=100, **shared)
-        more = Settings(
+        start = Optimization(steps=start_steps, seed=seed, learning_rate=2e-3, warmup=100, **shared)
+        more = Optimization(
             steps=steps, seed=seed + 100, learning_rate=5e-4, warmup=25, ema=0.98, **shared
         )
         for name in names:
@@ -276,7 +286,7 @@ def main(
             if no_train or (folder / "scores.json").exists():
                 continue
             if trained is None:
-                network = NETWORK
+                network = SegmentationSettings.network
                 init = train(data, work / "start" / f"{seed}", {}, start, network)
             else:
                 network, init = "unet", adopt(trained, work / "start")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segfix.geometry import UNDEFINED
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.network.offset_model import OffsetModel, load
-from segfix.training.datasets import known_targets
+from segfix.training.crop_targets import known_targets
 from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
 
 BINS = 20

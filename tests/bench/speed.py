@@ -250,9 +250,11 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
     import torch
 
     from segfix.losses import segfix_loss
-    from segfix.training.datasets import CropDataset, OffsetTargets, Source
+    from segfix.training.crop_targets import OffsetTargets
+    from segfix.training.datasets import CropDataset, Source
     from segfix.training.layouts import LabelledImage
     from segfix.training.offset_networks import SegFixNet
+    from segfix.training.settings import CropSettings
 
     torch.set_num_threads(1)
     noise = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
@@ -260,7 +262,12 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
     photograph.save(folder / "photograph.jpg", quality=95)
     Image.fromarray(street()).save(folder / "labels.png")
     images = [LabelledImage(folder / "photograph.jpg", folder / "labels.png")]
-    crops = CropDataset([Source(images)], 10**9, crop_size=256, targets=OffsetTargets(8, 5))
+    crops = CropDataset(
+        [Source(images)],
+        10**9,
+        targets=OffsetTargets(8, 5),
+        crops=CropSettings(ignore_frame=0),
+    )
     index = itertools.count()
     network = SegFixNet("hrnet_w18_small", 8, pretrained=False)
     network = network.to(memory_format=torch.channels_last)
@@ -296,9 +303,9 @@ def bench_network(folder: Path, repeats: int, ours: str, theirs: str) -> tuple[f
 
 def random_export(folder: Path, name: str) -> Path:
     """What `segfix export` makes of a network that nobody has trained, in float or, _int8, not."""
+    from segfix.training.checkpoints import write_checkpoint
     from segfix.training.export import export_onnx
     from segfix.training.layouts import LabelledImage
-    from segfix.training.loop import write_checkpoint
     from segfix.training.offset_networks import make_network, normalization
     from segfix.training.quantize import quantize_onnx
 

@@ -6,16 +6,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from segfix.cli import main
 from segfix.cli.train import RECIPES, train
+from segfix.cli.train_options import setting_fields
 from segfix.network import weights
 from segfix.training import export, offset_training, segmentation_training
-from segfix.training.datasets import DataFolder
-from segfix.training.loop import Settings
+from segfix.training.settings import (
+    Augmentation,
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+    SegmentationSettings,
+)
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 
@@ -30,7 +39,9 @@ def run(*arguments: str) -> Result:
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        offset_training, "train_segfix", lambda *_, **options: found.append(options)
+        offset_training,
+        "train_segfix",
+        lambda _data, _out, settings, **options: found.append({"settings": settings, **options}),
     )
     monkeypatch.chdir(tmp_path)
     return found
@@ -42,8 +53,7 @@ def test_without_a_recipe_the_defaults_are_those_of_the_library(
     assert run("train", "--precision", "no").exit_code == 0
     assert run("train", "--precision", "no", "--recipe", "quick").exit_code == 0
     assert calls[0] == calls[1]
-    assert calls[0]["settings"] == Settings()
-    assert calls[0]["segfix"] == offset_training.SegFixSettings()
+    assert calls[0]["settings"] == SegFixSettings()
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -54,28 +64,32 @@ def test_the_recipe_of_the_paper_is_used_but_for_what_is_given(
     recipe = ["--recipe", "paper"]
     assert run("train", "--precision", "no", *recipe).exit_code == 0
     assert run("train", *(given + recipe if last else recipe + given)).exit_code == 0
-    settings, network = calls[0]["settings"], calls[0]["segfix"]
-    assert settings == Settings(
-        80_000, 16, "sgd", learning_rate=0.04, weight_decay=5e-4, warmup=0, ema=0, precision="no"
-    )
-    assert network == offset_training.SegFixSettings(
-        crop_size=512,
+    assert calls[0]["settings"] == SegFixSettings(
         class_weights=True,
-        scales=(1, 1),
-        jitter=0,
-        brightness=10,
-        blur=0,
-        jpeg=0,
+        crops=CropSettings(512, augmentation=Augmentation((1, 1), 0, 10, 0, 0)),
+        optimization=Optimization(80_000, 16, "sgd", 0.04, 5e-4, warmup=0, ema=0),
     )
-    settings, network = calls[1]["settings"], calls[1]["segfix"]
-    assert (settings.steps, settings.batch_size) == (7, 16)
-    assert (network.scales, network.class_weights, network.blur) == ((0.5, 2), False, 0)
+    settings = calls[1]["settings"]
+    assert (settings.optimization.steps, settings.optimization.batch_size) == (7, 16)
+    augmentation = settings.crops.augmentation
+    assert (augmentation.scales, settings.class_weights, augmentation.blur) == ((0.5, 2), False, 0)
 
 
 def test_a_recipe_is_nothing_but_values_of_options() -> None:
     names = {parameter.name for parameter in train.params}
     for recipe in RECIPES.values():
         assert recipe.keys() <= names
+
+
+@pytest.mark.parametrize("settings", [SegFixSettings, RunSettings])
+def test_every_setting_is_an_option_with_its_default_and_its_help(settings: type) -> None:
+    options = {parameter.name: parameter for parameter in train.params}
+    found = setting_fields(settings)
+    assert len(found) >= 5
+    for field, _ in found:
+        option = options[field.name]
+        assert isinstance(option, click.Option)
+        assert (option.default, option.help) == (field.default, field.metadata["text"])
 
 
 def test_an_unknown_recipe_is_a_usage_error(calls: list[dict[str, Any]]) -> None:
@@ -96,6 +110,13 @@ def test_training_starts_from_shipped_weights_by_name_or_from_a_file(
         Path("mine.safetensors"),
         None,
     ]
+
+
+def test_the_share_of_predictions_reaches_the_training(calls: list[dict[str, Any]]) -> None:
+    assert run("train", "--backbone", "hrnet_lite1", "--predicted", "0.5").exit_code == 0
+    assert run("train", "--backbone", "hrnet_lite1").exit_code == 0
+    assert [call["settings"].predicted for call in calls] == [0.5, 0.75]
+    assert run("train", "--predicted", "1.5").exit_code == 2
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line(calls: list[dict[str, Any]]) -> None:
@@ -189,8 +210,8 @@ def test_8_bits_without_data_or_with_16_are_usage_errors(
 def segmentations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
-    def spy(data: Any, out: Path, **options: Any) -> None:
-        found.append({"data": data, "out": out, **options})
+    def spy(data: Any, out: Path, settings: SegmentationSettings, **options: Any) -> None:
+        found.append({"data": data, "out": out, "settings": settings, **options})
 
     monkeypatch.setattr(segmentation_training, "train_segmentation", spy)
     monkeypatch.chdir(tmp_path)
@@ -204,11 +225,8 @@ def test_a_bare_loss_trains_the_default_network_of_the_library(
     assert result.exit_code == 0
     assert result.stdout == f"{Path('runs/segmentation/model.safetensors')}\n"
     (call,) = segmentations
-    assert call["data"] == [DataFolder(Path())]
-    assert call["settings"] == Settings()
-    assert call["segmentation"] == segmentation_training.SegmentationSettings(
-        losses={"level-set": 0.67}
-    )
+    assert call["data"] == (DataFolder(Path()),)
+    assert call["settings"] == SegmentationSettings(losses={"level-set": 0.67})
     assert (call["val"], call["edge_network"], call["init"]) == ((), None, None)
 
 
@@ -221,7 +239,7 @@ def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]
     )
     (call,) = segmentations
     assert call["out"] == Path("here")
-    assert call["segmentation"] == segmentation_training.SegmentationSettings(
+    assert call["settings"] == SegmentationSettings(
         network="unet",
         backbone="resnet50",
         losses={"epl": 0.5, "semeda": 1.0},
@@ -235,7 +253,7 @@ def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]
 
 def test_cross_entropy_alone_is_a_loss(segmentations: list[dict[str, Any]]) -> None:
     assert run("train", "--loss", "cross-entropy").exit_code == 0
-    assert segmentations[0]["segmentation"].losses == {}
+    assert segmentations[0]["settings"].losses == {}
 
 
 def test_the_recipe_of_the_papers_differs_for_segmentation(
@@ -245,10 +263,9 @@ def test_the_recipe_of_the_papers_differs_for_segmentation(
         assert run("train", *order, "--precision", "no", "--batch-size", "4").exit_code == 0
     first, second = segmentations
     assert first == second
-    settings = first["settings"]
+    settings, crops = first["settings"].optimization, first["settings"].crops
     assert (settings.optimizer, settings.learning_rate, settings.steps) == ("sgd", 0.01, 30_000)
-    assert (settings.batch_size, first["segmentation"].crop_size) == (4, 512)
-    assert first["segmentation"].ignore_frame == 0
+    assert (settings.batch_size, crops.crop_size, crops.ignore_frame) == (4, 512, 0)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +273,7 @@ def test_the_recipe_of_the_papers_differs_for_segmentation(
     [
         (["--loss", "segfix", "--loss", "epl"], "train them one after the other"),
         (["--loss", "epl", "--num-directions", "4"], "--num-directions belongs to --loss segfix"),
+        (["--loss", "epl", "--predicted", "0.5"], "--predicted belongs to --loss segfix"),
         (["--network", "unet"], "--network belongs to the other losses"),
         (["--loss", "epl", "--weight", "dice=1"], "no --loss dice"),
         (["--loss", "epl", "--weight", "epl=much"], "write NAME=λ"),

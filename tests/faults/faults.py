@@ -36,9 +36,9 @@ COMMAND = (str(Path(sys.executable).with_name("segfix")),)
 OFTEN_SAVING = """
 from dataclasses import replace
 from segfix.cli import main
-from segfix.training import loop, segmentation
+from segfix.training import edge_training, loop
 loop.SAVE_EVERY = loop.LOG_EVERY = 1
-segmentation.EDGE_SETTINGS = replace(segmentation.EDGE_SETTINGS, steps=3)
+edge_training.EDGE_OPTIMIZATION = replace(edge_training.EDGE_OPTIMIZATION, steps=3)
 main()
 """
 """The command, but a training is saved after every step, not every 500."""

@@ -20,6 +20,7 @@ from segfix.losses import (
     EPLLoss,
     EPLPointLoss,
     LevelSetLoss,
+    SegFixLoss,
     SemedaLoss,
     SobelLoss,
     boundary_loss,
@@ -268,6 +269,22 @@ def test_module_equals_function(loss: Case, batch: Batch) -> None:
     other = target.masked_fill(target == VOID, 9)
     module = loss.module(*loss.extra(5, logits.dtype), ignore_index=9, **loss.options)
     assert module(logits, other) == loss(logits, target)
+
+
+@every_loss
+def test_a_module_says_its_settings(loss: Case) -> None:
+    module = loss.module(*loss.extra(5, torch.float32), **loss.options)
+    told = repr(module)
+    assert told.startswith(f"{loss.module.__name__}(")
+    for name, value in {"ignore_index": VOID, **loss.options}.items():
+        assert f"{name}={value!r}" in told
+
+
+def test_printed_losses_read_like_calls() -> None:
+    assert repr(DiceLoss(ignore_index=None)) == "DiceLoss(ignore_index=None)"
+    assert repr(SegFixLoss(class_weights=True)) == "SegFixLoss(class_weights=True)"
+    assert "width=7, splitter='A', norm=2, power=10" in repr(EPLLoss())
+    assert "weights=(4.0, 2.0, 0.0)" in repr(SemedaLoss(EdgeNetwork(3)))
 
 
 @every_loss

@@ -15,13 +15,21 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from timm.models import hrnet
 from torch import Tensor
 
 from segfix.training import hrnet_lite, loop, offset_training
-from segfix.training.datasets import CropDataset, DataFolder
+from segfix.training.datasets import CropDataset
 from segfix.training.export import export_onnx
-from segfix.training.loop import Settings
-from segfix.training.offset_training import SegFixSettings, train_segfix
+from segfix.training.hrnet_lite import replace_convolutions
+from segfix.training.offset_training import train_segfix
+from segfix.training.settings import (
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+)
 
 COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210]], np.uint8)
 
@@ -96,7 +104,7 @@ def data(
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
-    """A tiny training on two crops, with every step logged."""
+    """A tiny training on two crops, with every step logged; its checkpoint needs `_small_hrnet`."""
 
     class TwoCrops(CropDataset):
         def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -104,29 +112,57 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
 
     out = tmp_path_factory.mktemp("trained")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, small_hrnet():
         patch.setattr(loop, "LOG_EVERY", 1)
         patch.setattr(offset_training, "CropDataset", TwoCrops)
         scores = train_segfix(
             [DataFolder(data)],
             out,
+            SegFixSettings(
+                boundary_width=3,
+                crops=CropSettings(crop_size=64),
+                optimization=Optimization(40, 2, learning_rate=5e-3, warmup=5, ema=0.8),
+            ),
             val=[data],
-            segfix=SegFixSettings(crop_size=64, boundary_width=3),
-            settings=Settings(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8),
-            evaluate_every=30,
-            workers=0,
-            device="cpu",
-            quiet=True,
+            run=RunSettings("cpu", workers=0, evaluate_every=30, quiet=True),
         )
     return Trained(out, scores)
 
 
+def shorten_encoder(encoder: Any) -> None:
+    """Keep the first block of each stage of an EfficientNet-Lite."""
+    for place, stage in enumerate(encoder.blocks):
+        encoder.blocks[place] = stage[:1]
+    replace_convolutions(encoder)
+
+
 @contextmanager
 def small_lite() -> Iterator[None]:
-    """Networks on EfficientNet-Lite with one fusion module of one block, to be exported sooner."""
+    """Networks on EfficientNet-Lite with all their kinds of layers, but few, to export sooner."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hrnet_lite, "FUSION_MODULES", 1)
         patch.setattr(hrnet_lite, "BLOCKS", 1)
+        patch.setattr(hrnet_lite, "replace_convolutions", shorten_encoder)
+        yield
+
+
+@contextmanager
+def small_hrnet() -> Iterator[None]:
+    """hrnet_w18_small with one block instead of two in each branch, to be exported sooner."""
+    whole: dict[str, Any] = hrnet.cfg_cls["hrnet_w18_small"]
+    small = {
+        name: {**stage, "num_blocks": (1,) * stage["num_branches"]}
+        for name, stage in whole.items()
+        if name != "stem_width"
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hrnet.cfg_cls, "hrnet_w18_small", {**whole, **small})
+        yield
+
+
+@pytest.fixture
+def _small_hrnet() -> Iterator[None]:
+    with small_hrnet():
         yield
 
 
@@ -136,7 +172,15 @@ def _small_lite() -> Iterator[None]:
         yield
 
 
-def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Trained:
+@pytest.fixture(scope="session")
+def train_lite() -> Callable[..., Trained]:
+    """`train_on_two_crops`, for tests that train anew."""
+    return train_on_two_crops
+
+
+def train_on_two_crops(
+    data: Path, out: Path, *, steps: int = 60, resume: bool = False, **options: Any
+) -> Trained:
     """A tiny training of a network that looks at predictions, too, on two crops."""
 
     class TwoCrops(CropDataset):
@@ -150,13 +194,15 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
         scores = train_segfix(
             [DataFolder(data)],
             out,
+            SegFixSettings(
+                "hrnet_lite0",
+                boundary_width=3,
+                predicted=1,
+                crops=CropSettings(crop_size=64),
+                optimization=Optimization(steps, 2, learning_rate=3e-3, warmup=5, ema=0.8),
+            ),
             val=[data],
-            segfix=SegFixSettings("hrnet_lite0", crop_size=64, boundary_width=3, predicted=1),
-            settings=Settings(steps=steps, batch_size=2, learning_rate=3e-3, warmup=5, ema=0.8),
-            evaluate_every=1000,
-            workers=0,
-            device="cpu",
-            quiet=True,
+            run=RunSettings("cpu", workers=0, resume=resume, quiet=True),
             **options,
         )
     return Trained(out, scores)
@@ -165,7 +211,7 @@ def train_lite(data: Path, out: Path, *, steps: int = 60, **options: Any) -> Tra
 @pytest.fixture(scope="session")
 def trained_lite(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     """That training; what loads its checkpoint needs `_small_lite`."""
-    return train_lite(data, tmp_path_factory.mktemp("trained-lite"))
+    return train_on_two_crops(data, tmp_path_factory.mktemp("trained-lite"))
 
 
 @pytest.fixture(scope="session")
@@ -187,5 +233,15 @@ def checkpoint(trained: Trained) -> Path:
 def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     """Its ONNX file, alone in its folder."""
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
+    with small_hrnet():
+        export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
+    return out
+
+
+@pytest.fixture(scope="session")
+def flipping(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The same network, which looks at the mirrored image, too."""
+    out = tmp_path_factory.mktemp("flipping") / "flip.onnx"
+    with small_hrnet():
+        assert export_onnx(checkpoint, out, flip=True)["flip"] is True
     return out

@@ -24,9 +24,10 @@ from segfix.network import offset_model
 from segfix.network.segmentation_model import SegmentationModel, average_probabilities
 from segfix.tasks.segment import segment_file
 from segfix.training.checkpoint_model import CheckpointModel, ProbabilityNetwork, find_device
-from segfix.training.export import average_pool, check_parity, export_onnx
-from segfix.training.loop import write_checkpoint
-from segfix.training.offset_networks import normalized
+from segfix.training.checkpoints import write_checkpoint
+from segfix.training.export import export_onnx
+from segfix.training.offset_networks import normalize_image
+from segfix.training.onnx_files import average_pool, check_parity, exportable_pooling
 from segfix.training.segmentation_networks import Segmenter, load_segmenter
 
 PHOTOGRAPH = sorted((Path(__file__).parents[1] / "data/camvid/images").iterdir())[0]
@@ -101,7 +102,7 @@ def test_probabilities_are_those_of_the_network_in_any_size(
         part = np.ascontiguousarray(image[:height, :width])
         with torch.inference_mode():
             pixels = torch.from_numpy(part).permute(2, 0, 1)[None]
-            expected = network(normalized(pixels, MEAN, STD))[0].double().softmax(0).numpy()
+            expected = network(normalize_image(pixels, MEAN, STD))[0].double().softmax(0).numpy()
         assert expected.shape == (3, height, width)
         for found in (checkpoint.probabilities(part), file.probabilities(part)):
             assert found.dtype == np.float32
@@ -176,6 +177,15 @@ def test_pooling_as_matrices_is_adaptive_pooling(
 ) -> None:
     maps = torch.randn(2, 3, *shape, dtype=torch.float64)
     torch.testing.assert_close(average_pool(maps, size), F.adaptive_avg_pool2d(maps, size))
+
+
+def test_torch_has_its_own_pooling_again_whatever_happens() -> None:
+    own = F.adaptive_avg_pool2d
+    with exportable_pooling():
+        assert F.adaptive_avg_pool2d is average_pool
+    with pytest.raises(ZeroDivisionError), exportable_pooling():
+        raise ZeroDivisionError
+    assert F.adaptive_avg_pool2d is own
 
 
 def test_there_is_no_confidence_to_calibrate(tmp_path: Path, pspnet: Path, data: Path) -> None:

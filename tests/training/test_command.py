@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 
-from segfix.cli import main, options
+from segfix.cli import main
+from segfix.cli.train_options import DataFolderType
+from segfix.training.settings import DataFolder
 
 
 @pytest.fixture
@@ -89,8 +91,8 @@ def test_weight_tolerance_and_distance_follow_the_folder(
     # A colon in the name of the folder is no weight.
     for folder in (tmp_path, tmp_path / "a:3", tmp_path / "b:c"):
         folder.mkdir(exist_ok=True)
-        found = options.DataFolder().convert(f"{folder}{ending}", None, None)
-        assert found == (folder, weight, tolerance, near)
+        found = DataFolderType().convert(f"{folder}{ending}", None, None)
+        assert found == DataFolder(folder, weight, tolerance, near)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +115,4 @@ def test_a_weight_or_tolerance_that_is_none_is_refused(
     tmp_path: Path, ending: str, told: str
 ) -> None:
     with pytest.raises(click.BadParameter, match=told):
-        options.DataFolder().convert(f"{tmp_path}{ending}", None, None)
+        DataFolderType().convert(f"{tmp_path}{ending}", None, None)

@@ -13,17 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from segfix.geometry import fill_void_bands, label_distance, make_targets
-from segfix.training import datasets
-from segfix.training.datasets import (
-    Augmentation,
-    ClassTargets,
-    CropDataset,
-    OffsetTargets,
-    Source,
-    random_window,
-    vary_appearance,
-)
+from segfix.training import crop_targets
+from segfix.training.augmentation import random_window, vary_appearance
+from segfix.training.crop_targets import ClassTargets, OffsetTargets
+from segfix.training.datasets import CropDataset, Source
 from segfix.training.layouts import LabelledImage, find_labelled_images
+from segfix.training.settings import Augmentation, CropSettings
 
 WritePair = Callable[..., None]
 PLAIN = Augmentation(scales=(1, 1), jitter=0, blur=0, jpeg=0)
@@ -37,14 +32,16 @@ def crops(
     width: float = 2,
     augmentation: Augmentation | None = PLAIN,
     tolerance: float = 0,
+    ignore_frame: int = 0,
     **options: Any,
 ) -> CropDataset:
     return CropDataset(
         [Source(images, tolerance=tolerance)],
         length,
-        crop_size=size,
         targets=OffsetTargets(8, width),
-        augmentation=augmentation,
+        crops=CropSettings(
+            size, ignore_frame=ignore_frame, augmentation=augmentation or Augmentation()
+        ),
         **options,
     )
 
@@ -219,9 +216,8 @@ def test_data_sets_are_drawn_by_their_weights(tmp_path: Path, write_pair: WriteP
             Source(find_labelled_images(tmp_path / "halves"), 1.5),
         ],
         120,
-        crop_size=32,
         targets=OffsetTargets(4, 1),
-        augmentation=PLAIN,
+        crops=CropSettings(32, ignore_frame=0, augmentation=PLAIN),
     )
     drawn = [bool((dataset[index]["boundary"] == 1).any()) for index in range(120)]
     # Not on average but in each mini-batch: of 8 crops, 6.
@@ -354,7 +350,10 @@ def test_classes_of_a_crop_are_indices_and_void_stays_void(
     write_pair(tmp_path, "three", labels)
     images = find_labelled_images(tmp_path)
     dataset = CropDataset(
-        [Source(images)], 4, crop_size=64, targets=ClassTargets((3, 7, 200)), augmentation=PLAIN
+        [Source(images)],
+        4,
+        targets=ClassTargets((3, 7, 200)),
+        crops=CropSettings(64, ignore_frame=0, augmentation=PLAIN),
     )
     sample = dataset[1]
     assert {key: (tuple(v.shape), v.dtype) for key, v in sample.items()} == {
@@ -382,13 +381,12 @@ def test_half_of_the_crops_see_what_a_network_predicted(
     predicted[:, 24:30] = 0
     (tmp_path / "preds/unet").mkdir(parents=True)
     Image.fromarray(predicted).save(tmp_path / "preds/unet/a.png")
-    monkeypatch.setattr(datasets, "perturb_label_map", lambda labels, *_, **__: labels)
+    monkeypatch.setattr(crop_targets, "perturb_label_map", lambda labels, *_, **__: labels)
     dataset = CropDataset(
         [Source(find_labelled_images(tmp_path))],
         64,
-        crop_size=32,
         targets=OffsetTargets(8, 2, predicted=1.0),
-        augmentation=Augmentation(scales=(1, 1)),
+        crops=CropSettings(32, ignore_frame=0, augmentation=Augmentation(scales=(1, 1))),
     )
     wrong = []
     for sample in map(dataset.__getitem__, range(64)):
@@ -448,6 +446,30 @@ def test_labels_are_perturbed_where_no_network_predicted_anything() -> None:
         assert (made["distance"] != 255).all()
         wrong.append((made["wrong"] == 1).any())
     assert sum(wrong) > 10
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_that_share_of_the_crops_has_a_prediction(share: float) -> None:
+    labels, rng = columns(15), np.random.default_rng(0)
+    targets = OffsetTargets(8, 2, share)
+    made = [targets.make(labels, labels >= 0, 0, np.inf, labels, rng) for _ in range(400)]
+    assert abs(np.mean([one["distance"].min() < 255 for one in made]) - share) < 0.06
+
+
+def test_near_is_in_pixels_of_the_photograph(tmp_path: Path, write_pair: WritePair) -> None:
+    labels = np.ones((80, 80), np.uint8)
+    labels[:, 40:] = 2
+    write_pair(tmp_path, "halves", labels)
+    for scale in (1, 2):
+        plain = Augmentation(scales=(scale, scale), jitter=0, blur=0, jpeg=0)
+        dataset = CropDataset(
+            [Source(find_labelled_images(tmp_path), near=5)],
+            20,
+            targets=OffsetTargets(8, 2),
+            crops=CropSettings(64, ignore_frame=0, augmentation=plain),
+        )
+        widths = {int((dataset[index]["boundary"][32] != 255).sum()) for index in range(20)}
+        assert max(widths) == 10 * scale
 
 
 def test_far_from_labelled_boundaries_it_is_unknown_whether_there_are_others() -> None:

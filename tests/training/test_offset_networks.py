@@ -16,8 +16,8 @@ from safetensors.torch import save as encode_weights
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training import hrnet2x
+from segfix.training.checkpoints import load_state, read_checkpoint, write_checkpoint
 from segfix.training.heads import HEAD_CHANNELS, head
-from segfix.training.loop import load_state, write_checkpoint
 from segfix.training.offset_networks import (
     BACKBONES,
     KEPT_METADATA,
@@ -25,7 +25,6 @@ from segfix.training.offset_networks import (
     load_checkpoint,
     make_network,
     normalization,
-    read_checkpoint,
     start_from,
 )
 

@@ -20,15 +20,22 @@ from segfix.errors import FileFormatError, SegfixError
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, offset_training
-from segfix.training.datasets import Augmentation, CropDataset, DataFolder, OffsetTargets
+from segfix.training.crop_targets import OffsetTargets
+from segfix.training.datasets import CropDataset
 from segfix.training.layouts import find_labelled_images
-from segfix.training.loop import Settings
-from segfix.training.offset_networks import SegFixNet, load_checkpoint, normalized
-from segfix.training.offset_training import SegFixSettings, score_offsets, train_segfix
+from segfix.training.offset_networks import SegFixNet, load_checkpoint, normalize_image
+from segfix.training.offset_training import score_offsets, train_segfix
+from segfix.training.settings import (
+    Augmentation,
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegFixSettings,
+)
 
 WritePair = Callable[..., None]
-TINY = Settings(steps=4, batch_size=2, warmup=2, ema=0.5)
-CONDITIONED = SegFixSettings(backbone="hrnet_lite0", crop_size=64, boundary_width=2)
+TINY = Optimization(steps=4, batch_size=2, warmup=2, ema=0.5)
 
 
 def read_log(out: Path) -> list[list[str]]:
@@ -47,17 +54,16 @@ def train(
     out: Path,
     *,
     network: SegFixSettings | None = None,
-    settings: Settings = TINY,
+    settings: Optimization = TINY,
+    resume: bool = False,
     **options: Any,
 ) -> dict[str, float]:
+    network = network or SegFixSettings(boundary_width=2, crops=CropSettings(crop_size=32))
     return train_segfix(
         [DataFolder(data)],
         out,
-        segfix=network or SegFixSettings(crop_size=32, boundary_width=2),
-        settings=settings,
-        workers=0,
-        device="cpu",
-        quiet=True,
+        replace(network, optimization=settings),
+        run=RunSettings("cpu", workers=0, resume=resume, quiet=True),
         **options,
     )
 
@@ -119,12 +125,11 @@ def test_the_checkpoint_says_what_was_trained_on_what(trained: Any, data: Path) 
     assert str(data) not in json.dumps(metadata)
 
 
-@pytest.mark.parametrize("network", [None, CONDITIONED], ids=["hrnet", "conditioned"])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, network: SegFixSettings | None
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    train(data, tmp_path / "whole", val=[data], network=network)
+    train(data, tmp_path / "whole", val=[data])
     calls = 0
 
     def interrupting(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
@@ -137,9 +142,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(offset_training, "segfix_loss", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "parts", val=[data], network=network)
+            train(data, tmp_path / "parts", val=[data])
     assert read_metadata(tmp_path / "parts")["step"] == 2
-    train(data, tmp_path / "parts", val=[data], network=network, resume=True)
+    train(data, tmp_path / "parts", val=[data], resume=True)
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
@@ -171,14 +176,7 @@ def test_settings_reach_network_and_data(
         network=SegFixSettings(
             num_directions=16,
             boundary_width=3,
-            crop_size=96,
-            ignore_index=2,
-            ignore_frame=1,
-            scales=(1.0, 1.5),
-            jitter=0.1,
-            brightness=20,
-            blur=0.3,
-            jpeg=0.4,
+            crops=CropSettings(96, 2, 1, Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)),
         ),
     )
     network, dataset, compute_loss, settings, out, options = fit_arguments[0]
@@ -188,9 +186,9 @@ def test_settings_reach_network_and_data(
     assert (settings, out, len(dataset)) == (TINY, tmp_path, 8)
     assert dataset[0]["image"].shape == (3, 96, 96)
     assert dataset.targets == OffsetTargets(16, 3)
-    assert dataset.ignore_frame == 1
+    assert dataset.crops.ignore_frame == 1
     assert dataset.sources[0].images[0].void == (2,)
-    assert dataset.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)
+    assert dataset.crops.augmentation == Augmentation((1.0, 1.5), 0.1, 20, 0.3, 0.4)
     # Nothing to score on.
     assert options["evaluate"] is None
     batch = {key: torch.stack([dataset[0][key], dataset[1][key]]) for key in dataset[0]}
@@ -203,13 +201,15 @@ def test_class_weights_reach_the_loss(
 ) -> None:
     losses = []
     for class_weights in (False, True):
-        train(data, tmp_path, network=SegFixSettings(crop_size=64, class_weights=class_weights))
+        network = SegFixSettings(class_weights=class_weights, crops=CropSettings(crop_size=64))
+        train(data, tmp_path, network=network)
         network, dataset, compute_loss, *_ = fit_arguments[-1]
         batch = {key: dataset[0][key][None] for key in dataset[0]}
         losses.append(float(compute_loss(network.eval(), batch)["boundary_loss"].detach()))
     assert losses[1] < losses[0]
 
 
+@pytest.mark.usefixtures("_small_hrnet")
 def test_training_starts_from_the_weights_of_a_checkpoint(
     data: Path, tmp_path: Path, checkpoint: Path, fit_arguments: list[tuple[Any, ...]]
 ) -> None:
@@ -227,19 +227,20 @@ def test_training_does_not_start_from_something_else(data: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("_small_hrnet")
 def test_training_does_not_start_from_another_network(
     data: Path, tmp_path: Path, checkpoint: Path
 ) -> None:
-    other = SegFixSettings(crop_size=64, num_directions=4)
+    other = SegFixSettings(num_directions=4)
     with pytest.raises(SegfixError, match=r"hrnet_w18_small with \d+ directions; train the same"):
-        train_segfix([DataFolder(data)], tmp_path / "out", segfix=other, init=checkpoint)
+        train_segfix([DataFolder(data)], tmp_path / "out", other, init=checkpoint)
     assert not (tmp_path / "out").exists()
 
 
 def test_normalized_bytes_are_standard_scores() -> None:
     image = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2) * 10
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
-    floats = normalized(image, mean, std)
+    floats = normalize_image(image, mean, std)
     assert floats.dtype == torch.float32
     for channel in range(3):
         expected = (image[:, channel].double() / 255 - mean[channel]) / std[channel]
@@ -309,23 +310,3 @@ def test_scores_of_a_half_right_network_are_those_counted_by_hand(data: Path) ->
     assert scores["mask_f"] == pytest.approx(2 * overlap / (predicted.sum() + true.sum()))
     known = predicted & (targets.direction_map != 255)
     assert scores["direction_accuracy"] == pytest.approx((known & half).sum() / known.sum())
-
-
-def test_a_conditioned_network_learns_what_is_wrong(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class TwoCrops(CropDataset):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return super().__getitem__(index % 2)
-
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr(offset_training, "CropDataset", TwoCrops)
-    settings = Settings(steps=40, batch_size=2, learning_rate=5e-3, warmup=5, ema=0.8)
-    train(data, tmp_path, network=replace(CONDITIONED, predicted=1), settings=settings)
-    wrong = [float(value) for _, key, value in read_log(tmp_path)[1:] if key == "wrong_loss"]
-    assert len(wrong) == 40
-    assert wrong[-1] < 0.5 * wrong[0]
-    metadata = read_metadata(tmp_path)
-    assert (metadata["backbone"], metadata["predicted"]) == ("hrnet_lite0", 1)
-    assert metadata["near"] == [None]
-    assert metadata["mean"] == [0.5, 0.5, 0.5]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segfix.training.perturb import (
-    _displaced,
-    _filled,
-    _grown,
-    _leaked,
-    _reduced,
-    _speckled,
-    _thinned,
+    _displace,
+    _fill,
+    _grow,
+    _leak,
+    _reduce,
+    _speckle,
+    _thin,
     perturb_label_map,
 )
 
@@ -147,7 +147,7 @@ def test_more_labels_than_a_byte_holds() -> None:
 @given(hnp.arrays(np.bool_, (9, 12)), st.integers(0, 99))
 def test_unknown_pixels_take_the_nearest_label(unknown: NDArray[np.bool_], seed: int) -> None:
     regions = make_rng(seed).integers(0, 5, unknown.shape, np.uint8)
-    found = _filled(regions, unknown)
+    found = _fill(regions, unknown)
     known = np.argwhere(~unknown)
     if not known.size:
         assert np.array_equal(found, regions)
@@ -173,7 +173,7 @@ def test_void_is_filled_before_all_else() -> None:
 def test_nearest_reduction_makes_blocks(street: NDArray[np.int32]) -> None:
     noise = make_rng().integers(0, 200, (64, 64)).astype(np.uint8)
     for seed in range(10):
-        found = _reduced(noise, make_rng(seed), 8, nearest=True)
+        found = _reduce(noise, make_rng(seed), 8, nearest=True)
         for lines in (found, found.T):
             edges = np.flatnonzero((lines[1:] != lines[:-1]).any(1))
             assert (np.diff(edges) == 8).all()
@@ -185,7 +185,7 @@ def test_nearest_reduction_makes_blocks(street: NDArray[np.int32]) -> None:
 def test_reduction_favours_no_side(halves: NDArray[np.uint8], stride: float, nearest: bool) -> None:
     for scene in (halves, halves.T):
         areas = [
-            (_reduced(scene, make_rng(seed), stride, nearest=nearest) == 0).sum() / 120
+            (_reduce(scene, make_rng(seed), stride, nearest=nearest) == 0).sum() / 120
             for seed in range(200)
         ]
         assert np.mean(areas) == pytest.approx(60, abs=0.09 * stride)
@@ -198,7 +198,7 @@ def test_smooth_reduction_rounds_corners_and_loses_lines(square: NDArray[np.uint
     scene[:, 10] = 1
     corners = ([30, 30, 69, 69], [30, 69, 30, 69])
     for seed in range(10):
-        found = _reduced(scene, make_rng(seed), 10, nearest=False)
+        found = _reduce(scene, make_rng(seed), 10, nearest=False)
         assert not found[corners].any()
         assert found[35:65, 35:65].all()
         assert not found[:, :20].any()
@@ -211,34 +211,34 @@ def test_labels_far_apart_are_enlarged_as_labels_everywhere(square: NDArray[np.u
     everywhere[[0, 0, 1, -1, -1, -2], [0, 1, 0, -1, -2, -1]] = [0, 1, 2, 0, 1, 2]
     for seed in range(20):
         found, expected = (
-            _reduced(labels, make_rng(seed), 5.3, nearest=False) for labels in (scene, everywhere)
+            _reduce(labels, make_rng(seed), 5.3, nearest=False) for labels in (scene, everywhere)
         )
         # Windows that begin elsewhere round otherwise.
         assert (found != expected)[15:-15, 15:-15].mean() < 0.001
 
 
 def test_displacement_stays_within_its_amplitude(halves: NDArray[np.uint8]) -> None:
-    moved = [displacement(_displaced(halves, make_rng(s), 10, 3), halves) for s in range(40)]
+    moved = [displacement(_displace(halves, make_rng(s), 10, 3), halves) for s in range(40)]
     # Of a normal variable, the mean absolute value is 0.8 deviations, here 0.8 · 3.
     assert 1 < np.mean(moved) < 3
 
 
 def test_a_shift_moves_all(square: NDArray[np.uint8]) -> None:
-    found = _displaced(square, make_rng(), 10, 0, shift=(3, -2))
+    found = _displace(square, make_rng(), 10, 0, shift=(3, -2))
     assert np.array_equal(found, np.roll(square, (-3, 2), (0, 1)))
 
 
 def test_fine_displacement_is_ragged(halves: NDArray[np.uint8]) -> None:
-    fine, smooth = (boundary(_displaced(halves, make_rng(), s, 2)).sum() for s in (1, 30))
+    fine, smooth = (boundary(_displace(halves, make_rng(), s, 2)).sum() for s in (1, 30))
     assert fine > 1.5 * smooth
-    assert displacement(_displaced(halves, make_rng(), 1, 2), halves) < 3
+    assert displacement(_displace(halves, make_rng(), 1, 2), halves) < 3
 
 
 @pytest.mark.parametrize("pixels", [1, 3.5, 6])
 def test_growth_is_as_wide_as_asked(square: NDArray[np.uint8], pixels: float) -> None:
     areas = set()
     for seed in range(12):
-        found = _grown(square, make_rng(seed), pixels, patchy=False)
+        found = _grow(square, make_rng(seed), pixels, patchy=False)
         assert int(pixels) <= depth(found != square, square) <= pixels
         areas.add(int(found[50].sum()))
     # Label 1 grown or label 0 shrunk, and the other way round.
@@ -248,7 +248,7 @@ def test_growth_is_as_wide_as_asked(square: NDArray[np.uint8], pixels: float) ->
 def test_patchy_growth_differs_from_place_to_place(square: NDArray[np.uint8]) -> None:
     both = 0
     for seed in range(12):
-        found = _grown(square, make_rng(seed), 4, patchy=True)
+        found = _grow(square, make_rng(seed), 4, patchy=True)
         assert depth(found != square, square) <= 16
         gained, lost = (found > square).any(), (found < square).any()
         both += bool(gained and lost)
@@ -259,13 +259,13 @@ def test_narrow_things_are_lost(square: NDArray[np.uint8]) -> None:
     scene = np.pad(square, ((0, 0), (0, 60)))
     scene[:, 120] = 2
     for seed in range(12):
-        found = _thinned(scene, make_rng(seed), 3)
+        found = _thin(scene, make_rng(seed), 3)
         assert (found == 2).sum() < 0.2 * (scene == 2).sum()
         # The rest keeps its place, but for corners and where the radius changes.
         changed = (found != scene)[40:60, :110]
         assert depth(changed, scene[40:60, :110]) <= 2
         assert changed.mean() < 0.01
-    assert np.array_equal(_thinned(scene, make_rng(), 0.1), scene)
+    assert np.array_equal(_thin(scene, make_rng(), 0.1), scene)
 
 
 def test_leaks_take_the_label_of_the_other_side(halves: NDArray[np.uint8]) -> None:
@@ -273,7 +273,7 @@ def test_leaks_take_the_label_of_the_other_side(halves: NDArray[np.uint8]) -> No
         sides = set()
         reached = []
         for seed in range(40):
-            found = _leaked(scene, make_rng(seed), 15)
+            found = _leak(scene, make_rng(seed), 15)
             changed = found != scene
             if changed.any():
                 sides |= set(found[changed])
@@ -289,7 +289,7 @@ def test_leaks_spare_a_third_label(halves: NDArray[np.uint8]) -> None:
     scene = halves.copy()
     scene[::5] = 2
     for seed in range(20):
-        changed = _leaked(scene, make_rng(seed), 15) != scene
+        changed = _leak(scene, make_rng(seed), 15) != scene
         assert np.unique(scene[changed]).size == 1
 
 
@@ -297,7 +297,7 @@ def test_speckle_is_small_and_sparse(street: NDArray[np.int32]) -> None:
     regions = np.unique(street, return_inverse=True)[1].astype(np.uint8)
     share = []
     for seed in range(10):
-        found = _speckled(regions, make_rng(seed), 2)
+        found = _speckle(regions, make_rng(seed), 2)
         blobs, _ = ndimage.label(found != regions)
         share.append(float((blobs > 0).mean()))
         assert np.bincount(blobs.ravel())[1:].max(initial=0) < 400

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from segfix.errors import SegfixError
 from segfix.training import loop
-from segfix.training.loop import Batch, Settings, fit
+from segfix.training.loop import Batch, fit
+from segfix.training.settings import Optimization, RunSettings
 
 # Forked, since importing torch anew takes several seconds.
 pytestmark = [
@@ -59,14 +60,11 @@ def train(out: Path, batch_size: int) -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), FrozenBatchNorm(4), nn.Conv2d(4, 1, 1)),
         Noise(),
         squared_error,
-        Settings(steps=6, batch_size=batch_size, learning_rate=0.02, warmup=3, ema=0.7),
+        Optimization(steps=6, batch_size=batch_size, learning_rate=0.02, warmup=3, ema=0.7),
         out,
         metadata={"kind": "tiny"},
         evaluate=last_bias,
-        evaluate_every=3,
-        workers=0,
-        device="cpu",
-        quiet=True,
+        run=RunSettings("cpu", workers=0, evaluate_every=3, quiet=True),
     )
 
 

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.training.loop import write_checkpoint
+from segfix.training.checkpoints import write_checkpoint
 from segfix.training.segmentation_networks import (
     NETWORKS,
     SEGMENTER_METADATA,

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,42 @@ from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, PairingError, SegfixError
 from segfix.losses import EdgeNetwork, edge_map, edge_network_loss
-from segfix.training import loop, segmentation_training
-from segfix.training.datasets import ClassTargets, CropDataset, DataFolder, Source
+from segfix.training import edge_training, loop, segmentation_training
+from segfix.training.checkpoints import write_checkpoint
+from segfix.training.crop_targets import ClassTargets
+from segfix.training.datasets import CropDataset, Source
+from segfix.training.edge_training import load_edge_network, train_edge_network
 from segfix.training.layouts import find_labelled_images
-from segfix.training.loop import Settings
-from segfix.training.segmentation_networks import load_segmenter
-from segfix.training.segmentation_training import (
+from segfix.training.segmentation_losses import (
     LOSSES,
-    SegmentationSettings,
     check_options,
     cross_entropy,
+    make_loss,
+)
+from segfix.training.segmentation_networks import load_segmenter
+from segfix.training.segmentation_training import (
     find_class_ids,
     hold_out,
-    load_edge_network,
-    make_loss,
     score_segmentation,
     train_segmentation,
 )
+from segfix.training.settings import (
+    CropSettings,
+    DataFolder,
+    Optimization,
+    RunSettings,
+    SegmentationSettings,
+)
 
 WritePair = Callable[..., None]
-TINY = Settings(steps=4, batch_size=2, warmup=1, ema=0.5)
-SMALL: dict[str, Any] = {"network": "fcn16s", "backbone": "resnet10t", "crop_size": 32}
+TINY = Optimization(steps=4, batch_size=2, warmup=1, ema=0.5)
+SMALL = SegmentationSettings(
+    "fcn16s",
+    "resnet10t",
+    crops=CropSettings(crop_size=32, ignore_frame=0),
+    optimization=TINY,
+)
+RUN = RunSettings("cpu", workers=0, quiet=True)
 
 
 @pytest.fixture
@@ -65,17 +81,14 @@ def test_cross_entropy_and_every_loss_are_minimised_together(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    short = Settings(steps=3, batch_size=2, warmup=0, learning_rate=5e-3)
-    monkeypatch.setattr(segmentation_training, "EDGE_SETTINGS", short)
+    short = Optimization(steps=3, batch_size=2, warmup=0, learning_rate=5e-3)
+    monkeypatch.setattr(edge_training, "EDGE_OPTIMIZATION", short)
     weights = {name: weight for name, (_, weight) in LOSSES.items()}
     scores = train_segmentation(
         [DataFolder(folder)],
         tmp_path / "out",
-        segmentation=SegmentationSettings(losses=weights, **SMALL),
-        settings=TINY,
-        workers=0,
-        device="cpu",
-        quiet=True,
+        replace(SMALL, losses=weights),
+        run=RUN,
     )
     assert scores.keys() == {"miou", "pixel_accuracy"}
     assert all(0 <= value <= 1 for value in scores.values())
@@ -94,12 +107,8 @@ def test_cross_entropy_and_every_loss_are_minimised_together(
     train_segmentation(
         [DataFolder(folder)],
         tmp_path / "out",
-        segmentation=SegmentationSettings(losses=weights, **SMALL),
-        settings=TINY,
-        workers=0,
-        device="cpu",
-        quiet=True,
-        resume=True,
+        replace(SMALL, losses=weights),
+        run=replace(RUN, resume=True),
     )
     assert edge.stat().st_mtime_ns == before
 
@@ -114,12 +123,11 @@ def test_the_losses_get_what_the_network_and_the_crops_give(
     train_segmentation(
         [DataFolder(folder)],
         tmp_path / "out",
-        segmentation=SegmentationSettings(
+        replace(
+            SMALL,
             losses={"dice": 2.0, "boundary": 3.0, "level-set": 1.0},
             loss_options={"level-set": {"heaviside": "ahf"}},
-            **SMALL,
         ),
-        settings=TINY,
         pretrained=False,
     )
     ((network, crops, compute_loss, *_), _options) = arguments[0]
@@ -146,15 +154,15 @@ def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> Non
     scores = train_segmentation(
         [DataFolder(folder)],
         tmp_path / "out",
-        val=[folder],
-        segmentation=SegmentationSettings(
-            losses={"level-set": 0.67}, network="fpn", backbone="resnet10t", crop_size=64
+        SegmentationSettings(
+            "fpn",
+            "resnet10t",
+            losses={"level-set": 0.67},
+            crops=CropSettings(crop_size=64, ignore_frame=0),
+            optimization=Optimization(40, 2, warmup=2, learning_rate=3e-3, ema=0.8),
         ),
-        settings=Settings(steps=40, batch_size=2, warmup=2, learning_rate=3e-3, ema=0.8),
-        evaluate_every=40,
-        workers=0,
-        device="cpu",
-        quiet=True,
+        val=[folder],
+        run=replace(RUN, evaluate_every=40),
     )
     assert scores["miou"] > 0.6
     network, described = load_segmenter(tmp_path / "out" / "model.safetensors")
@@ -217,38 +225,34 @@ def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(
     folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
-    wrong = SegmentationSettings(
-        losses={"semeda": 1.0, "epl": 1.0}, loss_options={"epl": {"width": 4}}, **SMALL
-    )
+    wrong = replace(SMALL, losses={"semeda": 1.0, "epl": 1.0}, loss_options={"epl": {"width": 4}})
     with pytest.raises(SegfixError, match="odd width"):
-        train_segmentation([DataFolder(folder)], out, segmentation=wrong, **run)
+        train_segmentation([DataFolder(folder)], out, wrong, run=RUN)
     assert not out.exists()
     out.mkdir()
     (out / "state.pt").touch()
-    right = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
+    right = replace(SMALL, losses={"semeda": 1.0})
     with pytest.raises(SegfixError, match="holds a training already"):
-        train_segmentation([DataFolder(folder)], out, segmentation=right, **run)
+        train_segmentation([DataFolder(folder)], out, right, run=RUN)
     assert not (out / "edge").exists()
 
 
 def test_stopped_in_the_edge_training_the_command_goes_on_with_resume(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = Settings(steps=4, batch_size=2, warmup=0)
-    monkeypatch.setattr(segmentation_training, "EDGE_SETTINGS", short)
+    short = Optimization(steps=4, batch_size=2, warmup=0)
+    monkeypatch.setattr(edge_training, "EDGE_OPTIMIZATION", short)
     monkeypatch.setattr(loop, "SAVE_EVERY", 1)
     out = tmp_path / "out"
-    semeda = SegmentationSettings(losses={"semeda": 1.0}, **SMALL)
-    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+    semeda = replace(SMALL, losses={"semeda": 1.0})
 
     with monkeypatch.context() as patch:
-        patch.setattr(segmentation_training, "edge_network_loss", stop_after(edge_network_loss, 2))
+        patch.setattr(edge_training, "edge_network_loss", stop_after(edge_network_loss, 2))
         with pytest.raises(KeyboardInterrupt):
-            train_segmentation([DataFolder(folder)], out, segmentation=semeda, **run)
+            train_segmentation([DataFolder(folder)], out, semeda, run=RUN)
     assert (out / "edge" / "state.pt").exists()
     assert not (out / "state.pt").exists()
-    train_segmentation([DataFolder(folder)], out, segmentation=semeda, resume=True, **run)
+    train_segmentation([DataFolder(folder)], out, semeda, run=replace(RUN, resume=True))
     assert (out / "model.safetensors").exists()
     with safe_open(out / "edge" / "model.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["segfix"])["step"] == 4
@@ -258,14 +262,12 @@ def test_stopped_after_the_edge_training_semeda_resumes_to_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The FPN's dropout takes the same random numbers."""
-    monkeypatch.setattr(
-        segmentation_training, "EDGE_SETTINGS", Settings(steps=2, batch_size=2, warmup=0)
-    )
-    fpn = SegmentationSettings(**{**SMALL, "network": "fpn"}, losses={"semeda": 1.0}, hold_out=0.0)
-    run: dict[str, Any] = {"settings": TINY, "workers": 0, "device": "cpu", "quiet": True}
+    short = Optimization(steps=2, batch_size=2, warmup=0)
+    monkeypatch.setattr(edge_training, "EDGE_OPTIMIZATION", short)
+    fpn = replace(SMALL, network="fpn", losses={"semeda": 1.0}, hold_out=0.0)
 
-    def train(out: Path, **options: Any) -> None:
-        train_segmentation([DataFolder(folder)], out, segmentation=fpn, **run, **options)
+    def train(out: Path, *, resume: bool = False) -> None:
+        train_segmentation([DataFolder(folder)], out, fpn, run=replace(RUN, resume=resume))
 
     def ctrl_c(*arguments: Any) -> Tensor:
         signal.raise_signal(signal.SIGINT)
@@ -347,9 +349,7 @@ def test_a_class_that_is_held_out_is_a_class_all_the_same(
     monkeypatch.setattr(
         segmentation_training, "fit", lambda *_, **options: described.append(options["metadata"])
     )
-    train_segmentation(
-        [DataFolder(tmp_path / "data")], tmp_path, segmentation=SegmentationSettings(**SMALL)
-    )
+    train_segmentation([DataFolder(tmp_path / "data")], tmp_path, SMALL)
     assert described[0]["class_ids"] == [0, 3, 7]
     assert described[0]["held_out"] == 1
 
@@ -366,7 +366,7 @@ def test_a_class_that_was_not_learnt_is_named_when_scored(folder: Path) -> None:
 
 
 def test_an_edge_network_for_other_classes_is_refused(tmp_path: Path) -> None:
-    loop.write_checkpoint(
+    write_checkpoint(
         tmp_path, EdgeNetwork(3), {"kind": "edge", "num_classes": 3, "step": 5, "settings": {}}
     )
     path = tmp_path / "model.safetensors"
@@ -378,12 +378,12 @@ def test_an_edge_network_for_other_classes_is_refused(tmp_path: Path) -> None:
 def test_the_edge_network_learns_to_find_edges(folder: Path, tmp_path: Path) -> None:
     images = find_labelled_images(folder)
     targets = ClassTargets((0, 1, 200))
-    crops = CropDataset([Source(images)], 960, crop_size=32, targets=targets)
-    settings = Settings(steps=240, batch_size=4, warmup=10, learning_rate=1e-2, ema=0.9)
-    path = tmp_path / "edge" / "model.safetensors"
-    segmentation_training.train_edge_network(
-        path, 3, crops, settings, workers=0, device="cpu", quiet=True
+    crops = CropDataset(
+        [Source(images)], 960, targets=targets, crops=CropSettings(crop_size=32, ignore_frame=0)
     )
+    settings = Optimization(steps=240, batch_size=4, warmup=10, learning_rate=1e-2, ema=0.9)
+    path = tmp_path / "edge" / "model.safetensors"
+    train_edge_network(path, 3, crops, settings, RUN)
     network = load_edge_network(path, 3)
     target = torch.from_numpy(targets.index(images[0].read_labels()))[None]
     edges = edge_map(target, ignore_index=-1)

@@ -1,0 +1,76 @@
+"""Training of SEMEDA's edge network, before the segmentation network that it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segfix.errors import SegfixError
+from segfix.losses import EdgeNetwork, edge_network_loss
+from segfix.training.checkpoints import holds_training, read_checkpoint
+from segfix.training.datasets import CropDataset
+from segfix.training.layouts import VOID
+from segfix.training.loop import fit
+from segfix.training.settings import Optimization, RunSettings
+
+EDGE_METADATA = ("num_classes", "step")
+EDGE_OPTIMIZATION = Optimization(steps=600, batch_size=6, learning_rate=5e-3, warmup=50, ema=0.99)
+"""Its task is easy."""
+
+
+def train_edge_network(
+    path: Path, num_classes: int, crops: CropDataset, settings: Optimization, run: RunSettings
+) -> None:
+    """Train SEMEDA's edge network on label maps, unless its checkpoint is there.
+
+    Args:
+        path: Its `model.safetensors`.
+        num_classes: C.
+        crops: To train on.
+        settings: Of its training.
+        run: Of the training that it belongs to.
+    """
+    finished = (
+        path.exists() and read_checkpoint(path, "edge", EDGE_METADATA)[1]["step"] >= settings.steps
+    )
+    if finished:
+        return
+
+    def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        loss = edge_network_loss(network, batch["target"].long(), ignore_index=VOID)
+        return {"edge_loss": loss}
+
+    torch.manual_seed(settings.seed)
+    fit(
+        EdgeNetwork(num_classes),
+        crops,
+        compute_loss,
+        settings,
+        path.parent,
+        metadata={"kind": "edge", "num_classes": num_classes},
+        run=replace(run, resume=holds_training(path.parent), tensorboard=False),
+    )
+
+
+def load_edge_network(path: Path, num_classes: int) -> EdgeNetwork:
+    """Read SEMEDA's edge network from its checkpoint, frozen.
+
+    Raises:
+        SegfixError: The checkpoint is missing, of something else or for other classes.
+    """
+    weights, metadata = read_checkpoint(path, "edge", EDGE_METADATA)
+    if metadata["num_classes"] != num_classes:
+        raise SegfixError(
+            f"{path}: an edge network for {metadata['num_classes']} classes, but the label maps "
+            f"have {num_classes}; remove it, or name another one."
+        )
+    network = EdgeNetwork(num_classes)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise SegfixError(f"{path}: its weights don't fit SEMEDA's edge network.") from error
+    return network.requires_grad_(requires_grad=False).eval()
