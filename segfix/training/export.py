@@ -26,7 +26,7 @@ from segfix.files.atomic import atomic_path
 from segfix.geometry import NO_PREDICTION, UNDEFINED, flip_direction_map
 from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
-from segfix.network.offset_model import BOUNDARY_THRESHOLD, OUTPUTS, OffsetModel, calibrated
+from segfix.network.offset_model import BOUNDARY_THRESHOLD, OUTPUTS, OffsetModel, calibrate
 from segfix.network.session import CALIBRATION, DISTANCE, METADATA_KEY, WRONG
 from segfix.training.checkpoint_model import ProbabilityNetwork
 from segfix.training.datasets import known_prediction, known_targets
@@ -315,7 +315,7 @@ def compare_scores(
 
 
 def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
-    """Slope and intercept of `segfix.network.offset_model.calibrated`; each set counts the same.
+    """Slope and intercept of `segfix.network.offset_model.calibrate`; each set counts the same.
 
     Args:
         counts: Per set, (B, 2) of `measure`.
@@ -327,7 +327,7 @@ def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
         raise SegfixError("nothing to calibrate on: the network finds no boundary in the images.")
     middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
     # A little of the usual line, or a few pixels that are all right would be believed for ever.
-    usual = np.stack([np.ones_like(middles), calibrated(middles, CALIBRATION)], axis=1)
+    usual = np.stack([np.ones_like(middles), calibrate(middles, CALIBRATION)], axis=1)
     total = usual * (len(counts) * PRIOR / CALIBRATION_BINS)
     total += np.sum([count / count[:, 0].sum() for count in counts], axis=0)
 

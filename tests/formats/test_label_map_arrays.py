@@ -12,7 +12,7 @@ from PIL import Image
 
 from segfix.errors import FileFormatError
 from segfix.formats import read_label_map, write_label_map
-from segfix.formats.label_maps import likeliest
+from segfix.formats.label_maps import likeliest_class
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(0, 20, (33, 41))
@@ -107,11 +107,11 @@ def test_masks_are_no_label_map_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_likeliest_of_one_class() -> None:
-    assert likeliest(np.array([[0.5, 0.51]])).tolist() == [[0, 1]]
-    assert likeliest(np.array([[-0.1, 0.0, 7.0]])).tolist() == [[0, 0, 1]]
-    assert likeliest(np.array([[127, 128]], np.uint8)).tolist() == [[0, 1]]
-    assert likeliest(np.array([[32767, 32768]], np.uint16)).tolist() == [[0, 1]]
-    assert likeliest(np.array([[np.nan, 0.7]])).tolist() == [[0, 1]]
+    assert likeliest_class(np.array([[0.5, 0.51]])).tolist() == [[0, 1]]
+    assert likeliest_class(np.array([[-0.1, 0.0, 7.0]])).tolist() == [[0, 0, 1]]
+    assert likeliest_class(np.array([[127, 128]], np.uint8)).tolist() == [[0, 1]]
+    assert likeliest_class(np.array([[32767, 32768]], np.uint16)).tolist() == [[0, 1]]
+    assert likeliest_class(np.array([[np.nan, 0.7]])).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("bits", [8, 16])
