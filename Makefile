@@ -59,7 +59,7 @@ mutants: .venv/dev
 
 # Ten thousand broken files for every reader: an hour or so. build/fuzz keeps what should not have happened.
 fuzz: .venv/dev
-	$(BIN)/python tests/fuzz.py --files 10000
+	$(BIN)/python -m tests.fuzz.run --files 10000
 
 # Ray on a cluster of two nodes on this machine.
 cluster: .venv/dev

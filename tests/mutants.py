@@ -71,7 +71,7 @@ class Mutant(NamedTuple):
 
 
 def edits(node: ast.AST) -> Iterator[Callable[[], object]]:
-    """Functions that change one thing about a node, in place."""
+    """Make functions that change one thing about a node, in place."""
 
     def put(name: str, value: object) -> Callable[[], object]:
         return lambda: setattr(node, name, value)
@@ -112,7 +112,7 @@ def edits(node: ast.AST) -> Iterator[Callable[[], object]]:
 
 
 def changeable(tree: ast.Module) -> list[tuple[ast.AST, int, ast.stmt]]:
-    """Nodes that are run and matter, with the first line of their function and their statement."""
+    """List nodes that are run and matter, with their function's first line and their statement."""
     found: list[tuple[ast.AST, int, ast.stmt]] = []
 
     def walk(node: ast.AST, first: int, *, inside: bool, statement: ast.stmt | None) -> None:
@@ -156,13 +156,13 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def head(statement: ast.stmt) -> str:
-    """A statement in one line, without its body."""
+    """Write a statement in one line, without its body."""
     text = ast.unparse(statement)
     return text.split("\n", 1)[0] if hasattr(statement, "body") else " ".join(text.split())
 
 
 def functions(namespace: dict[str, Any], module: str) -> dict[str, types.FunctionType]:
-    """Functions and methods that a module defines, by qualified name."""
+    """List the functions and methods that a module defines, by qualified name."""
     found = {}
     for value in list(namespace.values()):
         members = [value]
@@ -200,7 +200,7 @@ def apply(mutant: Mutant) -> None:
 
 
 class Runner:
-    """A plugin: instead of running the tests, run them on every mutant."""
+    """Run the tests on every mutant, as a plugin of pytest."""
 
     def __init__(self, lines: dict[Path, set[int]], log: Path) -> None:
         self.lines, self.log = lines, log
@@ -246,7 +246,7 @@ class Runner:
         return True
 
     def calls_of(self, session: pytest.Session) -> dict[str, tuple[float, set[Place]]]:
-        """Seconds and functions of every test that passes without a mutant."""
+        """Record seconds and called functions of every test that passes without a mutant."""
         folder = str(ROOT / "segfix")
 
         def run(report: Callable[[str], object]) -> str:
@@ -307,7 +307,7 @@ class Runner:
     def forked(
         self, work: Callable[[Callable[[str], object]], str], seconds: float
     ) -> tuple[str, str]:
-        """Outcome and report of some work in a fork, which gets so many seconds of CPU time."""
+        """Run some work in a fork that gets so many seconds of CPU time: its outcome and report."""
         reading, writing = os.pipe()
         pid = os.fork()
         if not pid:
@@ -332,7 +332,7 @@ class Runner:
 
 
 def main(names: list[str]) -> None:
-    """Floors (geometry) or modules (losses/epl.py), optionally lines (losses/epl.py:12)."""
+    """Try floors (geometry) or modules (losses/epl.py), optionally lines (losses/epl.py:12)."""
     lines: dict[Path, set[int]] = {}
     for argument in names:
         name, _, line = argument.partition(":")

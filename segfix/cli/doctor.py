@@ -1,4 +1,4 @@
-"""segfix doctor: an installation in parts, as a bug report needs it."""
+"""`segfix doctor`: check an installation, part by part, for a bug report."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from segfix.cli.outcome import shortened
 from segfix.errors import DeviceError, SegfixError, one_line
 
 VARIABLES = re.compile(r"(ORT|SEGFIX)_.*|(OMP|OPENBLAS|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES")
-"""Of the environment, what changes what segfix does; the rest is nobody's business."""
+"""Variables of the environment that change what segfix does; no others are printed."""
 BUILDS = ("onnxruntime", "onnxruntime-gpu")
 NEEDED = ("numpy", "PIL", "scipy.ndimage", "tqdm")
-"""What a small prediction doesn't import is needed by other commands."""
+"""Packages that commands need, some of them not for a small prediction."""
 
 
 @click.command()
@@ -40,33 +40,37 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
     Bug reports want what it prints with --json. That names your home folder "~", and of the
     environment only variables that segfix and its libraries obey.
     """
-    installed = versions()
+    installed = list_versions()
     problems: list[Exception] = []
-    report: dict[str, Any] = {"versions": installed, "paths": paths(), "machine": machine()}
+    report: dict[str, Any] = {
+        "versions": installed,
+        "paths": list_paths(),
+        "machine": describe_machine(),
+    }
     report["environment"] = {
         name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
     }
     for name in NEEDED:
-        with noting(problems):
+        with collect_errors(problems):
             importlib.import_module(name)
-    with noting(problems):
+    with collect_errors(problems):
         import onnxruntime as ort
 
         report["providers"] = ort.get_available_providers()
-    with noting(problems):
+    with collect_errors(problems):
         from segfix.network.session import available_threads, check_installation
 
         report["machine"]["cores_available"] = available_threads()
         check_installation()
-    with noting(problems):
-        report["shipped_weights"] = shipped(problems)
-        report["weights"] = chosen(weights)
-    with noting(problems):
-        report["prediction"] = prediction(weights, device)
+    with collect_errors(problems):
+        report["shipped_weights"] = check_shipped(problems)
+        report["weights"] = find_chosen(weights)
+    with collect_errors(problems):
+        report["prediction"] = try_prediction(weights, device)
 
     # Several steps fail of the same.
-    told = dict.fromkeys(text_of(problem, installed) for problem in problems)
-    report = without_home({**report, "problems": list(told)})
+    told = dict.fromkeys(describe_problem(problem, installed) for problem in problems)
+    report = hide_home({**report, "problems": list(told)})
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -84,16 +88,16 @@ def doctor(weights: str | None, device: str, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def noting(problems: list[Exception]) -> Iterator[None]:
-    """Go on after whatever fails inside: what is broken breaks anywhere."""
+def collect_errors(problems: list[Exception]) -> Iterator[None]:
+    """Collect any error inside the block and go on: a broken installation may fail anywhere."""
     try:
         yield
     except Exception as error:
         problems.append(error)
 
 
-def text_of(problem: Exception, installed: dict[str, str]) -> str:
-    """What is wrong, and the remedy where there is one."""
+def describe_problem(problem: Exception, installed: dict[str, str]) -> str:
+    """Describe a problem, and the remedy where there is one."""
     if isinstance(problem, SegfixError):
         return str(problem)
     if isinstance(problem, ImportError):
@@ -109,8 +113,8 @@ def text_of(problem: Exception, installed: dict[str, str]) -> str:
     return f"{type(problem).__name__}: {problem}"
 
 
-def versions() -> dict[str, str]:
-    """Of Python, and of what is installed of the packages that segfix and its extras name."""
+def list_versions() -> dict[str, str]:
+    """List the versions of Python and of the installed packages that segfix and its extras name."""
     from importlib import metadata
 
     found = {"python": platform.python_version(), "segfix": segfix.__version__}
@@ -126,13 +130,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def paths() -> dict[str, str]:
-    """Which Python runs which copy of segfix."""
+def list_paths() -> dict[str, str]:
+    """List which Python runs which copy of segfix."""
     return {"python_path": sys.executable, "segfix_path": str(Path(segfix.__file__).parent)}
 
 
-def machine() -> dict[str, Any]:
-    """The system, cores, memory and its limit in GiB, and GPUs."""
+def describe_machine() -> dict[str, Any]:
+    """Describe the system, cores, memory and its limit in GiB, and GPUs."""
     found: dict[str, Any] = {
         "system": platform.platform(),
         "processor": platform.machine(),
@@ -140,20 +144,20 @@ def machine() -> dict[str, Any]:
     }
     # Windows has no sysconf.
     with contextlib.suppress(AttributeError, ValueError, OSError):
-        found["memory"] = gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        found["memory"] = to_gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     # No file, or "max".
     with contextlib.suppress(OSError, ValueError):
-        found["memory_limit"] = gib(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return {**found, "gpus": gpus()}
+        found["memory_limit"] = to_gib(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return {**found, "gpus": list_gpus()}
 
 
-def gib(size: int) -> float:
-    """Of bytes."""
+def to_gib(size: int) -> float:
+    """Convert bytes to GiB, to one decimal."""
     return round(size / 2**30, 1)
 
 
-def gpus() -> list[str]:
-    """Name, memory and driver of NVIDIA's, or why they can't be told."""
+def list_gpus() -> list[str]:
+    """List NVIDIA's GPUs by name, memory and driver, or tell why that fails."""
     import subprocess
 
     program = shutil.which("nvidia-smi")
@@ -174,29 +178,29 @@ def gpus() -> list[str]:
     return done.stdout.splitlines()
 
 
-def shipped(problems: list[Exception]) -> dict[str, str]:
-    """What became of each network that was shipped."""
-    from segfix.network.weights import checked, shipped_digests, shipped_weights
+def check_shipped(problems: list[Exception]) -> dict[str, str]:
+    """Check each network that was shipped: "as shipped", "added" or "damaged"."""
+    from segfix.network.weights import check_weights, shipped_digests, shipped_weights
 
     found = {}
     for name, path in shipped_weights().items():
         found[name] = "damaged"
-        with noting(problems):
-            listed = checked(path).name in shipped_digests(path.parent)
+        with collect_errors(problems):
+            listed = check_weights(path).name in shipped_digests(path.parent)
             found[name] = "as shipped" if listed else "added"
     return found
 
 
-def chosen(weights: str | None) -> dict[str, str]:
-    """The file of the weights asked for, damaged or not, and its digest."""
+def find_chosen(weights: str | None) -> dict[str, str]:
+    """Find the file of the weights asked for, damaged or not, and its digest."""
     from segfix.network.weights import DEFAULT_WEIGHTS, file_digest, find_weights, shipped_weights
 
     path = shipped_weights().get(weights or DEFAULT_WEIGHTS) or find_weights(weights)
     return {"path": str(path), "sha256": file_digest(path)}
 
 
-def prediction(weights: str | None, device: str) -> dict[str, Any]:
-    """What the network finds around a bright square, and the seconds it took.
+def try_prediction(weights: str | None, device: str) -> dict[str, Any]:
+    """Try the network on a bright square, and time it.
 
     Raises:
         SegfixError: It is none of ours, fails, or finds nothing.
@@ -227,12 +231,12 @@ def prediction(weights: str | None, device: str) -> dict[str, Any]:
     }
 
 
-def without_home(value: Any) -> Any:
-    """The same with the home folder written "~", as it holds the user's name."""
+def hide_home(value: Any) -> Any:
+    """Write the home folder, which holds the user's name, as "~" in all texts of a report."""
     if isinstance(value, dict):
-        return {key: without_home(entry) for key, entry in value.items()}
+        return {key: hide_home(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [without_home(entry) for entry in value]
+        return [hide_home(entry) for entry in value]
     home = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises where there is none
     if isinstance(value, str) and len(home) > 1:
         for folder in {home, os.path.realpath(home)}:

@@ -1,4 +1,4 @@
-"""Files to arrays and back: photographs, videos, label maps, offset maps."""
+"""Codecs: photographs, videos, label maps and offset maps, from files to arrays and back."""
 
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, LabelMap, read_label_map, write_label_map

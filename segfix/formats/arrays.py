@@ -1,4 +1,4 @@
-"""NumPy's array files (.npy, .npz), read as if from a stranger: bounded, and never unpickled."""
+"""Codec of NumPy's array files (.npy, .npz): memory is bounded, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 1 << 16
 CHUNK = 1 << 20
 
-# What zipfile and its decoders raise on broken or hostile files.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -37,6 +36,7 @@ ZIP_ERRORS = (
     RuntimeError,
     NotImplementedError,
 )
+"""Raised by zipfile and its decoders on broken or hostile files."""
 
 
 def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
@@ -53,7 +53,7 @@ def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
         FileFormatError: The file is missing, no array file, not as long as its header says, too
             large, or it holds Python objects.
     """
-    with opened(path) as file:
+    with open_bytes(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
         return read_array(file, size, limit_bytes, str(path))
@@ -72,7 +72,7 @@ def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
     Raises:
         FileFormatError: As `read_npy`.
     """
-    with opened(path) as file:
+    with open_bytes(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
@@ -119,8 +119,8 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], *, record: str | N
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file to read bytes from; an `OSError` inside becomes a `FileFormatError` that names it."""
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to read bytes; an `OSError` inside becomes a `FileFormatError` that names it."""
     check_regular(path)
     try:
         with path.open("rb") as file:
@@ -132,7 +132,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -> NDArray[Any]:
-    """The array that makes up the next `size` bytes of a file; `name` begins the messages."""
+    """Read the array in the next `size` bytes of a file; `name` begins the messages."""
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + 2 or start[-2] not in (1, 2, 3):
         raise FileFormatError(f"{name}: not a NumPy array; write one with np.save.")
@@ -168,7 +168,9 @@ def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -
 
 
 def parse_header(header: bytes, name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    """Type, shape and whether the first index runs fastest, from a .npy file's header."""
+    """Parse a .npy header: element type, shape, and whether the first index runs fastest."""
+    # Not np.lib.format's readers: odd headers make them warn on the terminal, end in TokenError or
+    # IndexError, or pass with axes of -1 or True; for version 3 there is none that is public.
     try:
         if b"\\" in header:
             # Python warns of odd escapes, and no header of ours has any.

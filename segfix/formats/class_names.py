@@ -1,4 +1,4 @@
-"""Lists of class names."""
+"""Codec of text files that name classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segfix.errors import FileFormatError
 from segfix.files.reading import read_text
 
 MAX_CLASSES = 1024
-"""That are scored; a list of more names something else."""
+"""Most classes that are scored; a longer list names something else."""
 
 
 def read_class_names(path: Path) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Photographs to RGB arrays, and which way up they are."""
+"""Codec of photographs: RGB arrays, turned upright."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings of photographs."""
 
 ORIENTATION = 274
-"""EXIF and TIFF tag of how stored rows and columns lie when displayed, 1 … 8; 1: as they are."""
+"""EXIF and TIFF tag of the orientation, 1 … 8; 1: displayed as stored."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -39,7 +39,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An open photograph, of which parts become arrays: all of a large one would take too much.
+    """Hold an open photograph and decode parts of it: a whole large one would take too much memory.
 
     Attributes:
         picture: As Pillow holds it: not decoded and as it is stored, or decoded and upright.
@@ -49,7 +49,7 @@ class Photograph:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, 3), as displayed."""
+        """Return (H, W, 3), as displayed."""
         height, width = self.picture.height, self.picture.width
         return (width, height, 3) if self._turn >= 5 else (height, width, 3)
 
@@ -59,7 +59,7 @@ class Photograph:
         return 1 if self.picture.format == "TIFF" else orientation_of(self.picture)
 
     def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
-        """(rows, columns, 3) uint8 RGB; decodes the file when first asked."""
+        """Return (rows, columns, 3) uint8 RGB; the file is decoded on the first call."""
         ImageOps.exif_transpose(self.picture, in_place=True)
         picture = self.picture
         (top, bottom, _), (left, right, _) = (
@@ -67,28 +67,28 @@ class Photograph:
         )
         if (bottom - top, right - left) != self.shape[:2]:
             picture = picture.crop((left, top, right, bottom))
-        return np.array(_in_rgb(picture))
+        return np.array(_to_rgb(picture))
 
-    def reduced(self, max_side: int) -> NDArray[np.uint8]:
-        """All of it at a smaller size, for one use: afterwards the rest of a JPEG is lost.
+    def reduce(self, max_side: int) -> NDArray[np.uint8]:
+        """Reduce the whole photograph; call it once, as the rest of a JPEG is lost afterwards.
 
         Args:
             max_side: Height or width of the result, whichever is more, pixels.
 
         Returns:
-            (h, w, 3) uint8 RGB, each pixel from all those in its place.
+            (h, w, 3) uint8 RGB, each pixel a weighted mean of those in its place.
         """
         picture, turn = self.picture, self._turn
         height, width = reduced_size(picture.height, picture.width, max_side)
         # JPEG decodes straight to a half, a quarter or an eighth of its size, in less time.
         _, box = picture.draft(None, (width, height)) or (None, None)
         picture.load()
-        small = _in_rgb(picture).resize((width, height), Image.Resampling.BILINEAR, box)
+        small = _to_rgb(picture).resize((width, height), Image.Resampling.BILINEAR, box)
         return turn_upright(np.asarray(small), turn)
 
 
 def reduced_size(height: int, width: int, max_side: int) -> tuple[int, int]:
-    """Height and width of a picture reduced to so many pixels on its longer side.
+    """Compute height and width of a picture whose longer side is reduced to `max_side` pixels.
 
     Example:
         >>> reduced_size(375, 1242, 621)
@@ -98,7 +98,7 @@ def reduced_size(height: int, width: int, max_side: int) -> tuple[int, int]:
     return max(1, round(height * max_side / longer)), max(1, round(width * max_side / longer))
 
 
-def _in_rgb(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         grey = np.clip(np.asarray(picture) >> 8, 0, 255).astype(np.uint8)
         picture = Image.fromarray(grey)
@@ -110,19 +110,19 @@ def _in_rgb(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def open_photograph(path: Path) -> Iterator[Photograph]:
-    """Open a photograph; read parts of it inside, upright. See `read_image`."""
+    """Open a photograph to read parts of it, upright; see `read_image`."""
     with open_picture(path, "image") as picture:
         yield Photograph(picture)
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """Which way up an open picture is stored; 1 where it doesn't say."""
+    """Read the EXIF orientation of an open picture, 1 … 8; 1 where there is none."""
     found = picture.getexif().get(ORIENTATION)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels as they are displayed.
+    """Turn stored pixels as they are displayed.
 
     Args:
         array: (H, W) or (H, W, C).
@@ -145,5 +145,5 @@ def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def turn_back(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Displayed pixels as they are stored: the inverse of `turn_upright`."""
+    """Turn displayed pixels as they are stored: the inverse of `turn_upright`."""
     return turn_upright(array, {6: 8, 8: 6}.get(orientation, orientation))

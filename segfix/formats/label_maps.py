@@ -1,4 +1,4 @@
-"""Label maps and soft predictions: files in many kinds, given back in the kind they came in."""
+"""Codec of label maps and soft predictions: written back in the kind that they were read in."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
 """Formats in which ids blur, or colours are reduced."""
 
 HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
-"""Of ids kept as floats; and the id of NaN and whatever else isn't one (GDAL's -3.4e38)."""
+"""Highest id kept as a float; id of NaN and other values that are none (GDAL's -3.4e38)."""
 
 DIGEST_ROWS = 256
-"""Rows of ids digested at a time."""
+"""Rows of ids that are digested at a time."""
 
 DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
 PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
@@ -42,7 +42,7 @@ folder has for one stem is taken where one is wanted."""
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map or soft prediction, and what is needed to write it back in the same kind.
+    """Hold a label map or soft prediction, and what is needed to write it back in the same kind.
 
     Attributes:
         array: (H, W) ids or scores, (H, W, C) colours or scores, (C, H, W) scores or masks.
@@ -69,30 +69,30 @@ class LabelMap:
 
     @property
     def planes(self) -> NDArray[Any]:
-        """(H, W) or (H, W, C), a view of the array."""
+        """Return (H, W) or (H, W, C), a view of the array."""
         return np.moveaxis(self.array, 0, -1) if self.channels_first else self.array
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width, pixels."""
+        """Return height and width, pixels."""
         height, width = self.planes.shape[:2]
         return height, width
 
     @property
     def size(self) -> str:
-        """Width × height, for messages."""
+        """Return width × height, for messages."""
         return f"{self.shape[1]}×{self.shape[0]}"
 
     def with_array(self, array: NDArray[Any]) -> LabelMap:
-        """The same kind of label map with other pixels."""
+        """Return the same kind of label map with another array."""
         return replace(self, array=array)
 
     def with_planes(self, planes: NDArray[Any]) -> LabelMap:
-        """The same kind of label map with other pixels, given as `planes`."""
+        """Return the same kind of label map with other `planes`."""
         return replace(self, array=np.moveaxis(planes, -1, 0) if self.channels_first else planes)
 
     def ids(self) -> NDArray[np.integer[Any]]:
-        """One integer per pixel.
+        """Return one integer per pixel.
 
         Returns:
             (H, W): the class id; R + 256·G + 256²·B (+ 256³·A) of a colour; the class of the
@@ -106,7 +106,7 @@ class LabelMap:
                 "Expected a label map but got masks, which may overlap: refine_masks takes them."
             )
         if self.kind == "scores":
-            return likeliest(self.planes)
+            return likeliest_class(self.planes)
         if self.array.ndim == 2:
             if self.array.dtype.kind == "f":
                 ids = np.full(self.array.shape, NO_ID, np.int64)
@@ -121,12 +121,12 @@ class LabelMap:
         return packed
 
     def layers(self) -> NDArray[Any]:
-        """What has boundaries of its own: (H, W) `ids`, or, of masks, (N, H, W) bool."""
+        """Return what has boundaries of its own: (H, W) `ids`, or (N, H, W) bool masks."""
         return np.moveaxis(self.planes, -1, 0) != 0 if self.kind == "masks" else self.ids()
 
 
 def pixel_digest(layers: Iterable[NDArray[Any]], shape: Sequence[int] | None = None) -> str:
-    """SHA-256 in hex of a prediction's pixels, however a file holds them.
+    """Compute the SHA-256 in hex of a prediction's pixels, whatever its file format.
 
     Args:
         layers: Of `LabelMap.layers`: ids count as int64, little endian, row by row, masks as packed
@@ -147,8 +147,8 @@ def pixel_digest(layers: Iterable[NDArray[Any]], shape: Sequence[int] | None = N
     return digest.hexdigest()
 
 
-def likeliest(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
-    """Class of the highest score; of (H, W) scores, 1 where the foreground is likelier than not.
+def likeliest_class(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    """Pick the class of the highest score; of (H, W) scores, 1 where foreground is likelier.
 
     Args:
         scores: (H, W) or (H, W, C) probabilities, logits or, of integers, shares of the type's
@@ -158,7 +158,7 @@ def likeliest(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
         (H, W) uint8, or uint16 of more than 256 classes.
 
     Example:
-        >>> likeliest(np.array([[0.2, 0.7]])), likeliest(np.array([[-3.0, 2.0]]))
+        >>> likeliest_class(np.array([[0.2, 0.7]])), likeliest_class(np.array([[-3.0, 2.0]]))
         (array([[0, 1]], dtype=uint8), array([[0, 1]], dtype=uint8))
     """
     if scores.ndim == 3:
@@ -302,7 +302,7 @@ def _read_array(
 
 
 def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Name of the array that is the prediction: the only one of its size, or the largest."""
+    """Name the array that is the prediction: the largest."""
     maps = {name: array for name, array in arrays.items() if array.ndim >= 2}
     if not maps:
         raise FileFormatError(f"{path}: no array of two dimensions or more among {list(arrays)}.")
@@ -318,7 +318,7 @@ def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Axes of length 1 to leave out: a batch of one, a class of its own, a slice of one."""
+    """List the axes of length 1 to leave out: a batch of one, a single class, a single slice."""
     if len(shape) > 3:
         ones = [axis for axis, length in enumerate(shape) if length == 1]
         return tuple(ones[: len(shape) - 2])
@@ -328,7 +328,7 @@ def _spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
-    """What an array without further notice is; see `read_label_map`."""
+    """Tell what kind of prediction an array is; see `read_label_map`."""
     if soft:
         return "scores"
     if array.ndim == 2:
@@ -354,7 +354,7 @@ def _highest_id(dtype: np.dtype[Any]) -> float:
 
 
 def _are_masks(array: NDArray[Any]) -> bool:
-    """Whether (N, H, W) is marked or not, and not by one of N classes everywhere (one-hot)."""
+    """Tell whether (N, H, W) has two values and isn't a one-hot encoding of N classes."""
     if array.dtype == bool or not len(array):
         return True
     highest = array.max()

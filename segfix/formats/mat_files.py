@@ -1,6 +1,6 @@
-"""MATLAB's .mat files: the arrays of numbers and the texts in them.
+"""Codec of MATLAB's .mat files: arrays of numbers, and texts.
 
-SciPy trusts the sizes that such a file declares, so what comes from strangers is read here.
+Not read by SciPy, which trusts the sizes that such a file declares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError, one_line
 from segfix.files.limits import check_bytes, check_pixels
 from segfix.files.provenance import recorded_path
-from segfix.formats.arrays import opened
+from segfix.formats.arrays import open_bytes
 
 # Codes of the format: types of data elements, and classes of arrays.
 MATRIX, COMPRESSED = 14, 15
@@ -56,7 +56,7 @@ def read_mat(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
         FileFormatError: The file is missing, broken, of another level, too large, or it holds
             anything but numbers and texts.
     """
-    with opened(path) as file:
+    with open_bytes(path) as file:
         check_bytes(file.seek(0, 2), str(path), limit_bytes)
         file.seek(0)
         content = memoryview(file.read())
@@ -74,7 +74,7 @@ def read_mat(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
         raise FileFormatError(f"{path}: not a .mat file; expected one of MATLAB or SciPy.")
     variables = {}
     try:
-        for element in matrices(content[HEADER:], order, limit_bytes, path):
+        for element in unpack_variables(content[HEADER:], order, limit_bytes, path):
             name, array = parse_matrix(element, order, path)
             variables[name] = array
     except (struct.error, ValueError, OverflowError, zlib.error, EOFError) as error:
@@ -98,10 +98,10 @@ def write_mat(
         file.write(DESCRIPTION)
 
 
-def matrices(
+def unpack_variables(
     content: memoryview, order: str, limit_bytes: int | None, path: Path
 ) -> Iterator[memoryview]:
-    """The bytes of each variable of a file, unpacked."""
+    """Unpack the bytes of each variable of a file."""
     taken = 0
     while content:
         kind, length = struct.unpack_from(order + "II", content)
@@ -123,21 +123,21 @@ def matrices(
 
 
 def parse_matrix(content: memoryview, order: str, path: Path) -> tuple[str, NDArray[Any]]:
-    """Name and value of one variable."""
+    """Parse the name and value of one variable."""
     elements = parse_elements(content, order)
-    flags = struct.unpack_from(order + "I", next_element(elements)[1])[0]
-    sizes = next_element(elements)[1]
+    flags = struct.unpack_from(order + "I", take_element(elements)[1])[0]
+    sizes = take_element(elements)[1]
     if len(sizes) > 4 * MOST_AXES:
         raise ValueError(f"a variable of {len(sizes) // 4} axes")
     shape = struct.unpack(f"{order}{len(sizes) // 4}i", sizes)
-    name = bytes(next_element(elements)[1]).decode("utf-8")
+    name = bytes(take_element(elements)[1]).decode("utf-8")
     kind = flags & 255
     if flags & COMPLEX_FLAG or kind not in (TEXT_CLASS, *NUMBER_CLASSES):
         found = OTHER_CLASSES.get(kind, "no array of real numbers")
         raise FileFormatError(
             f"{path}: {name[:40]!r} is {found}, which isn't read; save plain numbers."
         )
-    stored, data = next_element(elements)
+    stored, data = take_element(elements)
     if kind == TEXT_CLASS:
         if stored not in TEXTS:
             raise ValueError(f"text of type {stored}")
@@ -154,7 +154,7 @@ def parse_matrix(content: memoryview, order: str, path: Path) -> tuple[str, NDAr
 
 
 def parse_elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and data of each part of a variable."""
+    """Parse the type and data of each element of a variable."""
     while content:
         kind, length = struct.unpack_from(order + "II", content)
         if kind >> 16:
@@ -169,8 +169,8 @@ def parse_elements(content: memoryview, order: str) -> Iterator[tuple[int, memor
         content = content[end:]
 
 
-def next_element(elements: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
-    """The next part; there must be one."""
+def take_element(elements: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
+    """Take the next element; there must be one."""
     for element in elements:
         return element
     raise EOFError("a variable ends early")

@@ -1,4 +1,4 @@
-"""Offset maps in files of every format: our PNG, the released .mat, .npz, optical flow's .flo."""
+"""Codec of offset maps in every format: PNG, the released .mat, .npz, optical flow's .flo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.files.limits import check_bytes, check_pixels
 from segfix.files.provenance import RECORD_KEY, recorded_path
-from segfix.formats.arrays import opened, read_npz, write_npz
+from segfix.formats.arrays import open_bytes, read_npz, write_npz
 from segfix.formats.mat_files import read_mat, write_mat
 from segfix.formats.offset_maps import (
     OffsetMap,
@@ -47,7 +47,7 @@ def read_offset_map(path: Path | str) -> OffsetMap:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
     path = Path(path)
-    return of_suffix(READERS, path)(path)
+    return pick_by_suffix(READERS, path)(path)
 
 
 def write_offset_map(
@@ -65,11 +65,11 @@ def write_offset_map(
         FileFormatError: The file can't be written, or the ending is another.
     """
     path = Path(path)
-    of_suffix(WRITERS, path)(path, offset_map, record)
+    pick_by_suffix(WRITERS, path)(path, offset_map, record)
 
 
-def of_suffix(table: Mapping[str, _Value], path: Path) -> _Value:
-    """The entry of a table by file name ending for a path."""
+def pick_by_suffix(table: Mapping[str, _Value], path: Path) -> _Value:
+    """Pick the entry of a table by a path's file name ending."""
     try:
         return table[path.suffix.lower()]
     except KeyError as error:
@@ -79,7 +79,7 @@ def of_suffix(table: Mapping[str, _Value], path: Path) -> _Value:
 
 
 def parse_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> OffsetMap:
-    """The offset map that a file's arrays hold: ours, or vectors alone."""
+    """Parse the offset map in a file's arrays: one of ours, or vectors alone."""
     if arrays.keys() >= {VECTORS_KEY, CODES_KEY, RECORD_KEY}:
         text = str(arrays[RECORD_KEY])
         offset_map = parse_metadata(path, arrays[CODES_KEY], text, what="arrays")
@@ -101,7 +101,7 @@ def parse_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> OffsetMap:
 
 
 def encode_vectors(path: Path, vectors: NDArray[Any]) -> OffsetMap:
-    """The offset map with these vectors, certain everywhere.
+    """Make the offset map that has these vectors, with confidence 1 everywhere.
 
     Args:
         path: Of the file, for messages.
@@ -122,10 +122,10 @@ def encode_vectors(path: Path, vectors: NDArray[Any]) -> OffsetMap:
         )
     # Comparisons are false for NaN.
     if not ((vectors >= -2) & (vectors <= 2)).all():
-        raise unknown_vectors(path)
+        raise vectors_error(path)
     steps = vectors.astype(np.int8)
     if not (steps == vectors).all():
-        raise unknown_vectors(path)
+        raise vectors_error(path)
     radius = np.abs(steps).max(axis=0)
     num_directions = 16 if (radius == 2).any() else 8
     sectors = np.full((5, 5), UNDEFINED, np.uint8)
@@ -133,7 +133,7 @@ def encode_vectors(path: Path, vectors: NDArray[Any]) -> OffsetMap:
     sectors[dy, dx] = np.arange(num_directions)
     direction_map = sectors[steps[0], steps[1]]
     if (radius[direction_map == UNDEFINED] != 0).any():
-        raise unknown_vectors(path)
+        raise vectors_error(path)
     return OffsetMap.encode(
         radius > 0,
         direction_map,
@@ -143,8 +143,8 @@ def encode_vectors(path: Path, vectors: NDArray[Any]) -> OffsetMap:
     )
 
 
-def unknown_vectors(path: Path) -> FileFormatError:
-    """The error for vectors that are none of SegFix."""
+def vectors_error(path: Path) -> FileFormatError:
+    """Make the error for vectors that aren't those of SegFix."""
     return FileFormatError(
         f"{path}: its vectors are no offsets of SegFix; expected steps to the eight neighbours or "
         "to the ring at distance 2, in pixels, not scaled."
@@ -152,13 +152,13 @@ def unknown_vectors(path: Path) -> FileFormatError:
 
 
 def released_vectors(offset_map: OffsetMap) -> NDArray[np.int8]:
-    """(H, W, 2) int8, as released files hold them."""
+    """Return the vectors as released files hold them: (H, W, 2) int8."""
     return np.ascontiguousarray(np.moveaxis(offset_map.vectors(), 0, 2))
 
 
 def read_flow(path: Path) -> OffsetMap:
     """Read an offset map from a .flo file."""
-    with opened(path) as file:
+    with open_bytes(path) as file:
         start = file.read(12)
         if len(start) < 12 or start[:4] != FLOW_MAGIC:
             raise FileFormatError(f"{path}: not a .flo file; replace it.")
@@ -178,15 +178,15 @@ def read_flow(path: Path) -> OffsetMap:
 
 
 def write_flow(path: Path, offset_map: OffsetMap, record: Mapping[str, Any] | None) -> None:
-    """Write the vectors of an offset map as .flo file."""
+    """Write the vectors of an offset map as a .flo file."""
     height, width = offset_map.codes.shape
     flow = released_vectors(offset_map)[..., ::-1].astype("<f4")
-    with recorded_path(path, as_text(record)) as temporary:
+    with recorded_path(path, dump_record(record)) as temporary:
         temporary.write_bytes(FLOW_MAGIC + struct.pack("<ii", width, height) + flow.tobytes())
 
 
-def arrays_of(offset_map: OffsetMap) -> dict[str, NDArray[Any]]:
-    """What .mat and .npz files of ours hold."""
+def to_arrays(offset_map: OffsetMap) -> dict[str, NDArray[Any]]:
+    """Return the arrays that our .mat and .npz files hold, by name."""
     return {
         VECTORS_KEY: released_vectors(offset_map),
         CODES_KEY: offset_map.codes,
@@ -194,8 +194,8 @@ def arrays_of(offset_map: OffsetMap) -> dict[str, NDArray[Any]]:
     }
 
 
-def as_text(record: Mapping[str, Any] | None) -> str | None:
-    """A record as `recorded_path` takes it."""
+def dump_record(record: Mapping[str, Any] | None) -> str | None:
+    """Convert a record to JSON, as `recorded_path` takes it."""
     return None if record is None else json.dumps(record, sort_keys=True)
 
 
@@ -208,10 +208,10 @@ READERS: dict[str, Callable[[Path], OffsetMap]] = {
 WRITERS: dict[str, Callable[[Path, OffsetMap, Mapping[str, Any] | None], None]] = {
     ".png": write_offset_png,
     ".mat": lambda path, offset_map, record: write_mat(
-        path, arrays_of(offset_map), record=as_text(record)
+        path, to_arrays(offset_map), record=dump_record(record)
     ),
     ".npz": lambda path, offset_map, record: write_npz(
-        path, arrays_of(offset_map), record=as_text(record)
+        path, to_arrays(offset_map), record=dump_record(record)
     ),
     ".flo": write_flow,
 }

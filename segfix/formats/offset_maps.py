@@ -1,4 +1,4 @@
-"""Offset maps: one palette PNG per photograph that holds boundary, direction and confidence."""
+"""Offset maps, and their own format: a palette PNG of boundary, direction and confidence."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, directi
 
 FORMAT_VERSION = 1
 NUM_LEVELS = 8
-"""Steps of confidence kept in the file (L)."""
+"""Levels of confidence kept in the file (L)."""
 WRONG_LABEL = "probability that the pixel's label in the prediction is wrong"
-"""What the confidence is in offset maps that were made for one prediction."""
+"""`OffsetMap.confidence` of offset maps that were made for one prediction."""
 CONVERTED_KEY = "converted_from"
-"""In the record of a converted file: digest of the file it was made from."""
+"""Key in the record of a converted file: digest of the file it was made from."""
 
 
 @dataclass(frozen=True)
 class OffsetMap:
-    """Where each boundary pixel finds its label.
+    """Hold, for each boundary pixel, the direction in which its label is found.
 
     Attributes:
         codes: (H, W) uint8: 0 interior, otherwise 1 + direction + m · level.
@@ -53,7 +53,7 @@ class OffsetMap:
 
     @property
     def conditioned(self) -> bool:
-        """Whether it was made for one prediction."""
+        """Tell whether it was made for one prediction."""
         return self.confidence == WRONG_LABEL
 
     @classmethod
@@ -106,7 +106,7 @@ class OffsetMap:
         )
 
     def boundary_mask(self, min_confidence: float = 0.0) -> NDArray[np.bool_]:
-        """(H, W) bool: boundary pixels whose level begins at `min_confidence` or above."""
+        """Mark boundary pixels whose level begins at `min_confidence` or above: (H, W) bool."""
         levels = np.arange(self.num_levels) / self.num_levels
         floors = self.lowest_confidence + levels * (1 - self.lowest_confidence)
         bold = np.zeros(256, bool)
@@ -116,7 +116,7 @@ class OffsetMap:
         return bold.take(self.codes)
 
     def confidence_map(self) -> NDArray[np.float32]:
-        """(H, W) float32 in [0, 1]: the middle of each pixel's level, 0 off the boundary."""
+        """Return the middle of each pixel's level: (H, W) float32 in [0, 1], 0 off the boundary."""
         levels = (np.arange(self.num_levels) + 0.5) / self.num_levels
         middles = self.lowest_confidence + levels * (1 - self.lowest_confidence)
         values = np.zeros(256, np.float32)
@@ -126,13 +126,13 @@ class OffsetMap:
         return values.take(self.codes)
 
     def direction_map(self) -> NDArray[np.uint8]:
-        """(H, W) uint8 sectors, 255 off the boundary."""
+        """Return each pixel's sector: (H, W) uint8, 255 off the boundary."""
         sectors = np.full(256, UNDEFINED, np.uint8)
         sectors[1:] = np.arange(255) % self.num_directions
         return sectors.take(self.codes)
 
     def vectors(self, min_confidence: float = 0.0) -> NDArray[np.int8]:
-        """Unit offset of every boundary pixel that is confident enough.
+        """Return the unit offset of each boundary pixel that is confident enough.
 
         Returns:
             (2, H, W) int8, pixels, rows first, not multiplied by any scale.
@@ -146,7 +146,7 @@ class OffsetMap:
 
 @functools.cache
 def colour_wheel(num_directions: int, num_levels: int) -> bytes:
-    """Palette of the codes: black interior, hue = direction, brightness = confidence."""
+    """Compute the codes' palette: black interior, hue = direction, brightness = confidence."""
     colours = [(0.0, 0.0, 0.0)]
     for level in range(num_levels):
         value = 0.4 + 0.6 * (level + 1) / num_levels
@@ -156,14 +156,14 @@ def colour_wheel(num_directions: int, num_levels: int) -> bytes:
 
 
 def is_colour_wheel(palette: bytes, offset_map: OffsetMap) -> bool:
-    """Whether a palette gives each code its own colour; it may end early or late."""
+    """Tell whether a palette is that of the codes; it may be shorter or longer."""
     wheel = colour_wheel(offset_map.num_directions, offset_map.num_levels)
     length = min(len(palette), len(wheel))
     return palette[:length] == wheel[:length]
 
 
 def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:
-    """What the file says about the map beside its pixels; JSON-ready."""
+    """Return what the file says of the map beside its pixels, ready for JSON."""
     metadata = asdict(offset_map)
     del metadata["codes"]
     height, width = offset_map.codes.shape
@@ -173,7 +173,7 @@ def metadata_record(offset_map: OffsetMap) -> dict[str, Any]:
 def write_offset_png(
     path: Path, offset_map: OffsetMap, record: Mapping[str, Any] | None = None
 ) -> None:
-    """Write an offset map as palette PNG, atomically.
+    """Write an offset map as a palette PNG, atomically.
 
     Args:
         path: The file to make or replace.
@@ -198,12 +198,12 @@ def read_offset_png(path: Path) -> OffsetMap:
     offset_map = parse_metadata(path, codes, text or "", what="a picture")
     # Programs that shrink PNG files may have renumbered the codes.
     if not is_colour_wheel(bytes(palette), offset_map):
-        raise damaged(path)
+        raise damage_error(path)
     return offset_map
 
 
 def parse_metadata(path: Path, codes: NDArray[Any], text: str, *, what: str) -> OffsetMap:
-    """The offset map that a file's codes and record make.
+    """Parse a file's codes and record into an offset map.
 
     Args:
         path: The file, for messages.
@@ -245,12 +245,12 @@ def parse_metadata(path: Path, codes: NDArray[Any], text: str, *, what: str) -> 
             "'segfix predict-offsets'."
         ) from error
     if not valid:
-        raise damaged(path)
+        raise damage_error(path)
     return offset_map
 
 
-def damaged(path: Path) -> FileFormatError:
-    """The error for a file whose parts contradict each other."""
+def damage_error(path: Path) -> FileFormatError:
+    """Make the error for a file whose parts contradict each other."""
     return FileFormatError(
         f"{path}: damaged offset map (its pixels don't fit its metadata); make it again."
     )

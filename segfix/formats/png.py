@@ -1,4 +1,4 @@
-"""PNG files: samples as they are stored, and what else such a file holds."""
+"""Codec of PNG files: samples as they are stored, and the file's metadata."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from segfix.files.atomic import atomic_path
 from segfix.files.provenance import RECORD_KEY
 
 GREY_STEPS = {2: 85, 4: 17}
-"""Pillow spreads grey of 2 and 4 bits over 0 … 255; this is the step between two values there."""
+"""Factor by which Pillow scales grey of 2 and 4 bits to 0 … 255."""
 
 
 def decode_png(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Samples of an open PNG file, not rescaled, palettes not expanded.
+    """Decode the samples of an open PNG file, not rescaled, palettes not expanded.
 
     Args:
         path: The file, for messages.

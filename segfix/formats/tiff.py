@@ -1,4 +1,4 @@
-"""TIFF files: one band of samples, and the tags, geo-references among them, that survive."""
+"""Codec of TIFF files: one band or colours, and the tags that are kept, geo-references included."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ LAYOUT_TAGS = {
     *(320, 322, 323, 324, 325, 330, ALPHA, 339, 340, 341),
     *(ORIENTATION, 34665, 34853, 40965),
 }
-"""Tags of how and where the samples lie, or that point into the file: the writer makes its own."""
+"""Tags of the file's layout: the writer makes its own."""
 
 GEO_REFERENCE = {33550, 33922, 34264}
-"""Tags that say where each pixel lies: true of one size alone."""
+"""Tags that say where each pixel lies: valid for one size of picture alone."""
 
 WHOLE_TYPES, FRACTION_TYPES = {1, 3, 4, 6, 8, 9, 16, 17}, {5, 10, 11, 12}
 NUMBER_TYPES = WHOLE_TYPES | FRACTION_TYPES
-"""Codes of types; the others are texts and bytes."""
+"""Codes of numeric types; the others are texts and bytes."""
 
 MOST_PAGES = 64
-"""That are looked at: each overview has half the rows of the one before."""
+"""Most pages that are looked at: each overview has half the rows of the one before."""
 
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 
 
 def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Samples of an open TIFF file; see `segfix.formats.png.decode_png`.
+    """Decode the samples of an open TIFF file; see `segfix.formats.png.decode_png`.
 
     Reduced copies (overviews) are passed over: they would show the map as it was.
 
@@ -80,7 +80,7 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
 
 
 def is_of_its_type(tag: int, kind: int, value: Any) -> bool:
-    """Whether a tag's value is what its number stands for: libtiff writes others with a crash.
+    """Tell whether a tag's value is of the type that its number asks for, or libtiff crashes.
 
     Args:
         tag: Its number.

@@ -1,4 +1,4 @@
-"""Frames of a video, one after the other (with PyAV)."""
+"""Codec of videos: frames, one after the other, with PyAV."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPENING = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,m4v,mpegts,asf,flv,ogg",
 }
-"""What looks like a playlist must fetch nothing from elsewhere, and open no other file here."""
+"""Options that keep a playlist from opening other files or addresses."""
 
 
 def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -55,7 +55,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         container = av.open(f"file:{path}", options=OPENING)
     except (av.FFmpegError, ValueError, OSError) as error:
         raise FileFormatError(
-            f"{path}: not a readable video ({reason(error)}); replace the file."
+            f"{path}: not a readable video ({describe_fault(error)}); replace the file."
         ) from error
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
@@ -70,18 +70,18 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise
     # Of frames that are larger than the file says.
     stream.codec_context.options = {"max_pixels": str(int(min(most_pixels(), 2**31 - 1)))}
-    return arrays(container, stream, path)
+    return convert_frames(container, stream, path)
 
 
-def arrays(
+def convert_frames(
     container: InputContainer, stream: VideoStream, path: Path
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a stream, then the error that ended them, if any."""
+    """Convert the frames of a stream to arrays, then raise the error that ended them, if any."""
     import av
 
     count, fault, matrix = 0, "", b""
     with container:
-        frames = decode(container, stream)
+        frames = decode_frames(container, stream)
         while not fault:
             try:
                 frame = next(frames, None)
@@ -89,9 +89,9 @@ def arrays(
                     break
                 # Of the first frame only: asked for it, a frame stays in memory for long.
                 matrix = matrix if count else display_matrix(frame)
-                array = displayed(frame.to_ndarray(format="rgb24"), matrix)
+                array = turn_frame(frame.to_ndarray(format="rgb24"), matrix)
             except (av.FFmpegError, ValueError, OSError) as error:
-                fault = reason(error)
+                fault = describe_fault(error)
             else:
                 count += 1
                 yield array
@@ -108,8 +108,8 @@ def arrays(
         )
 
 
-def decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames up to the end or to the first packet that is broken, then the error."""
+def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decode all frames up to the end or to the first broken packet, then raise the error."""
     import av
 
     try:
@@ -124,7 +124,7 @@ def decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFram
 
 
 def ends_early(path: Path) -> bool:
-    """Whether a Matroska or WebM file is shorter than it says; libav reads on as if it weren't."""
+    """Tell whether a Matroska or WebM file is shorter than it says, which libav doesn't."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -143,13 +143,14 @@ def ends_early(path: Path) -> bool:
 
 
 def display_matrix(frame: VideoFrame) -> bytes:
-    """How a frame is to be turned; empty: not at all."""
+    """Return the matrix by which a frame is to be turned; empty: not at all."""
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     return b"" if side_data is None else bytes(side_data)
 
 
-def displayed(array: NDArray[Any], matrix: bytes) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB turned and mirrored as a display matrix says."""
+def turn_frame(array: NDArray[Any], matrix: bytes) -> NDArray[np.uint8]:
+    """Turn and mirror (H, W, 3) uint8 RGB as a display matrix says."""
+    # PyAV's frame.rotation tells nothing of mirroring.
     if not matrix:
         return array
     # x' = a·x + c·y, y' = b·x + d·y
@@ -159,6 +160,6 @@ def displayed(array: NDArray[Any], matrix: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def reason(error: Exception) -> str:
-    """What libav says, without the file name."""
+def describe_fault(error: Exception) -> str:
+    """Return libav's message without the file name."""
     return str(getattr(error, "strerror", None) or error)

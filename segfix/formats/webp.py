@@ -1,4 +1,4 @@
-"""Lossless WebP files: colours, and what else such a file holds."""
+"""Codec of lossless WebP files: colours, and the file's metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segfix.files.provenance import recorded_path
 
 
 def decode_webp(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Colours of an open WebP file; see `segfix.formats.png.decode_png`.
+    """Decode the colours of an open WebP file; see `segfix.formats.png.decode_png`.
 
     Returns:
         (H, W, 3 or 4) uint8, and `LabelMap`'s other attributes.
@@ -41,7 +41,7 @@ def encode_webp(
 
 
 def is_lossless(path: Path) -> bool:
-    """Whether a WebP file's picture is in a chunk VP8L, not VP8."""
+    """Tell whether a WebP file's picture is in a chunk VP8L, not VP8."""
     with path.open("rb") as file:
         file.seek(12)
         while len(header := file.read(8)) == 8:

@@ -87,20 +87,20 @@ class Rays(NamedTuple):
 
 
 def cast_rays(
-    label_map: NDArray[np.integer[Any]], offset_map: NDArray[np.integer[Any]], reach: int
+    label_map: NDArray[np.integer[Any]], vectors: NDArray[np.integer[Any]], reach: int
 ) -> Rays:
     """Look along the direction of every boundary pixel, to and fro.
 
     Args:
         label_map: (H, W) ids.
-        offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
+        vectors: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
         reach: Unit offsets to look in each direction, 1 to 8.
     """
     height, _ = label_map.shape
-    unit = max(1, int(np.abs(offset_map).max(initial=0)))
+    unit = max(1, int(np.abs(vectors).max(initial=0)))
     margin = reach * unit
     labels = np.pad(label_map, margin, mode="edge")
-    dy, dx = (np.pad(axis, margin) for axis in offset_map)
+    dy, dx = (np.pad(axis, margin) for axis in vectors)
     stride = labels.shape[1]
     nothing = np.zeros(0, np.int8)
     parts = [Rays(nothing.astype(np.intp), nothing.reshape(0, 2), nothing, nothing)]
@@ -235,7 +235,7 @@ def share_wrong_at_changes(
 
 def fit_offsets(
     label_map: NDArray[np.integer[Any]],
-    offset_map: NDArray[np.integer[Any]],
+    vectors: NDArray[np.integer[Any]],
     confidence_map: NDArray[np.floating[Any]],
     *,
     conditioned: bool = False,
@@ -258,7 +258,7 @@ def fit_offsets(
 
     Args:
         label_map: (H, W) ids.
-        offset_map: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
+        vectors: (2, H, W) unit offsets, pixels, rows first; (0, 0) off the boundary.
         confidence_map: (H, W) in [0, 1], probability that the offset leads to the interior.
         conditioned: Whether it is the probability that the pixel's own label is wrong.
 
@@ -276,16 +276,16 @@ def fit_offsets(
         array([[0, 0, 2, 1, 0, 0, 0, 0]], dtype=int8)
     """
     shape = label_map.shape
-    if offset_map.shape != (2, *shape) or confidence_map.shape != shape:
+    if vectors.shape != (2, *shape) or confidence_map.shape != shape:
         raise ValueError(
-            f"Expected offset_map of shape {(2, *shape)} and confidence_map of {shape} but got "
-            f"{offset_map.shape} and {confidence_map.shape}."
+            f"Expected vectors of shape {(2, *shape)} and confidence_map of {shape} but got "
+            f"{vectors.shape} and {confidence_map.shape}."
         )
-    fitted = np.zeros(offset_map.shape, np.int8)
+    fitted = np.zeros(vectors.shape, np.int8)
     if not fitted.size:
         return fitted
-    unit = max(1, int(np.abs(offset_map).max(initial=0)))
-    rays = cast_rays(label_map, offset_map, MAX_DISTANCE // unit)
+    unit = max(1, int(np.abs(vectors).max(initial=0)))
+    rays = cast_rays(label_map, vectors, MAX_DISTANCE // unit)
     confidence = confidence_map.ravel().take(rays.places)
     if conditioned:
         weights, share = CONDITIONED_WEIGHTS, share_wrong_at_changes(label_map, confidence_map)

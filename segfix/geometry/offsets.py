@@ -46,7 +46,7 @@ def direction_to_offsets(
 
 def apply_offsets(
     label_map: NDArray[_Scalar],
-    offset_map: NDArray[np.integer[Any]],
+    vectors: NDArray[np.integer[Any]],
     *,
     scale: float = OFFSET_SCALE,
 ) -> NDArray[_Scalar]:
@@ -58,7 +58,7 @@ def apply_offsets(
 
     Args:
         label_map: (H, W) ids of any type, or (H, W, C) colours or soft predictions.
-        offset_map: (2, H, W) integers, pixels, rows first.
+        vectors: (2, H, W) integers, pixels, rows first.
         scale: Factor on the offsets; 2 for semantic label maps, 1 for instance masks.
 
     Returns:
@@ -74,16 +74,16 @@ def apply_offsets(
     """
     if not math.isfinite(scale):
         raise ValueError(f"Expected a finite scale but got {scale}.")
-    rows, cols = _moving_pixels(label_map, offset_map)
+    rows, cols = _moving_pixels(label_map, vectors)
     # A float factor, or products beyond 127 would wrap around in int8.
-    dy, dx = (np.rint(float(scale) * axis[rows, cols]).astype(np.intp) for axis in offset_map)
+    dy, dx = (np.rint(float(scale) * axis[rows, cols]).astype(np.intp) for axis in vectors)
     refined = label_map.copy()
     refined[rows, cols] = label_map[_clipped(rows + dy, cols + dx, label_map.shape)]
     return refined
 
 
 def follow_offsets(
-    label_map: NDArray[_Scalar], offset_map: NDArray[np.integer[Any]], *, max_steps: int = 10
+    label_map: NDArray[_Scalar], vectors: NDArray[np.integer[Any]], *, max_steps: int = 10
 ) -> NDArray[_Scalar]:
     """Give each pixel the first label off the boundary that the offsets lead to.
 
@@ -92,7 +92,7 @@ def follow_offsets(
 
     Args:
         label_map: (H, W) ids of any type, or (H, W, C) colours or soft predictions.
-        offset_map: (2, H, W) integers, pixels, rows first.
+        vectors: (2, H, W) integers, pixels, rows first.
         max_steps: Where the boundary hasn't ended by then, the pixel reached gives the label.
 
     Returns:
@@ -107,9 +107,9 @@ def follow_offsets(
     """
     if max_steps < 1:
         raise ValueError(f"Expected max_steps to be at least 1 but got {max_steps}.")
-    moving = rows, cols = _moving_pixels(label_map, offset_map)
+    moving = rows, cols = _moving_pixels(label_map, vectors)
     for _ in range(max_steps):
-        dy, dx = offset_map[0][rows, cols], offset_map[1][rows, cols]
+        dy, dx = vectors[0][rows, cols], vectors[1][rows, cols]
         if not (dy.any() or dx.any()):
             break
         rows, cols = _clipped(rows + dy, cols + dx, label_map.shape)
@@ -119,15 +119,15 @@ def follow_offsets(
 
 
 def _moving_pixels(
-    label_map: NDArray[Any], offset_map: NDArray[np.integer[Any]]
+    label_map: NDArray[Any], vectors: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Find rows and columns of the pixels whose offset is not (0, 0)."""
-    if offset_map.shape != (2, *label_map.shape[:2]):
+    if vectors.shape != (2, *label_map.shape[:2]):
         raise ValueError(
-            f"Expected offset_map of shape {(2, *label_map.shape[:2])} but got {offset_map.shape}."
+            f"Expected vectors of shape {(2, *label_map.shape[:2])} but got {vectors.shape}."
         )
     # Three times as fast as np.nonzero of two axes.
-    places = np.flatnonzero((offset_map[0] != 0) | (offset_map[1] != 0))
+    places = np.flatnonzero((vectors[0] != 0) | (vectors[1] != 0))
     rows, cols = np.divmod(places, max(label_map.shape[1], 1))
     return rows, cols
 

@@ -1,4 +1,4 @@
-"""The trained networks on photographs, with onnxruntime alone."""
+"""Trained networks, run on photographs with onnxruntime."""
 
 from segfix.network.offset_model import OffsetModel, load
 

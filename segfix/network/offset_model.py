@@ -1,4 +1,4 @@
-"""The ONNX network: its session, its device, and photographs to offset maps."""
+"""The SegFix network: photographs to offset maps."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from segfix.network.session import (
     WRONG,
     available_threads,
     check_image,
-    guarded,
     open_session,
     read_metadata,
     read_onnx,
+    report_failures,
 )
-from segfix.network.tiles import Box, enlarge_tile, tile_boxes
+from segfix.network.tiles import Box, Size, enlarge_tile, tile_boxes
 from segfix.network.weights import find_weights
 from segfix.refinement.apply import PREDICTION_KEY, as_label_map, surroundings
 from segfix.refinement.sizes import resize_nearest
@@ -48,7 +48,7 @@ DISTANCE_REACH = 32
 
 
 class OffsetModel:
-    """A SegFix network ready to run.
+    """Hold a SegFix network, ready to run.
 
     Attributes:
         path: The ONNX file.
@@ -73,17 +73,17 @@ class OffsetModel:
 
     @property
     def num_directions(self) -> int:
-        """The number m of sectors."""
+        """Return m, the number of sectors."""
         return int(self.metadata["num_directions"])
 
     @property
     def source(self) -> dict[str, str]:
-        """Name and digest, as offset maps record them."""
+        """Return name and digest, as offset maps record them."""
         return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
 
     @property
     def conditioned(self) -> bool:
-        """Whether it looks at a prediction, too, if there is one."""
+        """Tell whether it looks at a prediction, too, if there is one."""
         return bool(self.metadata.get("conditioned", False))
 
     def check_conditioned(self) -> None:
@@ -120,7 +120,7 @@ class OffsetModel:
                     f"Expected distance of {image.shape[:2]} uint8, as the image is, but got "
                     f"{distance.shape} {distance.dtype}."
                 )
-        with guarded(image):
+        with report_failures(image):
             size = image.shape[:2]
             inputs = {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
             names: tuple[str, ...] = OUTPUTS
@@ -139,7 +139,7 @@ class OffsetModel:
         return maps
 
     def record(self, shape: Sequence[int], max_side: int | None) -> dict[str, Any]:
-        """What made an offset map: `source`, and `max_side` where it reduced the photograph.
+        """Tell what makes an offset map: `source`, and `max_side` where it reduces the photograph.
 
         Args:
             shape: (H, W, …) of the photograph.
@@ -168,9 +168,8 @@ class OffsetModel:
 
         Returns:
             The offset map, of the photograph's own size: boundary where its probability exceeds
-            0.5, with the arg-max sector. With `label_map`, within 12 px of its
-            boundaries where the probability that its label is wrong exceeds 0.05, which is then
-            the confidence.
+            0.5, with the arg-max sector; with `label_map`, where a label within 12 px of its
+            boundaries is wrong with a probability above 0.05, which is then the confidence.
 
         Raises:
             ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
@@ -188,78 +187,89 @@ class OffsetModel:
         if not isinstance(image, Photograph):
             image = np.asarray(image)
             check_image(image)
-        height, width, _ = image.shape
-        source = self.record(image.shape, max_side)
-        layers = None
-        if label_map is not None:
-            self.check_conditioned()
-            if not isinstance(label_map, LabelMap):
-                label_map = as_label_map(label_map, (height, width), "image")
-            if label_map.shape != (height, width):
-                raise ValueError(
-                    f"Expected label_map of {(height, width)}, as the image is, but got "
-                    f"{label_map.shape}."
-                )
-            layers = label_map.layers()
-            source[PREDICTION_KEY] = pixel_digest(layers)
-            layers = layers if layers.ndim == 3 else layers[None]
-        if "max_side" in source:
-            photograph = (
-                image if isinstance(image, Photograph) else Photograph(Image.fromarray(image))
-            )
-            image = photograph.reduced(source["max_side"])
+        size = image.shape[0], image.shape[1]
+        layers = None if label_map is None else self._layers(label_map, size)
+        offset_map = self._empty_map(size, layers, max_side)
+        if "max_side" in offset_map.source:
+            image = reduce_image(image, offset_map.source["max_side"])
         seen = image.shape[0], image.shape[1]
-        if layers is not None and seen != (height, width):
-            layers = np.moveaxis(resize_nearest(np.moveaxis(layers, 0, -1), seen), -1, 0)
-        # The lowest product there is: a boundary at the threshold, all sectors alike.
-        lowest = float(calibrated(BOUNDARY_THRESHOLD / self.num_directions, self._calibration))
         if layers is not None:
-            lowest = LOWEST_WRONG
-        codes = np.zeros((height, width), np.uint8)
-        offset_map = OffsetMap(
-            codes,
+            layers = fit_layers(layers, seen)
+        for look, keep in tile_boxes(*seen):
+            maps = self._look(image[look], layers, look)
+            for part, found in enlarge_tile(maps, look, keep, seen, size):
+                offset_map.codes[part] = self._encode(found, offset_map)
+        return offset_map
+
+    def _layers(self, label_map: NDArray[Any] | LabelMap, size: Size) -> NDArray[Any]:
+        """Check a prediction, and give its ids or masks: see `LabelMap.layers`."""
+        self.check_conditioned()
+        if not isinstance(label_map, LabelMap):
+            label_map = as_label_map(label_map, size, "image")
+        if label_map.shape != size:
+            raise ValueError(
+                f"Expected label_map of {size}, as the image is, but got {label_map.shape}."
+            )
+        return label_map.layers()
+
+    def _empty_map(
+        self, size: Size, layers: NDArray[Any] | None, max_side: int | None
+    ) -> OffsetMap:
+        """Make an offset map without any boundary, for `_encode` to fill."""
+        source = self.record(size, max_side)
+        if layers is None:
+            # The lowest product there is: a boundary at the threshold, all sectors alike.
+            lowest = calibrate(BOUNDARY_THRESHOLD / self.num_directions, self._calibration)
+            levels, confidence = NUM_LEVELS, CONFIDENCE
+        else:
+            lowest = np.asarray(LOWEST_WRONG)
+            levels, confidence = min(MOST_LEVELS, 255 // self.num_directions), WRONG_LABEL
+            source[PREDICTION_KEY] = pixel_digest(layers)
+        return OffsetMap(
+            np.zeros(size, np.uint8),
             num_directions=self.num_directions,
-            lowest_confidence=round(lowest, 4),
+            lowest_confidence=round(float(lowest), 4),
             boundary_width=self.metadata["boundary_width"],
-            num_levels=NUM_LEVELS
-            if layers is None
-            else min(MOST_LEVELS, 255 // self.num_directions),
-            confidence=CONFIDENCE if layers is None else WRONG_LABEL,
+            num_levels=levels,
+            confidence=confidence,
             source=source,
         )
-        for look, keep in tile_boxes(*seen):
-            distance = None if layers is None else layer_distance(layers, look)
-            maps = self.predict(image[look], distance)
-            if distance is not None:
-                # Farther from the prediction's boundaries the network was never told.
-                maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
-            for part, found in enlarge_tile(maps, look, keep, seen, (height, width)):
-                sure, confidence = self._judge(found, lowest, conditioned=layers is not None)
-                codes[part] = OffsetMap.encode(
-                    sure,
-                    found[0],
-                    confidence,
-                    num_directions=self.num_directions,
-                    lowest_confidence=offset_map.lowest_confidence,
-                    num_levels=offset_map.num_levels,
-                ).codes
-        return offset_map
+
+    def _look(
+        self, image: NDArray[np.uint8], layers: NDArray[Any] | None, look: Box
+    ) -> tuple[NDArray[np.uint8], ...]:
+        """Run the network on one tile, and on the same tile of a prediction if there is one."""
+        if layers is None:
+            return self.predict(image)
+        distance = layer_distance(layers, look)
+        maps = self.predict(image, distance)
+        # Farther from the prediction's boundaries the network was never told.
+        maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
+        return maps
+
+    def _encode(self, maps: Sequence[NDArray[np.uint8]], like: OffsetMap) -> NDArray[np.uint8]:
+        """Turn the network's answers into the codes of an offset map like this one."""
+        direction, boundary, certainty = maps[:3]
+        if like.conditioned:
+            confidence = np.asarray(maps[3] / np.float32(255))
+            sure = confidence > LOWEST_WRONG
+        else:
+            product = boundary * (certainty / np.float32(255**2))
+            confidence = calibrate(product, self._calibration)
+            sure = boundary > BOUNDARY_THRESHOLD * 255
+        return OffsetMap.encode(
+            sure,
+            direction,
+            confidence,
+            num_directions=like.num_directions,
+            lowest_confidence=like.lowest_confidence,
+            num_levels=like.num_levels,
+        ).codes
 
     @property
     def _calibration(self) -> Sequence[float]:
         calibration: Sequence[float] = self.metadata.get("calibration", CALIBRATION)
         return calibration
-
-    def _judge(
-        self, maps: Sequence[NDArray[np.uint8]], lowest: float, *, conditioned: bool
-    ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
-        """Which pixels have an offset, and how sure it is."""
-        boundary, certainty = maps[1:3]
-        if not conditioned:
-            product = boundary * (certainty / np.float32(255**2))
-            return boundary > BOUNDARY_THRESHOLD * 255, calibrated(product, self._calibration)
-        wrong = maps[3] / np.float32(255)
-        return wrong > lowest, wrong
 
 
 def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetModel:
@@ -270,10 +280,10 @@ def open_copy(name: str, content: bytes, device: str, threads: int) -> OffsetMod
         return OffsetModel(path, device, threads)
 
 
-def calibrated(
+def calibrate(
     product: NDArray[np.floating[Any]] | float, calibration: Sequence[float]
 ) -> NDArray[np.floating[Any]]:
-    """Probability that a direction is right to within 45°, from the network's two.
+    """Estimate the probability that a direction is right to within 45°.
 
     Args:
         product: Probability of boundary × probability of the arg-max sector, in [0, 1].
@@ -286,8 +296,23 @@ def calibrated(
     return np.asarray(1 / (1 + np.exp(-(slope * product + intercept))))
 
 
+def reduce_image(image: NDArray[np.uint8] | Photograph, max_side: int) -> NDArray[np.uint8]:
+    """Reduce a photograph to so many pixels on its longer side."""
+    if not isinstance(image, Photograph):
+        image = Photograph(Image.fromarray(image))
+    return image.reduce(max_side)
+
+
+def fit_layers(layers: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Bring a prediction's layers, (H, W) or (N, H, W), to the size looked at: (N, h, w)."""
+    layers = layers if layers.ndim == 3 else layers[None]
+    if layers.shape[1:] == size:
+        return layers
+    return np.moveaxis(resize_nearest(np.moveaxis(layers, 0, -1), size), -1, 0)
+
+
 def layer_distance(layers: NDArray[Any], look: Box) -> NDArray[np.uint8]:
-    """Distances within a tile to the nearest boundary of any layer, wherever that boundary lies.
+    """Measure distances in a tile to the nearest boundary of any layer, also beyond the tile.
 
     Args:
         layers: (N, H, W): one of ids, or bool masks.

@@ -1,4 +1,4 @@
-"""A trained segmentation network on photographs: probabilities, label maps, label map files."""
+"""The segmentation network: photographs to probabilities and label maps."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from PIL import Image
 
 from segfix.network.session import (
     available_threads,
-    guarded,
     open_session,
     read_metadata,
     read_onnx,
+    report_failures,
 )
 
 OUTPUTS = ("probability",)
 
 
 class Segmenting(Protocol):
-    """What makes label maps: a `SegmentationModel`, or the trainer's own `CheckpointModel`."""
+    """Define what makes label maps: a `SegmentationModel`, or the trainer's `CheckpointModel`."""
 
     @property
     def class_ids(self) -> tuple[int, ...]:
-        """The id of each class in label maps."""
+        """Return the id of each class in label maps."""
 
     @property
     def source(self) -> dict[str, str]:
-        """Name and digest, as label maps record them."""
+        """Return name and digest, as label maps record them."""
 
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(C, H, W) probabilities for an (H, W, 3) photograph."""
+        """Run the network on an (H, W, 3) photograph: (C, H, W) probabilities."""
 
 
 class SegmentationModel:
-    """The ONNX file of a segmentation network, ready to run.
+    """Hold the ONNX file of a segmentation network, ready to run.
 
     Attributes:
         path: The ONNX file.
@@ -64,12 +64,12 @@ class SegmentationModel:
 
     @property
     def class_ids(self) -> tuple[int, ...]:
-        """The id of each class in label maps."""
+        """Return the id of each class in label maps."""
         return tuple(self.metadata["class_ids"])
 
     @property
     def source(self) -> dict[str, str]:
-        """Name and digest, as label maps record them."""
+        """Return name and digest, as label maps record them."""
         return {"weights": str(self.metadata["name"]), "weights_sha256": self.digest}
 
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -81,7 +81,7 @@ class SegmentationModel:
         Returns:
             (C, H, W) float32, the probability of each class.
         """
-        with guarded(image):
+        with report_failures(image):
             batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
             with self._lock:
                 (found,) = self.session.run(OUTPUTS, {"image": batch})
@@ -98,7 +98,7 @@ def average_probabilities(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
 ) -> NDArray[np.float32]:
-    """Mean of a network's probabilities over sizes of a photograph, and over its mirror image.
+    """Average a network's probabilities over sizes of a photograph, and over its mirror image.
 
     Args:
         model: The network.
@@ -134,7 +134,7 @@ def average_probabilities(
 def make_label_map(
     probabilities: NDArray[np.floating[Any]], class_ids: Sequence[int]
 ) -> NDArray[Any]:
-    """The id of the likeliest class of each pixel, in the kind of label map that has such ids.
+    """Make the label map of the likeliest classes, in the narrowest kind that holds their ids.
 
     Args:
         probabilities: (C, H, W).

@@ -1,4 +1,4 @@
-"""Open an ONNX file with onnxruntime: where it runs, and what it says of itself."""
+"""ONNX files in onnxruntime: sessions, devices, and the files' metadata."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ METADATA_KEY = "segfix"
 DISTANCE, WRONG = "distance", "wrong"
 """Second input and fourth output of networks that look at a prediction, too."""
 CALIBRATION = (3.85, -0.55)
-"""Slope and intercept of `calibrated` for networks exported without data to measure them on."""
+"""Slope and intercept of calibrate for networks exported without data to measure them on."""
 TEXTS = ("name", "license", "terms", "precision")
 PRECISION_SCORES = tuple(
     (precision, score)
     for precision in ("fp32", "int8")
     for score in ("mask_f", "direction_accuracy")
 )
-"""In the metadata of networks in 8 bits."""
+"""Scores in the metadata of networks in 8 bits."""
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -45,11 +45,11 @@ KINDS = {
     "segfix network": ("a SegFix network", "predict-offsets"),
     "segmentation network": ("a segmentation network", "segment"),
 }
-"""Of ONNX files: what they hold, and the command that takes them."""
+"""Kinds of ONNX files: what they hold, and the command that takes them."""
 
 EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
-"""In an ONNX file, where weights lie in another file: its entry `location`, with its tag and length
-in every form that protobuf allows. Our files have none."""
+"""The entry `location` of weights that lie in another file, with its tag and length in every form
+that protobuf allows. Our files have none."""
 
 
 def check_image(image: NDArray[Any]) -> None:
@@ -59,8 +59,8 @@ def check_image(image: NDArray[Any]) -> None:
 
 
 @contextlib.contextmanager
-def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
-    """Run a network inside: it is given a photograph, and its failure becomes one of ours.
+def report_failures(image: NDArray[np.uint8]) -> Iterator[None]:
+    """Turn a network's failure inside the block into a `SegfixError`, and check its photograph.
 
     Raises:
         ValueError: The array is no photograph.
@@ -81,7 +81,8 @@ def guarded(image: NDArray[np.uint8]) -> Iterator[None]:
 
 
 def available_threads() -> int:
-    """Cores this process may use: its affinity mask, and the quota of its cgroup."""
+    """Count the cores that this process may use: its affinity mask, its cgroup's quota."""
+    # os.process_cpu_count (Python 3.13) knows no quota; joblib rounds it up.
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -96,7 +97,7 @@ def available_threads() -> int:
 
 
 def read_onnx(path: Path) -> bytes:
-    """The bytes of an ONNX file that is self-contained.
+    """Read the bytes of an ONNX file, which must be self-contained.
 
     Raises:
         FileFormatError: The file can't be read, or names others, which onnxruntime would open.
@@ -114,7 +115,7 @@ def read_onnx(path: Path) -> bytes:
 
 
 def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any, str]:
-    """An onnxruntime session on the device asked for, and that device's name.
+    """Open an onnxruntime session on the device asked for, and tell that device's name.
 
     Args:
         path: The ONNX file, for messages.
@@ -170,7 +171,7 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
 
 
 def is_onnx(content: bytes) -> bool:
-    """Whether the CPU provider can load the file."""
+    """Tell whether the CPU provider can load the file."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
@@ -181,7 +182,7 @@ def is_onnx(content: bytes) -> bool:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether CUDA's driver library loads; without it the CUDA provider only complains."""
+    """Tell whether CUDA's driver library loads; without it the CUDA provider only complains."""
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(name)
@@ -208,7 +209,7 @@ def check_installation() -> None:
 
 
 def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -> dict[str, Any]:
-    """Our metadata in an ONNX file.
+    """Read our metadata in an ONNX file.
 
     Args:
         session: Of the file.
@@ -255,13 +256,13 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
 
 
 def are_numbers(values: Iterable[Any]) -> bool:
-    """Whether all are finite numbers."""
+    """Tell whether all are finite numbers."""
     most = sys.float_info.max
     return all(isinstance(value, int | float) and abs(value) <= most for value in values)
 
 
 def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
-    """Whether m, γ and what is said of the confidence can be a SegFix network's."""
+    """Tell whether m, γ, calibration and losses by precision can be those of a SegFix network."""
     slope, intercept = calibration = metadata.get("calibration", CALIBRATION)
     losses = metadata.get("precision_scores", {}).values()
     return (
@@ -280,7 +281,7 @@ def has_sectors(metadata: dict[str, Any], _: Any) -> bool:
 
 
 def has_classes(metadata: dict[str, Any], session: Any) -> bool:
-    """Whether there is an id for each class that the network tells apart."""
+    """Tell whether there is an id for each class that the network tells apart."""
     class_ids = metadata["class_ids"]
     return len(class_ids) == session.get_outputs()[0].shape[1] and all(
         isinstance(value, int) and 0 <= value < 256**4 for value in class_ids

@@ -64,7 +64,7 @@ def _cuts(size: int, tile: int, margin: int) -> list[tuple[int, int]]:
 def enlarge_tile(
     maps: Sequence[NDArray[np.uint8]], look: Box, keep: Box, seen: Size, full: Size
 ) -> Iterator[tuple[Box, list[NDArray[np.uint8]]]]:
-    """What a network says of a tile of a reduced picture, at the picture's own size, in pieces.
+    """Enlarge a network's answers for a tile of a reduced picture to the picture's size, in pieces.
 
     Args:
         maps: Of the tile, as `OffsetModel.predict` gives them: sectors are taken from the nearest

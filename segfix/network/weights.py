@@ -1,4 +1,4 @@
-"""The shipped weights: where they are and what they are called."""
+"""Shipped weights: their names, files and checksums."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from segfix.errors import SegfixError
 
 DEFAULT_WEIGHTS = "hrnet_w18_small"
 CHECKSUMS = "SHA256SUMS"
-"""Beside the shipped weights, as `sha256sum` writes and checks it."""
+"""Name of the file of checksums, in the form of `sha256sum`."""
 
 
 def shipped_weights(suffix: str = ".onnx") -> dict[str, Path]:
-    """Names and ONNX files, or checkpoints, of the weights that came with this installation."""
+    """List the ONNX files, or checkpoints, that came with this installation, by name."""
     package = Path(__file__).parents[1]
     # In the wheel the folder lies inside the package, in a checkout beside it.
     for folder in (package / "weights", package.parent / "weights"):
@@ -24,7 +24,7 @@ def shipped_weights(suffix: str = ".onnx") -> dict[str, Path]:
 
 
 def find_weights(name_or_path: str | Path | None = None) -> Path:
-    """The ONNX file of a name or path; None means the default.
+    """Find the ONNX file of a name or path; None means the default.
 
     Raises:
         SegfixError: There is no such name or file, or what was shipped has changed.
@@ -32,7 +32,7 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
     shipped = shipped_weights()
     wanted = str(name_or_path or DEFAULT_WEIGHTS)
     if wanted in shipped:
-        return checked(shipped[wanted])
+        return check_weights(shipped[wanted])
     path = Path(wanted)
     if path.is_file():
         return path
@@ -41,7 +41,7 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The checkpoint, for training on, of a name or path.
+    """Find the checkpoint of a name or path, for training on.
 
     Raises:
         SegfixError: There is no such name or file, the wheel left the checkpoint out, or what was
@@ -50,7 +50,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     shipped = shipped_weights(".safetensors")
     wanted = str(name_or_path)
     if wanted in shipped:
-        return checked(shipped[wanted])
+        return check_weights(shipped[wanted])
     path = Path(wanted)
     if path.is_file():
         return path
@@ -65,8 +65,8 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     raise SegfixError(f"{wanted}: no such checkpoint; expected a file or a name ({names}).")
 
 
-def checked(path: Path) -> Path:
-    """Shipped weights, unless they aren't the bytes that were shipped.
+def check_weights(path: Path) -> Path:
+    """Compare shipped weights with their checksum, and return their path.
 
     Raises:
         SegfixError: They have changed, or their checksums are missing.
@@ -82,7 +82,7 @@ def checked(path: Path) -> Path:
 
 
 def shipped_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 in hex of every file of weights as shipped, by file name.
+    """Read the SHA-256 in hex of every file of weights as shipped, by file name.
 
     Raises:
         SegfixError: Their checksums are missing.
@@ -96,6 +96,6 @@ def shipped_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Compute the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

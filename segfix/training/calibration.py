@@ -15,7 +15,7 @@ from segfix.errors import SegfixError
 from segfix.geometry import UNDEFINED
 from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
-from segfix.network.offset_model import BOUNDARY_THRESHOLD, OffsetModel, calibrated
+from segfix.network.offset_model import BOUNDARY_THRESHOLD, OffsetModel, calibrate
 from segfix.network.session import CALIBRATION
 from segfix.training.crop_targets import known_prediction, known_targets
 from segfix.training.layouts import LabelledImage
@@ -126,7 +126,7 @@ def compare_scores(
 
 
 def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
-    """Fit slope and intercept of `segfix.network.offset_model.calibrated`; sets count the same.
+    """Fit slope and intercept of `segfix.network.offset_model.calibrate`; sets count the same.
 
     Args:
         counts: Per set, (B, 2) of `measure`.
@@ -138,7 +138,7 @@ def fit_calibration(counts: Sequence[NDArray[np.int64]]) -> list[float]:
         raise SegfixError("nothing to calibrate on: the network finds no boundary in the images.")
     middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
     # A little of the usual line, or a few pixels that are all right would be believed for ever.
-    usual = np.stack([np.ones_like(middles), calibrated(middles, CALIBRATION)], axis=1)
+    usual = np.stack([np.ones_like(middles), calibrate(middles, CALIBRATION)], axis=1)
     total = usual * (len(counts) * PRIOR / CALIBRATION_BINS)
     total += np.sum([count / count[:, 0].sum() for count in counts], axis=0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segfix.errors import DeviceError
 from segfix.network.segmentation_model import OUTPUTS
-from segfix.network.session import guarded
+from segfix.network.session import report_failures
 from segfix.network.weights import file_digest
 from segfix.training.offset_networks import normalize_image
 from segfix.training.segmentation_networks import load_segmenter
@@ -81,7 +81,7 @@ class CheckpointModel:
     @torch.inference_mode()
     def probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute (C, H, W) float32 probabilities of an (H, W, 3) uint8 RGB photograph."""
-        with guarded(image), self._lock:
+        with report_failures(image), self._lock:
             pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
             found: NDArray[np.float32] = self.network(pixels.to(self.device))[0].cpu().numpy()
         return found

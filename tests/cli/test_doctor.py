@@ -218,15 +218,15 @@ VISIBLE = ("CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def test_a_folder_beside_home_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segfix.cli.doctor import without_home
+    from segfix.cli.doctor import hide_home
 
     monkeypatch.setenv("HOME", "/home/al")
     monkeypatch.setenv("USERPROFILE", "/home/al")
     paths = ["/home/alice/x", "/home/al", "b: /home/al/x", "/mnt/home/al/x"]
-    found: Mapping[str, Any] = without_home({"a": paths})
+    found: Mapping[str, Any] = hide_home({"a": paths})
     assert found == {"a": ["/home/alice/x", "~", "b: ~/x", "/mnt/home/al/x"]}
     monkeypatch.setenv("HOME", "/")
-    assert without_home("/usr/bin") == "/usr/bin"
+    assert hide_home("/usr/bin") == "/usr/bin"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

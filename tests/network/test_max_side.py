@@ -173,7 +173,7 @@ def test_a_reduced_photograph_is_upright_and_in_colour(
     expected = Image.fromarray(whole).resize((width, height), Image.Resampling.BILINEAR)
     with open_photograph(path) as photograph:
         assert photograph.shape == whole.shape
-        reduced = photograph.reduced(50)
+        reduced = photograph.reduce(50)
     # Along which axis first makes a difference of one.
     assert np.abs(reduced.astype(int) - np.asarray(expected)).max() <= 1
 
@@ -194,7 +194,7 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(
     small = reduced_size(whole.shape[0], whole.shape[1], 75)
     expected = Image.fromarray(whole).resize(small[::-1], Image.Resampling.BILINEAR)
     with open_photograph(path) as photograph:
-        reduced = photograph.reduced(75)
+        reduced = photograph.reduce(75)
         assert max(photograph.picture.size) == 80, "a quarter"
     assert reduced.shape == (*small, 3)
     assert np.abs(reduced.astype(int) - np.asarray(expected)).max() <= 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
 import socket
@@ -10,34 +9,24 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from random import Random
 
 import pytest
 
 from segfix.errors import SegfixError
+from tests.fuzz import run as driver
+from tests.fuzz.readers import READERS, text_reader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc")
 
 
-def load_driver() -> ModuleType:
-    """`fuzz.py`, which is no module of a package."""
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("fuzz.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module  # for its dataclasses
-    spec.loader.exec_module(module)
-    return module
-
-
-driver = load_driver()
 # What is imported for these takes longer than all others' files.
 LATER = {"checkpoint", "state"}
 
 
-@pytest.mark.parametrize("name", sorted(driver.READERS.keys() - LATER))
+@pytest.mark.parametrize("name", sorted(READERS.keys() - LATER))
 def test_broken_files_give_a_value_or_our_error(name: str) -> None:
-    for module in driver.READERS[name].imports:
+    for module in READERS[name].imports:
         pytest.importorskip(module.partition(".")[0])
     result = driver.fuzz(name, 40, seed=1)
     assert result.findings == []
@@ -46,10 +35,9 @@ def test_broken_files_give_a_value_or_our_error(name: str) -> None:
 
 def test_equal_seeds_make_equal_files() -> None:
     for name in ("labels-npz", "coco", "image"):
-        samples = driver.READERS[name].files()
+        samples = READERS[name].files()
         first, again = (
-            [driver.make_files(samples, driver.Random(f"{seed}")) for seed in range(20)]
-            for _ in range(2)
+            [driver.make_files(samples, Random(f"{seed}")) for seed in range(20)] for _ in range(2)
         )
         assert first == again
 
@@ -115,7 +103,7 @@ def test_what_no_reader_may_do_is_found_and_kept(
     read: Callable[[Path], None], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "SECONDS", 0.5)
-    monkeypatch.setitem(driver.READERS, "faulty", driver.text_reader("a b\n", read))
+    monkeypatch.setitem(READERS, "faulty", text_reader("a b\n", read))
     ((number, text),) = driver.fuzz("faulty", 1, keep=tmp_path).findings
     assert (number, text[: len(told)]) == (0, told)
     assert {path.name for path in (tmp_path / "faulty").iterdir()} == {"0", "0.txt"}
