@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -114,6 +115,13 @@ def test_make_targets_named_on_the_pages_exist() -> None:
         named += re.findall(r"`make ([\w.-]+)", TEXTS[name])
         for target in named:
             assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+
+
+def test_the_house_is_drawn_as_it_stands(load_script: Callable[[Path], ModuleType]) -> None:
+    (house,) = blocks("CONTRIBUTING.md", "text")
+    architecture = load_script(ROOT / "tests" / "test_architecture.py")
+    drawn = [line.split()[0] for line in house.splitlines()]
+    assert drawn == [floor for floor in architecture.FLOORS if floor]
 
 
 # Links
