@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 import segfix
@@ -184,6 +185,10 @@ def test_lines_of_prose_are_wrapped(name: str) -> None:
             assert len(line) <= 100, line
 
 
-def test_the_citation_names_this_version() -> None:
-    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {segfix.__version__}\n" in text
+def test_the_citation_names_this_version_and_the_four_papers() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == segfix.__version__
+    titles = [reference["title"] for reference in citation["references"]]
+    assert " ".join(titles[0].split()) in " ".join(TEXTS["README.md"].split())
+    assert len(titles) == 4
+    assert all(title in TEXTS["docs/losses.md"] for title in titles[1:])
