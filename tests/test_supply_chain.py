@@ -100,8 +100,8 @@ def test_make_installs_the_lock_unless_told_otherwise() -> None:
 
 
 def rows() -> Iterator[list[str]]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, _, table = readme.partition("| package | extra | for | licence |\n|---|---|---|---|\n")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("| package | extra | for | licence |\n|---|---|---|---|\n")
     for line in table.partition("\n\n")[0].splitlines():
         yield [cell.strip() for cell in line.strip("|").split("|")]
 

@@ -41,8 +41,40 @@ FROM_THE_START = ("evaluate", "report", "export", "weights", "doctor")
 """Commands that keep nothing of a run that was interrupted."""
 
 
+OPTION_GROUPS = {
+    "Options": (),
+    "Common options": (
+        *("suffix", "map", "recursive", "overwrite", "workers"),
+        *("json", "csv", "quiet", "help"),
+    ),
+    "Large jobs": ("shard", "engine", "address", "num-cpus", "num-gpus"),
+    "Limits": ("max-pixels", "max-bytes", "max-failures"),
+}
+"""Headings of the help texts and the options below them; those not named here come first."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which job queues send before they kill: what is to be saved is saved."""
+
+
+class Command(click.Command):
+    """A command whose help lists its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options below the headings of `OPTION_GROUPS`."""
+        group_of = {name: group for group, names in OPTION_GROUPS.items() for name in names}
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in OPTION_GROUPS}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and row is not None:
+                name = max(parameter.opts, key=len).removeprefix("--")
+                groups[group_of.get(name, "Options")].append(row)
+        if not groups["Options"]:
+            groups = {"Options": groups["Common options"]}
+        for group, rows in groups.items():
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
 
 
 class Commands(click.Group):
@@ -63,6 +95,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write each command with the whole first sentence of its help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(limit=1000)) for name, one in self.commands.items()]
+            )
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: D102
         # As stderr: a name may hold bytes that are no text, a code page may lack a sign.
@@ -161,4 +200,6 @@ for command in (
     doctor,
     demo,
 ):
-    main.add_command(command)
+    grouped = Command(command.name)
+    vars(grouped).update(vars(command))
+    main.add_command(grouped)

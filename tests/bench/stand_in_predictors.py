@@ -6,8 +6,8 @@ Region labels (ADE20K, BSDS500) mean nothing across images, so no network can be
 them; and networks trained in an hour are weak. These maps have the right regions and wrong
 boundaries: `superpixels` (each SLIC superpixel takes its most frequent label), `watershed` (the
 labels' cores flood the photograph's gradient), `warp1` and `warp2` (the labels moved about by 1 and
-2 px, smoothly and at random). They only serve to choose settings; what the tables of the README
-say is measured on networks' predictions.
+2 px, smoothly and at random). They only serve to choose settings; the published tables are
+measured on networks' predictions.
 """
 
 from __future__ import annotations
