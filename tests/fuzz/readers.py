@@ -123,8 +123,8 @@ def run_network(folder: Path) -> None:
 
 
 def load_networks(folder: Path) -> None:
-    from segfix.training.segmentation_networks import load_segmenter
     from segfix.training.edge_training import load_edge_network
+    from segfix.training.segmentation_networks import load_segmenter
 
     with suppress(SegfixError):
         load_edge_network(folder / "a.safetensors", 3)
