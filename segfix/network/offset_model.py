@@ -251,7 +251,7 @@ class OffsetModel:
         """Turn the network's answers into the codes of an offset map like this one."""
         direction, boundary, certainty = maps[:3]
         if like.conditioned:
-            confidence = np.asarray(maps[3] / np.float32(255))
+            confidence: NDArray[np.floating[Any]] = maps[3] / np.float32(255)
             sure = confidence > LOWEST_WRONG
         else:
             product = boundary * (certainty / np.float32(255**2))
