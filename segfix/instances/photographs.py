@@ -42,7 +42,7 @@ class InstanceEntry(Entry):
     panoptic: bool = False
 
     def digest(self) -> str:
-        """Digest what the masks are made of, to notice when it has changed.
+        """Digest what the masks are made of, shortly, to notice when it has changed.
 
         Raises:
             FileFormatError: A picture can't be read.
@@ -56,7 +56,7 @@ class InstanceEntry(Entry):
         return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
     def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
-        """Read the masks or the segment ids of a photograph.
+        """Read the masks or segments of a photograph.
 
         Args:
             size: Height and width that they must have.
@@ -191,11 +191,6 @@ def _read_entries(
     ]
 
 
-def mark_pixels(label_map: LabelMap) -> NDArray[np.bool_]:
-    """Find the (H, W) pixels of a mask's picture that aren't background."""
-    return np.asarray(label_map.array.reshape(*label_map.shape, -1).any(axis=2))
-
-
 def decode_instance(
     item: Mapping[str, Any],
     size: tuple[int, int],
@@ -204,7 +199,7 @@ def decode_instance(
     place: int,
     like: str,
 ) -> NDArray[np.uint8]:
-    """Decode the mask of an instance; a failure names instance `place` of `where`."""
+    """Decode a mask, see `decode_mask`; a failure becomes a fault of instance `place`."""
     try:
         return decode_mask(item, *size, stated)
     except ValueError as error:
@@ -214,8 +209,13 @@ def decode_instance(
         ) from error
 
 
+def mark_pixels(label_map: LabelMap) -> NDArray[np.bool_]:
+    """Mark, (H, W), the pixels of a mask's picture that aren't background."""
+    return np.asarray(label_map.array.reshape(*label_map.shape, -1).any(axis=2))
+
+
 def check_size(where: str, shape: Sequence[int], size: Sequence[int], like: str) -> None:
-    """Refuse masks of another height and width than what they belong to."""
+    """Raise `SegfixError` unless a mask's height and width are those of what it is `like`."""
     if tuple(shape) != tuple(size):
         raise SegfixError(
             f"{where}: {shape[1]}×{shape[0]}, but its {like} is {size[1]}×{size[0]}; predict "
