@@ -57,12 +57,9 @@ def train_segfix(
         SegfixError: Data are missing or broken, or `init` is another network.
     """
     settings = settings or SegFixSettings()
-    optimization = settings.optimization
-    find = partial(
-        find_labelled_images,
-        ignore_index=settings.crops.ignore_index,
-        instances=settings.instances,
-    )
+    crops, optimization = settings.crops, settings.optimization
+    instances = settings.instances
+    find = partial(find_labelled_images, ignore_index=crops.ignore_index, instances=instances)
     sources = find_sources(data, find)
     held_out = [pair for folder in val for pair in find(folder, "val")]
     torch.manual_seed(optimization.seed)
@@ -72,17 +69,17 @@ def train_segfix(
     mean, std = read_normalization(network)
     conditioned = isinstance(network, ConditionedSegFixNet)
     predicted = settings.predicted if conditioned else None
-    crops = CropDataset(
+    samples = CropDataset(
         sources,
         optimization.steps * optimization.batch_size,
         targets=OffsetTargets(settings.num_directions, settings.boundary_width, predicted),
-        crops=settings.crops,
+        crops=crops,
         seed=optimization.seed,
     )
     evaluate = partial(score_offsets, images=held_out, settings=settings, mean=mean, std=std)
     return fit(
         network,
-        crops,
+        samples,
         partial(compute_losses, class_weights=settings.class_weights, mean=mean, std=std),
         optimization,
         out,
