@@ -215,8 +215,8 @@ def epl_loss(
     line_weight = weights[1] if line_weight is None else line_weight
     rays: dict[str, Any] = {"ignore_index": ignore_index, "width": width, "splitter": splitter}
     if released:
-        weights = point_weight, line_weight
-        return released_loss(logits, target, norm=norm, power=power, weights=weights, **rays)
+        rays["weights"] = point_weight, line_weight
+        return released_loss(logits, target, norm=norm, power=power, **rays)
     rays["reduction"] = reduction
     point = epl_point_loss(logits, target, norm=norm, **rays)
     line = epl_line_loss(logits, target, power=power, match=match, **rays)

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from segfix.training.settings import Augmentation
 
 
-def random_window(
+def cut_window(
     image: NDArray[np.uint8],
     labels: NDArray[Any],
     known: NDArray[np.bool_],

@@ -17,7 +17,7 @@ from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.network.offset_model import BOUNDARY_THRESHOLD, OffsetModel, calibrate
 from segfix.network.session import CALIBRATION
-from segfix.training.crop_targets import known_prediction, known_targets
+from segfix.training.crop_targets import make_validation_prediction, make_validation_targets
 from segfix.training.layouts import LabelledImage
 
 CALIBRATION_BINS = 50
@@ -70,7 +70,7 @@ def measure(
         for number, pair in enumerate(tqdm(images, name, unit="image", disable=quiet)):
             image, labels = pair.read()
             direction, boundary, certainty, *_ = model.predict(image)
-            true_boundary, true_direction = known_targets(
+            true_boundary, true_direction = make_validation_targets(
                 labels,
                 num_directions=model.num_directions,
                 boundary_width=model.metadata["boundary_width"],
@@ -86,7 +86,7 @@ def measure(
             )
             if not model.conditioned:
                 continue
-            distance, is_wrong = known_prediction(labels, seed=number)
+            distance, is_wrong = make_validation_prediction(labels, seed=number)
             direction, boundary, _, wrong = model.predict(image, distance)
             mask = boundary > BOUNDARY_THRESHOLD * 255
             found.conditioned[:] += offset_counts(mask, direction, true_boundary, true_direction)

@@ -128,7 +128,7 @@ class ClassTargets:
         return np.where(ids[place] == labels, place, VOID)
 
 
-def known_targets(
+def make_validation_targets(
     labels: NDArray[Any], *, num_directions: int, boundary_width: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Make boundary and direction of a whole label map; thin void is filled, and stays void.
@@ -154,7 +154,7 @@ def known_targets(
     )
 
 
-def known_prediction(
+def make_validation_prediction(
     labels: NDArray[Any], *, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Perturb a whole label map, and make what a conditioned network is shown of it.

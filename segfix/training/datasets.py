@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segfix.training.augmentation import random_window, vary_appearance
+from segfix.training.augmentation import cut_window, vary_appearance
 from segfix.training.crop_targets import ClassTargets, OffsetTargets
 from segfix.training.layouts import VOID, LabelledImage, folder_name
 from segfix.training.settings import CropSettings, DataFolder
@@ -88,7 +88,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         # What lies just beyond the crop may decide the targets at its frame.
         margin = self.targets.margin
         size = self.crops.crop_size + 2 * margin
-        image, maps, known, scale = random_window(
+        image, maps, known, scale = cut_window(
             image, maps, known, size, self.crops.augmentation.scales, rng
         )
         if rng.random() < 0.5:

@@ -135,7 +135,7 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
     return module, module.feature_info.channels()
 
 
-def normalization(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def read_normalization(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Read mean and standard deviation of RGB in [0, 1] that the backbone expects."""
     config = cast(Any, network.backbone).default_cfg
     return cast(tuple[float, ...], config["mean"]), cast(tuple[float, ...], config["std"])

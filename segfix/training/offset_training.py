@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from segfix.losses import segfix_loss, wrong_label_loss
 from segfix.metrics import offset_counts, offset_scores
-from segfix.training.crop_targets import OffsetTargets, known_targets
+from segfix.training.crop_targets import OffsetTargets, make_validation_targets
 from segfix.training.datasets import CropDataset, find_sources, sum_shares
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.layouts import LabelledImage, find_labelled_images
 from segfix.training.loop import fit
 from segfix.training.offset_networks import (
     make_network,
-    normalization,
     normalize_image,
     pad_to_stride,
+    read_normalization,
     start_from,
 )
 from segfix.training.settings import DataFolder, RunSettings, SegFixSettings, describe_settings
@@ -57,32 +57,29 @@ def train_segfix(
         SegfixError: Data are missing or broken, or `init` is another network.
     """
     settings = settings or SegFixSettings()
-    optimization = settings.optimization
-    find = partial(
-        find_labelled_images,
-        ignore_index=settings.crops.ignore_index,
-        instances=settings.instances,
-    )
+    crops, optimization = settings.crops, settings.optimization
+    instances = settings.instances
+    find = partial(find_labelled_images, ignore_index=crops.ignore_index, instances=instances)
     sources = find_sources(data, find)
     held_out = [pair for folder in val for pair in find(folder, "val")]
     torch.manual_seed(optimization.seed)
     network = make_network(settings.backbone, settings.num_directions, pretrained=pretrained)
     if init is not None:
         start_from(network, settings.backbone, settings.num_directions, init)
-    mean, std = normalization(network)
+    mean, std = read_normalization(network)
     conditioned = isinstance(network, ConditionedSegFixNet)
     predicted = settings.predicted if conditioned else None
-    crops = CropDataset(
+    samples = CropDataset(
         sources,
         optimization.steps * optimization.batch_size,
         targets=OffsetTargets(settings.num_directions, settings.boundary_width, predicted),
-        crops=settings.crops,
+        crops=crops,
         seed=optimization.seed,
     )
     evaluate = partial(score_offsets, images=held_out, settings=settings, mean=mean, std=std)
     return fit(
         network,
-        crops,
+        samples,
         partial(compute_losses, class_weights=settings.class_weights, mean=mean, std=std),
         optimization,
         out,
@@ -158,7 +155,7 @@ def score_offsets(
         height, width = labels.shape
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         boundary, direction, *_ = network(pad_to_stride(normalize_image(pixels, mean, std)))
-        true_boundary, true_direction = known_targets(
+        true_boundary, true_direction = make_validation_targets(
             labels, num_directions=settings.num_directions, boundary_width=settings.boundary_width
         )
         counts += offset_counts(

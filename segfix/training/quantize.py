@@ -20,7 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from segfix.geometry import NO_PREDICTION
 from segfix.network.session import DISTANCE
-from segfix.training.crop_targets import known_prediction
+from segfix.training.crop_targets import make_validation_prediction
 from segfix.training.layouts import LabelledImage
 
 RANGE_PHOTOGRAPHS = 64
@@ -58,7 +58,7 @@ class CentreCrops(CalibrationDataReader):  # type: ignore[misc]
             if not conditioned:
                 yield shown
                 continue
-            distance, _ = known_prediction(labels[crop], seed=number)
+            distance, _ = make_validation_prediction(labels[crop], seed=number)
             for seen in (np.full_like(distance, NO_PREDICTION), distance):
                 yield {**shown, DISTANCE: seen[None]}
 

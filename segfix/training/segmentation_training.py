@@ -81,15 +81,6 @@ def train_segmentation(
         start_segmenter_from(network, settings.network, settings.backbone, init)
     mean, std = picture_statistics(settings.backbone)
     losses = make_losses(settings, images, edge_network, out, run)
-    metadata = {
-        "kind": "segmentation",
-        **describe_segmentation(settings),
-        "class_ids": list(images.targets.class_ids),
-        "held_out": len(images.held_out),
-        "mean": mean,
-        "std": std,
-        "data": sum_shares(data),
-    }
     evaluate = partial(
         score_segmentation, images=images.held_out, targets=images.targets, mean=mean, std=std
     )
@@ -99,7 +90,7 @@ def train_segmentation(
         partial(compute_losses, settings=settings, losses=losses, mean=mean, std=std),
         settings.optimization,
         out,
-        metadata=metadata,
+        metadata=describe_training(settings, images, data, mean, std),
         evaluate=evaluate if images.held_out else None,
         run=run,
     )
@@ -139,13 +130,29 @@ def find_images(
     return SegmentationImages(sources, held_out, targets)
 
 
-def describe_segmentation(settings: SegmentationSettings) -> dict[str, Any]:
-    """List settings as a checkpoint records them, with the options of each loss used."""
-    described = describe_settings(settings)
-    # How many images are held out is told instead.
+def describe_training(
+    settings: SegmentationSettings,
+    images: SegmentationImages,
+    data: Sequence[DataFolder],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> dict[str, Any]:
+    """List what a checkpoint tells of its training: all that a resumed one must share."""
+    described = {
+        "kind": "segmentation",
+        **describe_settings(settings),
+        "loss_options": {
+            name: dict(settings.loss_options.get(name, {})) for name in settings.losses
+        },
+        "class_ids": list(images.targets.class_ids),
+        "held_out": len(images.held_out),
+        "mean": list(mean),
+        "std": list(std),
+        "data": sum_shares(data),
+    }
+    # It decides what is held out, which is told.
     del described["hold_out"]
-    options = {name: dict(settings.loss_options.get(name, {})) for name in settings.losses}
-    return {**described, "loss_options": options}
+    return described
 
 
 def make_losses(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segfix.geometry import UNDEFINED
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.network.offset_model import OffsetModel, load
-from segfix.training.crop_targets import known_targets
+from segfix.training.crop_targets import make_validation_targets
 from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
 
 BINS = 20
@@ -31,7 +31,7 @@ def measure(
     counts, table = np.zeros(5, np.int64), np.zeros((BINS, 2), np.int64)
     for pair in images:
         image, labels = pair.read()
-        boundary, direction = known_targets(
+        boundary, direction = make_validation_targets(
             labels,
             num_directions=model.num_directions,
             boundary_width=model.metadata["boundary_width"],

@@ -306,12 +306,12 @@ def random_export(folder: Path, name: str) -> Path:
     from segfix.training.checkpoints import write_checkpoint
     from segfix.training.export import export_onnx
     from segfix.training.layouts import LabelledImage
-    from segfix.training.offset_networks import make_network, normalization
+    from segfix.training.offset_networks import make_network, read_normalization
     from segfix.training.quantize import quantize_onnx
 
     backbone = name.removesuffix("_int8")
     network = make_network(backbone, 8)
-    mean, std = normalization(network)
+    mean, std = read_normalization(network)
     described = {"kind": "segfix", "backbone": backbone, "num_directions": 8, "boundary_width": 5}
     described |= {"mean": [*mean], "std": [*std], "data": {}, "step": 0, "scores": {}}
     write_checkpoint(folder, network, described)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segfix.geometry import fill_void_bands, label_distance, make_targets
 from segfix.training import crop_targets
-from segfix.training.augmentation import random_window, vary_appearance
+from segfix.training.augmentation import cut_window, vary_appearance
 from segfix.training.crop_targets import ClassTargets, OffsetTargets
 from segfix.training.datasets import CropDataset, Source
 from segfix.training.layouts import LabelledImage, find_labelled_images
@@ -131,7 +131,7 @@ def test_photograph_and_labels_stay_aligned_at_any_scale(
     image = np.repeat(labels[..., None] * np.uint8(255), 3, axis=2)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        picture, ids, inside, drawn = random_window(
+        picture, ids, inside, drawn = cut_window(
             image, labels, np.ones_like(labels, bool), 60, (scale, scale), rng
         )
         assert drawn == pytest.approx(scale)
@@ -150,7 +150,7 @@ def test_a_scale_of_two_doubles_lengths() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     known = labels == 0
     rng = np.random.default_rng(0)
-    _, ids, inside, _ = random_window(image, labels, known, 80, (2, 2), rng)
+    _, ids, inside, _ = cut_window(image, labels, known, 80, (2, 2), rng)
     assert ids.sum() == 20 * 20
     # Beyond the photograph nothing is known.
     assert inside.sum() == 40 * 60 - 20 * 20

@@ -22,7 +22,7 @@ from segfix.network import load
 from segfix.network.offset_model import OffsetModel
 from segfix.training import calibration, export
 from segfix.training.calibration import Measured, compare_scores, measure
-from segfix.training.crop_targets import known_prediction
+from segfix.training.crop_targets import make_validation_prediction
 from segfix.training.export import export_onnx
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.layouts import find_labelled_images
@@ -55,7 +55,7 @@ def quantized_lite(
 def scene(data: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The photograph that the network has learnt, and how far a prediction's boundaries are."""
     image, labels = find_labelled_images(data)[0].read()
-    return image, known_prediction(labels, seed=5)[0]
+    return image, make_validation_prediction(labels, seed=5)[0]
 
 
 def differ(found: Maps, expected: Maps) -> list[float]:
@@ -203,7 +203,9 @@ def test_ranges_are_told_with_and_without_a_prediction() -> None:
         assert without is not None
         assert with_one is not None
         assert (without["distance"] == NO_PREDICTION).all()
-        assert np.array_equal(with_one["distance"][0], known_prediction(labels, seed=number)[0])
+        assert np.array_equal(
+            with_one["distance"][0], make_validation_prediction(labels, seed=number)[0]
+        )
         for inputs in (without, with_one):
             assert np.array_equal(inputs["image"][0].transpose(1, 2, 0), image)
             assert inputs["distance"].shape == (1, *labels.shape)
@@ -216,8 +218,8 @@ def test_a_known_prediction_is_perturbed_labels_and_wrong_where_these_differ() -
     labels[50:] = -1
     some_wrong = 0
     for seed in range(8):
-        distance, wrong = known_prediction(labels, seed=seed)
-        again = known_prediction(labels, seed=seed)
+        distance, wrong = make_validation_prediction(labels, seed=seed)
+        again = make_validation_prediction(labels, seed=seed)
         assert np.array_equal(distance, again[0])
         assert np.array_equal(wrong, again[1])
         assert set(np.unique(wrong)) <= {0, 1, 255}
@@ -228,7 +230,7 @@ def test_a_known_prediction_is_perturbed_labels_and_wrong_where_these_differ() -
             assert (distance[:40, 39:41] == DISTANCE_STEPS).all()
     assert some_wrong >= 4
     constant = np.full((9, 9), 2)
-    assert np.array_equal(known_prediction(constant, seed=0)[0], label_distance(constant))
+    assert np.array_equal(make_validation_prediction(constant, seed=0)[0], label_distance(constant))
 
 
 def test_measuring_shows_predictions_to_networks_that_look(
@@ -237,7 +239,7 @@ def test_measuring_shows_predictions_to_networks_that_look(
     images = find_labelled_images(data)
     (found,) = measure(exported_lite, [images], ["scene"], quiet=True)
     image, labels = images[0].read()
-    distance, is_wrong = known_prediction(labels, seed=0)
+    distance, is_wrong = make_validation_prediction(labels, seed=0)
     wrong = OffsetModel(exported_lite, "cpu").predict(image, distance)[3]
     near = (distance <= WRONG_WITHIN * DISTANCE_STEPS) | (is_wrong == 1)
     assert found.wrong[:, 1].sum() == (is_wrong == 1).sum()

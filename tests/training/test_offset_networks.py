@@ -24,7 +24,7 @@ from segfix.training.offset_networks import (
     SegFixNet,
     load_checkpoint,
     make_network,
-    normalization,
+    read_normalization,
     start_from,
 )
 
@@ -69,7 +69,7 @@ def test_both_heads_and_the_backbone_receive_a_gradient() -> None:
 
 
 def test_normalization_is_what_the_backbone_was_trained_with() -> None:
-    assert normalization(SegFixNet()) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert read_normalization(SegFixNet()) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("backbone", ["hrnet_w19", "resnet18", ""])
