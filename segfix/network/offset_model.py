@@ -219,16 +219,17 @@ class OffsetModel:
         source = self.record(size, max_side)
         if layers is None:
             # The lowest product there is: a boundary at the threshold, all sectors alike.
-            lowest = calibrate(BOUNDARY_THRESHOLD / self.num_directions, self._calibration)
+            least = BOUNDARY_THRESHOLD / self.num_directions
+            lowest = float(calibrate(least, self._calibration))
             levels, confidence = NUM_LEVELS, CONFIDENCE
         else:
-            lowest = np.asarray(LOWEST_WRONG)
-            levels, confidence = min(MOST_LEVELS, 255 // self.num_directions), WRONG_LABEL
+            lowest, confidence = LOWEST_WRONG, WRONG_LABEL
+            levels = min(MOST_LEVELS, 255 // self.num_directions)
             source[PREDICTION_KEY] = pixel_digest(layers)
         return OffsetMap(
             np.zeros(size, np.uint8),
             num_directions=self.num_directions,
-            lowest_confidence=round(float(lowest), 4),
+            lowest_confidence=round(lowest, 4),
             boundary_width=self.metadata["boundary_width"],
             num_levels=levels,
             confidence=confidence,
