@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -90,7 +91,8 @@ def test_every_segfix_command_runs_as_written(
 
 def export_at_once(words: list[str]) -> None:
     """Check the command and give the shipped network; tests/cli/test_train.py waits for its own."""
-    given = main.commands["export"].make_context("export", words[1:]).params
+    top = click.Context(main, **main.context_settings)
+    given = main.commands["export"].make_context("export", words[1:], parent=top).params
     assert given["checkpoint"].is_file()
     shutil.copy(ROOT / "weights" / "hrnet_w18_small.onnx", given["out"])
 

@@ -35,7 +35,8 @@ def test_every_command_and_option_has_a_help_text(name: str) -> None:
 @pytest.mark.parametrize("name", ["refine", "train", "weights"])
 def test_every_option_is_listed_once_below_its_heading(name: str) -> None:
     command = main.commands[name]
-    text = command.get_help(click.Context(command, info_name=name, terminal_width=100))
+    top = click.Context(main, **main.context_settings)
+    text = command.get_help(click.Context(command, parent=top, terminal_width=100))
     heading, listed = "", []
     for line in text.splitlines():
         if line.removesuffix(":") in OPTION_GROUPS:
@@ -60,7 +61,7 @@ def test_the_options_in_groups_are_options_of_commands() -> None:
 
 
 def test_the_list_of_commands_says_the_whole_first_sentence_of_each() -> None:
-    ctx = click.Context(main, info_name="segfix", terminal_width=60)
+    ctx = click.Context(main, terminal_width=60, **main.context_settings)
     text = " ".join(main.get_help(ctx).split())
     for name, command in main.commands.items():
         assert command.help
