@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class SegfixError(Exception):
-    """A fault in what the user gave us; its text is complete without a traceback."""
+    """A fault in what the user gave us; its text is complete without a traceback.
+
+    Args:
+        found: What is wrong; without `path`, the whole text.
+        path: The file (or the image of a file) that it is in; the text begins with it.
+        expected: What it is compared with and should be.
+        advice: What to do.
+
+    Example:
+        >>> print(SegfixError("4×3", path="a.png", expected="its label map is 5×3", advice="crop"))
+        a.png: 4×3, but its label map is 5×3; crop.
+    """
+
+    def __init__(
+        self,
+        found: str = "",
+        *,
+        path: Path | str | None = None,
+        expected: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(found)
+        self.found, self.path, self.expected, self.advice = found, path, expected, advice
+
+    def __str__(self) -> str:
+        """Render the fields as one sentence."""
+        if self.path is None:
+            return self.found
+        expected = f", but {self.expected}" if self.expected else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.path}: {self.found}{expected}{advice}."
 
 
 class FileFormatError(SegfixError):
@@ -15,6 +49,10 @@ class PairingError(SegfixError):
     """Files of two folders can't be matched."""
 
 
+class ArgumentError(SegfixError):
+    """What was asked for contradicts itself: on the command line, an error of usage."""
+
+
 class DeviceError(SegfixError):
     """The device asked for isn't available here."""
 
@@ -23,12 +61,45 @@ class MissingExtraError(SegfixError):
     """A package of an optional extra isn't installed."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during a run, which is its cause.
+
+    Args:
+        done: How many were done.
+        unit: Of what ("image").
+        total: Of how many; None: nobody knows.
+        failed: How many had failed.
+    """
+
+    def __init__(self, done: int, unit: str, total: int | None = None, failed: int = 0) -> None:
+        super().__init__(done, unit, total, failed)
+        self.done, self.unit, self.total, self.failed = done, unit, total, failed
+
+    def __str__(self) -> str:
+        """Render how far the run has come."""
+        of = "" if self.total is None else f" of {self.total}"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done}{of} {self.unit}{'s' * (self.total != 1)} done{failed}"
+
+
 OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
 """What is said where a file's reading or refinement has failed for lack of it."""
 
 
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn a failing import of an optional package into advice."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{error.name} isn't installed; this needs the extra {extra!r}: "
+            f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"
+        ) from error
+
+
 def one_line(text: object) -> str:
-    r"""Text for a terminal, whatever names and files it quotes.
+    r"""Escape what a terminal would obey or hide in a text that quotes names and files.
 
     Returns:
         One line. What a terminal would obey or hide (line ends, escape sequences, reversed text,

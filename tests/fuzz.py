@@ -42,9 +42,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segfix import cli
 from segfix.errors import SegfixError
-from segfix.files import Entry
+from segfix.files import Entry, Pair
+from segfix.files.limits import limit_reading
 from segfix.files.pairing import list_entries, read_name_map
 from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import (
@@ -59,9 +59,9 @@ from segfix.formats.arrays import read_npy, read_npz, write_npy
 from segfix.formats.class_names import read_class_names
 from segfix.formats.mat_files import read_mat
 from segfix.instances.masks import read_file_names
-from segfix.jobs.run import Skipped
+from segfix.jobs.task import Output, Skipped
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.refine import FileSettings, refine_file
+from segfix.tasks.refine import FileSettings, refine_task
 from segfix.training.layouts import find_labelled_images
 
 SECONDS = 10
@@ -765,13 +765,8 @@ def refine_labels(folder: Path) -> None:
         next((folder / name).glob("*"), folder / name / "missing.png")
         for name in ("preds", "offsets")
     )
-    refine_file(
-        Entry(labels, labels.stem),
-        Entry(offset_map, offset_map.stem),
-        folder.with_name("out"),
-        RefineSettings(),
-        FileSettings(fit="labels"),
-    )
+    pair = Pair(Entry(labels, labels.stem), Entry(offset_map, offset_map.stem))
+    refine_task(RefineSettings(), FileSettings(fit="labels")).do(pair, folder.with_name("out"))
 
 
 def read_records(folder: Path) -> None:
@@ -788,7 +783,7 @@ def evaluate_files(folder: Path) -> None:
 
 
 def run_of(folder: Path) -> Any:
-    from segfix.instances.refine import Run
+    from segfix.instances.images import Run
 
     maps = list_entries(folder / "offsets", (".png",), what="offset maps")
     return Run(maps, folder.with_name("out"))
@@ -798,7 +793,8 @@ def refine_json(folder: Path) -> None:
     from segfix.instances.refine import refine_instances
 
     path = next(folder.glob("[!l]*.json"), folder / "a.json")
-    refine_instances(Entry(path, path.stem, chosen=True), run_of(folder))
+    run = run_of(folder)
+    refine_instances(Entry(path, path.stem, chosen=True), Output(run.out / path.name), run)
 
 
 def read_panoptic(folder: Path) -> None:
@@ -813,7 +809,8 @@ def read_cityscapes(folder: Path) -> None:
 
     with suppress(SegfixError, Skipped):
         path = folder / "preds" / "a_pred.txt"
-        refine_list(Entry(path, "a_pred"), folder / "preds", run_of(folder))
+        run = run_of(folder)
+        refine_list(Entry(path, "a_pred"), Output(run.out / path.name), folder / "preds", run)
     evaluate_instances(folder / "preds", folder / "labels")
 
 
@@ -1144,7 +1141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := set(given.readers) - set(READERS):
         parser.error(f"no such reader: {', '.join(unknown)}")
-    cli.options.limit_pixels(None, None, 500_000_000)  # type: ignore[arg-type]
+    with limit_reading(max_pixels=500_000_000):
+        return 1 if fuzz_all(given) else 0
+
+
+def fuzz_all(given: argparse.Namespace) -> int:
     found = 0
     print("| reader | files | values | errors | findings | s | peak, MiB |")
     print("|---|---|---|---|---|---|---|", flush=True)
@@ -1163,7 +1164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text, count in kinds.most_common(12):
             print(f"    {count} × {text!r}, first {given.keep}/{name}/{first[text]}", flush=True)
         found += len(result.findings)
-    return 1 if found else 0
+    return found
 
 
 if __name__ == "__main__":

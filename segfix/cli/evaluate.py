@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
 from segfix.report.wording import band_names, band_pixels, interval, layout, notes, percent
-
-if TYPE_CHECKING:
-    from segfix.jobs.urls import Stage
 
 FIRST = "PREDS"
 
@@ -93,7 +90,7 @@ class_names_option = click.option(
 @options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: one line per set, class and score.")
 @options.quiet
-@options.staging
+@options.reading_urls
 def evaluate(
     preds: Path,
     labels: Path,
@@ -108,7 +105,6 @@ def evaluate(
     as_json: bool,
     as_csv: bool,
     quiet: bool,
-    stage: Stage | None,
 ) -> None:
     """Score predictions against ground truth, and compare sets of them.
 
@@ -130,6 +126,7 @@ def evaluate(
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """  # noqa: D301
     from segfix.evaluation import evaluate_folders, is_instance_input
+    from segfix.files.places import StagedPath
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
 
@@ -150,7 +147,7 @@ def evaluate(
         from segfix.cli.instances import report_instances
 
         check_options(preds)
-        if stage is not None:
+        if any(isinstance(path, StagedPath) for path in (labels, *folders.values())):
             raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
         report_instances(
             folders,
@@ -161,7 +158,7 @@ def evaluate(
             quiet=quiet,
         )
         return
-    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet, stage=stage)
+    sets = pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet)
     comparison = evaluate_folders(
         sets,
         ignore_index=ignore_index,
@@ -169,7 +166,6 @@ def evaluate(
         absent=absent,
         workers=workers,
         quiet=quiet,
-        stage=stage,
     )
     result = comparison.result()
     held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
@@ -215,7 +211,6 @@ def pair_sets(
     naming: dict[str, Any],
     recursive: bool,
     quiet: bool = True,
-    stage: Stage | None = None,
 ) -> dict[str, Any]:
     """Pairs of every set's label maps with the ground truth, by name.
 
@@ -236,10 +231,9 @@ def pair_sets(
         used = {pair.partner.path for pair in pairs[name] if pair.partner}
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:
-            example = stage.told(str(spare[0])) if stage else spare[0]
             note = (
                 f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
-                f"one that another file is scored for ({example})"
+                f"one that another file is scored for ({spare[0]})"
             )
             click.echo(one_line(note), err=True)
     return pairs

@@ -78,6 +78,7 @@ def report(
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
+    from segfix.jobs.inputs import check_results
     from segfix.network.session import available_threads
     from segfix.report.page import write_report
 
@@ -99,7 +100,7 @@ def report(
     pairs = [pair for found in sets.values() for pair in found]
     read = [*(pair.entry for pair in pairs), *(pair.partner for pair in pairs), *photographs]
     inputs = [*(entry.path for entry in read if entry), *([class_file] if class_file else [])]
-    options.check_results([out], inputs)
+    check_results([out], inputs)
     summary = write_report(
         out,
         sets,

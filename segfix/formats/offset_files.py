@@ -170,8 +170,8 @@ def read_flow(path: Path) -> OffsetMap:
                 f"{path}: broken or truncated .flo file ({width}×{height} in {left} bytes); "
                 "replace the file."
             )
-        check_bytes(nbytes, str(path))
-        check_pixels((height, width), str(path))
+        check_bytes(nbytes, path)
+        check_pixels((height, width), path)
         file.seek(len(start))
         flow = np.frombuffer(file.read(), "<f4")
     return encode_vectors(path, np.moveaxis(flow.reshape(height, width, 2)[..., ::-1], 2, 0))

@@ -20,9 +20,6 @@ from segfix.files.provenance import recorded_path
 from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, decode_runs, read_json, run_lengths
 
-INSTANCE_SUFFIXES = (".json",)
-"""File name endings of instances and panoptic tables."""
-
 DIGITS = (12, *range(2, 12))
 """That numbers in file names are filled up to, COCO's first."""
 

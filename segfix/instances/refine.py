@@ -1,324 +1,139 @@
-"""Refinement of instances: each mask is looked up on its own through its image's offset map."""
+"""Refine instances: each mask is looked up on its own through its image's offset map."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError, PairingError, SegfixError
-from segfix.files import Entry, Pair, pair_entries
-from segfix.files.limits import check_bytes
-from segfix.files.provenance import content_digest, is_whole, read_record, recorded_path
-from segfix.files.reading import path_within
-from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map, write_label_map
-from segfix.formats.label_maps import pixel_digest
-from segfix.instances.cityscapes import PREDICTION_LIST, read_list
-from segfix.instances.coco import check_panoptic, read_json, read_panoptic_map
+from segfix.errors import SegfixError, require_extra
+from segfix.files import Entry
+from segfix.files.provenance import content_digest, recorded_path
+from segfix.formats import read_label_map, read_offset_map
+from segfix.instances.cityscapes import holds_lists, read_list
+from segfix.instances.coco import read_json
+from segfix.instances.images import (
+    InstanceSettings,
+    Run,
+    check_apart,
+    check_result,
+    find_partner,
+    made_for_others,
+    name_map_of,
+    pair_file,
+    refine_images,
+    start_record,
+    write_picture,
+)
+from segfix.instances.listing import list_instance_files, name_images, pair_images
 from segfix.instances.masks import (
     ImageInstances,
     InstanceFile,
-    decode_mask,
     is_panoptic,
-    sort_by_image,
+    read_file_names,
     sort_instances,
     with_mask,
     write_json,
 )
-from segfix.jobs.run import Batch, Skipped, check_output, output_path
-from segfix.refinement.apply import (
-    PREDICTION_KEY,
-    RefineSettings,
-    keep_ids,
-    made_for_another,
-    refine_into,
-    refine_planes,
-)
+from segfix.instances.photographs import check_size, decode_instance, mark_pixels
+from segfix.instances.refine_panoptic import refine_panoptic
+from segfix.jobs.inputs import check_folders, check_results, list_offsets
+from segfix.jobs.run import Summary, run_task
+from segfix.jobs.settings import RunSettings
+from segfix.jobs.task import Job, Output, Row, Skipped, Task
+from segfix.network.session import available_threads
+from segfix.refinement.apply import refine_into
 
 
-@dataclass(frozen=True)
-class InstanceSettings:
-    """How files of instances are refined.
+def refine_instance_files(
+    preds: Path,
+    offsets: Path,
+    out: Path,
+    settings: InstanceSettings,
+    spread: RunSettings = RunSettings(),
+    *,
+    annotations: Path | None = None,
+    recursive: bool = False,
+    naming: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Refine a file or a folder of instances.
 
-    Attributes:
-        masks: How a mask is.
-        drop_empty: Whether an instance of whose mask nothing is left is left out, instead of kept
-            as it was.
-    """
-
-    masks: RefineSettings = field(default_factory=RefineSettings)
-    drop_empty: bool = False
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the files of a run share.
-
-    Attributes:
-        maps: The offset maps.
+    Args:
+        preds: What `holds_instances` knows; of Cityscapes, folders within are always read.
+        offsets: The offset maps.
         out: Folder of the results.
         settings: How to refine.
+        spread: How the files are spread; of one file, `workers` is the images worked on at a time.
+        annotations: COCO JSON with the file names of image ids.
+        recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
-        file_names: Of images by their ids, for files that don't tell them.
-        overwrite: Whether to replace existing results.
-        workers: Images of one file worked on at a time.
-        max_failures: Stop after this many failed images of a file.
-        quiet: No progress bar over the images of a file.
-    """
-
-    maps: Sequence[Entry]
-    out: Path
-    settings: InstanceSettings = InstanceSettings()
-    naming: Mapping[str, Any] = field(default_factory=dict)
-    file_names: Mapping[int | str, str] = field(default_factory=dict)
-    overwrite: bool = False
-    workers: int = 1
-    max_failures: int | None = None
-    quiet: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceEntry(Entry):
-    """What a file of instances says of one image.
-
-    Attributes:
-        where: The file, and the image if it is of several, for messages.
-        items: The instances: objects of JSON, or pictures of their masks.
-        size: Height and width that the file states.
-        panoptic: Whether the only item is a picture of all segments.
-    """
-
-    where: str = ""
-    items: Sequence[Any] = ()
-    size: tuple[int, int] | None = None
-    panoptic: bool = False
-
-    def digest(self) -> str:
-        """Short digest of what the masks are made of, to notice when it has changed.
-
-        Raises:
-            FileFormatError: A picture can't be read.
-        """
-        texts = [
-            content_digest(item)
-            if isinstance(item, Path)
-            else json.dumps({key: item.get(key) for key in ("segmentation", "segments")})
-            for item in self.items
-        ]
-        return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
-
-    def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
-        """Masks or segments of a photograph.
-
-        Args:
-            size: Height and width that they must have.
-            image: The photograph, for messages.
-
-        Returns:
-            The prediction; None where there is no instance.
-
-        Raises:
-            SegfixError: A mask is broken or of another size, or all take more than `max_bytes`.
-            ModuleNotFoundError: The extra isn't installed.
-        """
-        if self.panoptic:
-            label_map = read_panoptic_map(self.items[0])
-            _check_size(str(self.items[0]), label_map.shape, size, f"photograph {image}")
-            return label_map
-        check_bytes(len(self.items) * size[0] * size[1], self.where)
-        masks = np.zeros((len(self.items), *size), bool)
-        for place, item in enumerate(self.items):
-            if isinstance(item, Path):
-                mask = _marked(read_label_map(item))
-                _check_size(str(item), mask.shape, size, f"photograph {image}")
-            else:
-                like = f"photograph {image}"
-                mask = _decoded(item, size, self.size, self.where, place, like) != 0
-            masks[place] = mask
-        return LabelMap(masks, "masks", channels_first=True) if self.items else None
-
-
-def pair_instances(
-    files: Sequence[Entry],
-    photographs: Sequence[Entry],
-    root: Path,
-    *,
-    naming: Mapping[str, Any] | None = None,
-    file_names: Mapping[int | str, str] | None = None,
-) -> Iterator[Pair]:
-    """Pair photographs with their instances in files, of which one is in memory at a time.
-
-    Args:
-        files: JSON of instances or of panoptic segments, lists of Cityscapes.
-        photographs: The partners.
-        root: Folder of the files.
-        naming: Of `pair_entries`.
-        file_names: Of images by their ids, for files that don't tell them.
-
-    Yields:
-        For every photograph a pair with an `InstanceEntry`, or with a problem; and each file or
-        image with a fault that is of none of them.
-
-    Raises:
-        SegfixError: The only file there is has a fault.
-    """
-    owners: dict[Path, str] = {}
-    empty: dict[Path, Entry] = {}
-    for file in files:
-        try:
-            found = _read_entries(file, root, file_names)
-        except SegfixError as error:
-            if len(files) == 1:
-                raise
-            found = [([file.stem], InstanceEntry(file.path, file.stem, str(error)))]
-        names = dict(enumerate(names for names, _ in found))
-        pairs = pair_images(names, photographs, naming=naming, chosen=file.chosen)
-        for number, (_, entry) in enumerate(found):
-            pair = pairs.get(number)
-            photograph, problem = pair.partner if pair else None, entry.problem
-            if pair and pair.entry.problem:
-                problem = f"{entry.where}: {pair.entry.problem}"
-            if photograph is not None and photograph.path in owners:
-                problem = problem or (
-                    f"{entry.where}: of {photograph.path}, as are the instances of "
-                    f"{owners[photograph.path]}; keep one of them."
-                )
-                # Listed in several files, it has its instances in one.
-                photograph, problem = None, problem if entry.items or entry.problem else None
-            elif photograph is not None and not entry.items and not problem:
-                empty.setdefault(photograph.path, entry)
-            elif photograph is not None:
-                owners[photograph.path] = entry.where
-                yield Pair(replace(photograph, problem=photograph.problem or problem), entry)
-                continue
-            if problem:
-                yield Pair(replace(entry, problem=problem), None)
-    for photograph in photographs:
-        if photograph.path not in owners:
-            problem = photograph.problem or (
-                None
-                if photograph.path in empty
-                else f"{photograph.path}: no instances of that name; say with --map whose they are,"
-                " give --annotations with the file names of image ids, or leave --preds out."
-            )
-            yield Pair(replace(photograph, problem=problem), empty.get(photograph.path))
-
-
-def _read_entries(
-    file: Entry, root: Path, file_names: Mapping[int | str, str] | None
-) -> list[tuple[Sequence[str], InstanceEntry]]:
-    """What a file says of each image, behind the image's names."""
-    if file.problem:
-        raise SegfixError(file.problem)
-    path, stem = file.path, file.stem
-    if path.name.endswith(PREDICTION_LIST):
-        masks = [Path(mask) for mask in read_list(path, root)]
-        return [(_list_names(file), InstanceEntry(path, stem, where=str(path), items=masks))]
-    document = read_json(path)
-    if is_panoptic(document):
-        images: Sequence[ImageInstances]
-        items: Sequence[Any]
-        images, items = _read_panoptic(file, document, file_names, empty=True)
-    else:
-        content = sort_instances(file, document, file_names, empty=True)
-        images, items = content.images, content.instances
-    return [
-        (
-            image.names,
-            InstanceEntry(
-                path,
-                stem,
-                where=f"{path}: image {image.image!r}",
-                items=[items[place] for place in image.places],
-                size=image.size,
-                panoptic=is_panoptic(document) and bool(image.places),
-            ),
-        )
-        for image in images
-    ]
-
-
-def _list_names(file: Entry) -> list[str]:
-    stem = f"{file.stem}{file.path.suffix}".removesuffix(PREDICTION_LIST)
-    return [stem, PurePosixPath(stem).name]
-
-
-def pair_images(
-    names: Mapping[Any, Sequence[str]],
-    maps: Sequence[Entry],
-    *,
-    naming: Mapping[str, Any] | None = None,
-    chosen: bool = False,
-) -> dict[Any, Pair]:
-    """Find the offset map of each image, by the first of its names that one has.
-
-    Two images of different first names never share one: the likelier of the two has it, and of
-    equally likely ones none.
-
-    Args:
-        names: Of each image, stems, likeliest first.
-        maps: The offset maps.
-        naming: Of `pair_entries`.
-        chosen: Whether the user named the very file that the images are of.
 
     Returns:
-        The pairs by image; without those that have none.
+        Of each file a row as `refine_instances` reports it, but the images that `failed` and those
+        that were `left` among those of the summary.
+
+    Raises:
+        SegfixError: Nothing can be read or paired.
+        MissingExtraError: pycocotools isn't installed.
     """
-    found: dict[Any, Pair] = {}
-    owners: dict[Path, str] = {}
-    for level in range(max(map(len, names.values()), default=0)):
-        waiting = [image for image in names if image not in found and names[image][level:]]
-        entries = [
-            Entry(Path(names[image][level]), names[image][level], chosen=chosen)
-            for image in waiting
-        ]
-        try:
-            pairs = pair_entries(entries, maps, **(naming or {}))
-        except PairingError:
-            continue
-        wanted: dict[Path, set[str]] = {}
-        for image, pair in zip(waiting, pairs, strict=True):
-            if pair.partner:
-                wanted.setdefault(pair.partner.path, set()).add(names[image][0])
-        for image, pair in zip(waiting, pairs, strict=True):
-            path = pair.partner.path if pair.partner else None
-            if path is None:
-                if pair.entry.problem:
-                    found[image] = pair
-            elif owners.get(path, names[image][0]) != names[image][0]:
-                continue
-            elif path not in owners and len(wanted[path]) > 1:
-                problem = f"{path} fits other images, too; keep them apart by their folders."
-                found[image] = Pair(replace(pair.entry, problem=problem), None)
-            else:
-                found[image] = pair
-        owners |= {
-            pair.partner.path: names[image][0] for image, pair in found.items() if pair.partner
-        }
-    return found
+    check_folders({"PREDS": preds, "the offset maps": offsets}, out)
+    lists = holds_lists(preds)
+    files = list_instance_files(
+        preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
+    )
+    maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+    inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
+    check_results((out / _name(file) for file in files), inputs)
+    # Of one file the images are worked on side by side, of many the files.
+    one = len(files) == 1 and not lists
+    run = Run(
+        maps,
+        out,
+        settings,
+        naming=naming or {},
+        file_names=read_file_names(annotations) if annotations else {},
+        workers=(spread.workers or available_threads()) if one else 1,
+        max_failures=spread.max_failures,
+        quiet=spread.quiet or not one,
+    )
+    root = preds if preds.is_dir() else preds.parent
+    work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
+    task = Task(work, "file", _name)
+    with require_extra("eval"):
+        over_files = replace(spread, workers=1, quiet=True) if one else spread
+        summary = run_task(task, files, out, over_files)
+    for row in summary.done:
+        summary.failed += row.pop("failed", [])
+        summary.left += row.pop("left", 0)
+    summary.failed.sort()
+    return summary
 
 
-def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
+def _name(file: Job) -> str:
+    return file.entry.stem + file.entry.path.suffix
+
+
+def refine_instances(file: Entry, output: Output, run: Run) -> Row:
     """Refine a JSON file of instances or of panoptic segments.
 
     Instances of images that have no offset map, or a fault, stay in the file as they are; a later
     run tries them again.
 
     Args:
-        file: The file; results are of the same kind.
+        file: The file.
+        output: The result, of the same kind.
         run: The rest.
 
     Returns:
-        The paths, the number of `instances` and of those `changed`, `emptied`: which would have
+        The number of `instances` and of those `changed`, `emptied`: which would have
         vanished; `images`: how many were refined, and `other_predictions`: how many of their offset
         maps were made for other ones; `failed`: one text per image that failed, and `left`: how
         many were not tried.
@@ -328,19 +143,18 @@ def refine_instances(file: Entry, run: Run) -> dict[str, Any]:
         SegfixError: The file is broken, or every image failed.
         ModuleNotFoundError: The extra isn't installed.
     """
-    if file.problem:
-        raise SegfixError(file.problem)
     document = read_json(file.path)
     if is_panoptic(document):
-        return _refine_panoptic(file, document, run)
-    return _refine_json(file, sort_instances(file, document, run.file_names), run)
+        return refine_panoptic(file, document, output, run)
+    return _refine_json(file, sort_instances(file, document, run.file_names), output, run)
 
 
-def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
+def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
     """Refine the masks of a list `*_pred.txt` of Cityscapes; the list itself stays as it is.
 
     Args:
         file: The list.
+        output: The list of the results.
         root: Folder of the predictions, whose layout the results mirror.
         run: The rest.
 
@@ -352,23 +166,22 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         SegfixError: A file is missing or broken, or the sizes differ.
     """
     name = file.stem + file.path.suffix
-    stem, *_ = names = _list_names(file)
+    stem, *_ = names = name_images(file)
     pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
-    offsets = _partner(str(file.path), pairs.get(name))
+    offsets = find_partner(f"{file.path}", pairs.get(name))
     masks = [Path(mask) for mask in read_list(file.path, root)]
     results = [run.out / os.path.relpath(mask, root) for mask in masks]
-    _check_apart(results, masks, run.out)
-    path = run.out / name
-    record = _record("refined instance list", file.path, run) | {
+    check_apart(results, masks, run.out)
+    record = start_record("refined instance list", file.path, run) | {
         "masks": [content_digest(mask) for mask in masks],
         "offsets": {stem: content_digest(offsets.path)},
     }
-    _check_result(path, record, _listed(path, results, run), run.overwrite)
+    check_result(output, record, _listed(output.path, results, run))
     offset_map = read_offset_map(offsets.path)
     emptied, changed, kept = [], 0, []
     for mask, result in zip(masks, results, strict=True):
         label_map = read_label_map(mask)
-        _check_size(str(mask), label_map.shape, offset_map.codes.shape, _map_of(offsets))
+        check_size(str(mask), label_map.shape, offset_map.codes.shape, name_map_of(offsets))
         refined = label_map.array.copy()
         refine_into(refined, label_map.array, offset_map, run.settings.masks)
         empty = not refined.any()
@@ -379,62 +192,30 @@ def refine_list(file: Entry, root: Path, run: Run) -> dict[str, Any]:
         if not kept[-1]:
             continue
         changed += not np.array_equal(refined, label_map.array)
-        own = _record("refined mask", mask, run) | {"offsets": record["offsets"]}
+        own = start_record("refined mask", mask, run) | {"offsets": record["offsets"]}
         with suppress(Skipped):
-            check_output(result, own, own, run.overwrite)
-            _write_picture(result, label_map.with_array(refined), own)
+            Output(result, output.overwrite).check(own)
+            write_picture(result, label_map.with_array(refined), own)
     flags = iter(kept)
     lines = file.path.read_bytes().decode("utf-8").splitlines(keepends=True)
     text = "".join(line for line in lines if not line.strip() or next(flags))
-    with recorded_path(path, json.dumps(record)) as temporary:
+    with recorded_path(output.path, json.dumps(record)) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
     return {
-        "input": str(file.path),
-        "output": str(path),
         "instances": sum(kept),
         "changed": changed,
         "emptied": emptied,
         "images": 1,
         "other_predictions": int(
-            _made_for_others(
-                (_marked(read_label_map(mask)) for mask in masks), len(masks), offset_map
+            made_for_others(
+                (mark_pixels(read_label_map(mask)) for mask in masks), len(masks), offset_map
             )
         ),
     }
 
 
-def _made_for_others(masks: Iterable[NDArray[np.bool_]], count: int, offset_map: OffsetMap) -> bool:
-    """Whether an offset map was made for other masks than these, all of its image."""
-    made_for = offset_map.source.get(PREDICTION_KEY)
-    shape = (count, *offset_map.codes.shape)
-    return made_for is not None and made_for != pixel_digest(masks, shape)
-
-
-def _marked(label_map: LabelMap) -> NDArray[np.bool_]:
-    """(H, W) the pixels of a mask's picture that aren't background."""
-    return np.asarray(label_map.array.reshape(*label_map.shape, -1).any(axis=2))
-
-
-def _decoded(
-    item: Mapping[str, Any],
-    size: tuple[int, int],
-    stated: tuple[int, int] | None,
-    where: str,
-    place: int,
-    like: str,
-) -> NDArray[np.uint8]:
-    """`decode_mask`, of which a failure is told as a fault of instance `place`."""
-    try:
-        return decode_mask(item, *size, stated)
-    except ValueError as error:
-        raise FileFormatError(
-            f"{where}: the mask of instance {place} is broken, or doesn't fit its {like} "
-            f"({error}); write it again, or predict offsets on images of the masks' size."
-        ) from error
-
-
 def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
-    """Which of the results the list that an earlier run wrote names."""
+    """List those of the results that the list of an earlier run names."""
     if not run.settings.drop_empty:
         return results
     with suppress(SegfixError, OSError):
@@ -442,20 +223,22 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
     return []
 
 
-def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]:
-    pairs = _pairs_of(file, content.images, run)
+def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
+    pairs = pair_file(file, content.images, run)
     instances: list[dict[str, Any] | None] = list(content.instances)
 
-    def work(image: ImageInstances) -> dict[str, Any]:
+    def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
-        offsets = _partner(where, pairs.get(image.image))
+        offsets = find_partner(where, pairs.get(image.image))
         offset_map = read_offset_map(offsets.path)
         emptied, changed = [], dict[int, dict[str, Any] | None]()
 
         def decoded(place: int) -> NDArray[np.uint8]:
             height, width = offset_map.codes.shape
             item = content.instances[place]
-            return _decoded(item, (height, width), image.size, where, place, _map_of(offsets))
+            return decode_instance(
+                item, (height, width), image.size, where, place, name_map_of(offsets)
+            )
 
         for place in image.places:
             item, mask = content.instances[place], decoded(place)
@@ -475,7 +258,7 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
             "output": repr(image.image),
             "emptied": emptied,
             "changed": kept,
-            "other_prediction": _made_for_others(
+            "other_prediction": made_for_others(
                 (decoded(place) != 0 for place in image.places), len(image.places), offset_map
             ),
         }
@@ -484,258 +267,5 @@ def _refine_json(file: Entry, content: InstanceFile, run: Run) -> dict[str, Any]
         kept = [item for item in instances if item is not None]
         write_json(path, content.with_instances(kept), record=record)
 
-    row = _refine_images(file, content.images, pairs, work, write, run)
+    row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
-
-
-def _refine_panoptic(file: Entry, document: Any, run: Run) -> dict[str, Any]:
-    images, sources = _read_panoptic(file, document, run.file_names)
-    annotations, folder = list(document["annotations"]), output_path(run.out, file.stem, "")
-    results = [
-        path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations
-    ]
-    _check_apart(results, sources, run.out)
-    pairs = _pairs_of(file, images, run)
-
-    def work(image: ImageInstances) -> dict[str, Any]:
-        (place,) = image.places
-        source, result = sources[place], results[place]
-        label_map = read_panoptic_map(source)
-        pair = pairs.get(image.image)
-        own = _record("refined panoptic map", source, run)
-        try:
-            offsets = _partner(f"{file.path}: image {image.image!r}", pair)
-            offset_map = read_offset_map(offsets.path)
-            _check_size(str(source), label_map.shape, offset_map.codes.shape, _map_of(offsets))
-        except SegfixError:
-            own["offsets"] = {"map": None}
-            _check_result(result, own, [], run.overwrite)
-            _write_picture(result, label_map, own)
-            raise
-        own["offsets"] = {"map": content_digest(offsets.path)}
-        segments = annotations[place]["segments_info"]
-        refined = refine_planes(label_map, offset_map, run.settings.masks).array
-        listed = [segment["id"] for segment in segments]
-        keep = not run.settings.drop_empty
-        lost = keep_ids(label_map, refined, listed, _segment_ids, keep=keep)
-        vanished = set(lost)
-        with suppress(Skipped):
-            _check_result(result, own, [], run.overwrite)
-            _write_picture(result, label_map.with_array(refined), own)
-        before, after = _segment_ids(label_map), _segment_ids(label_map.with_array(refined))
-        moved = before != after
-        touched = {*np.unique(before[moved]).tolist(), *np.unique(after[moved]).tolist()}
-        measures = _measures(after) if touched else {}
-        annotations[place] = {
-            **annotations[place],
-            "segments_info": [
-                _measured(segment, measures) if segment["id"] in touched else segment
-                for segment in segments
-                if not run.settings.drop_empty or segment["id"] not in vanished
-            ],
-        }
-        return {
-            "output": repr(image.image),
-            "emptied": [{"image": image.image, "id": identity} for identity in lost],
-            "changed": sum(one in touched and one not in vanished for one in listed),
-            "other_prediction": made_for_another(label_map, offset_map),
-        }
-
-    def write(path: Path, record: str) -> None:
-        write_json(path, {**document, "annotations": annotations}, record=record)
-
-    pictures = {image.image: sources[image.places[0]] for image in images}
-    row = _refine_images(file, images, pairs, work, write, run, results, pictures)
-    return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
-
-
-def _read_panoptic(
-    file: Entry,
-    document: Any,
-    file_names: Mapping[int | str, str] | None,
-    *,
-    empty: bool = False,
-) -> tuple[list[ImageInstances], list[Path]]:
-    """Images of a panoptic table, see `sort_by_image`, and the pictures of its annotations."""
-    check_panoptic(file.path, document, ("id",))
-    annotations, folder = document["annotations"], file.path.with_suffix("")
-    images = sort_by_image(file.path, document, annotations, file_names, empty=empty)
-    if sum(bool(image.places) for image in images) < len(annotations):
-        raise FileFormatError(f"{file.path}: two annotations of one image_id; keep one per image.")
-    if annotations and not folder.is_dir():
-        raise FileFormatError(
-            f"{file.path}: panoptic, but there is no folder {folder} with its PNG files; put it "
-            "there."
-        )
-    return images, [
-        path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations
-    ]
-
-
-def _measures(ids: NDArray[np.integer[Any]]) -> dict[int, tuple[int, list[int]]]:
-    """Area and box (x, y, width, height) of every segment, all at once: there may be many."""
-    # Runs along the rows, sorted by segment.
-    begins = np.ones(ids.shape, bool)
-    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    places = np.flatnonzero(begins)
-    lengths = np.diff(places, append=ids.size)
-    values = ids.ravel()[places]
-    order = np.argsort(values, kind="stable")
-    found, starts = np.unique(values[order], return_index=True)
-    rows, cols = np.divmod(places[order], ids.shape[1])
-    lengths = lengths[order]
-    top, left = (np.minimum.reduceat(numbers, starts) for numbers in (rows, cols))
-    bottom, right = (np.maximum.reduceat(ends, starts) for ends in (rows + 1, cols + lengths))
-    areas = np.add.reduceat(lengths, starts)
-    boxes = np.stack([left, top, right - left, bottom - top], axis=1)
-    return dict(zip(found.tolist(), zip(areas.tolist(), boxes.tolist(), strict=True), strict=True))
-
-
-def _measured(
-    segment: dict[str, Any], measures: Mapping[int, tuple[int, list[int]]]
-) -> dict[str, Any]:
-    """A segment with the area and box of its pixels, where it has them."""
-    area, box = measures.get(segment["id"], (0, None))
-    measured = dict(segment)
-    if "area" in segment:
-        measured["area"] = area
-    if "bbox" in segment and box:
-        measured["bbox"] = box
-    return measured
-
-
-def _refine_images(
-    file: Entry,
-    images: Sequence[ImageInstances],
-    pairs: Mapping[Any, Pair],
-    work: Callable[[ImageInstances], dict[str, Any]],
-    write: Callable[[Path, str], None],
-    run: Run,
-    parts: Sequence[Path] = (),
-    pictures: Mapping[Any, Path] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Work on every image of a file and write it, unless it is there already.
-
-    Args:
-        file: The file.
-        images: Those in it.
-        pairs: Their offset maps.
-        work: Does an image.
-        write: Writes the result with its record.
-        run: The rest.
-        parts: Pictures that belong to the result.
-        pictures: By image, those that belong to the file.
-    """
-    path = output_path(run.out, file.stem, file.path.suffix)
-    digests = dict[Any, str]()
-    for image, picture in pictures.items():
-        # Of one that can't be read, work tells.
-        with suppress(SegfixError):
-            digests[image] = content_digest(picture)
-    offsets = {
-        repr(image.image): content_digest(pair.partner.path) + digests.get(image.image, "")
-        if (pair := pairs.get(image.image)) and pair.partner
-        else None
-        for image in images
-    }
-    record = _record("refined instances", file.path, run) | {"offsets": offsets}
-    _check_result(path, record, parts, run.overwrite)
-    summary = Batch(images, work, "image").run(
-        workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
-    )
-    if summary.failed and not summary.done:
-        all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
-        raise SegfixError(summary.failed[0] + all_of)
-    done = {row["output"] for row in summary.done}
-    record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
-    write(path, json.dumps(record))
-    return {
-        "input": str(file.path),
-        "output": str(path),
-        "changed": sum(row["changed"] for row in summary.done),
-        "emptied": [item for row in summary.done for item in row["emptied"]],
-        "images": len(summary.done),
-        "other_predictions": sum(row["other_prediction"] for row in summary.done),
-        "failed": summary.failed,
-        "left": summary.left,
-    }
-
-
-def _pairs_of(file: Entry, images: Sequence[ImageInstances], run: Run) -> dict[Any, Pair]:
-    names = {image.image: image.names for image in images}
-    return pair_images(names, run.maps, naming=run.naming, chosen=file.chosen)
-
-
-def _partner(where: str, pair: Pair | None) -> Entry:
-    """The offset map of an image; where there is none, an error that begins with `where`."""
-    if pair is not None and pair.partner is not None:
-        return pair.partner
-    if pair is not None and pair.entry.problem:
-        raise SegfixError(f"{where}: {pair.entry.problem}")
-    raise SegfixError(
-        f"{where}: no offset map of that name; run predict-offsets on its image, or give "
-        "--annotations with the file names of image ids."
-    )
-
-
-def _map_of(offsets: Entry) -> str:
-    return f"offset map {offsets.path}"
-
-
-def _check_size(where: str, shape: Sequence[int], size: Sequence[int], like: str) -> None:
-    if tuple(shape) != tuple(size):
-        raise SegfixError(
-            f"{where}: {shape[1]}×{shape[0]}, but its {like} is {size[1]}×{size[0]}; predict "
-            "offsets on images of the masks' size."
-        )
-
-
-def _check_apart(results: Sequence[Path], sources: Sequence[Path], out: Path) -> None:
-    if set(map(os.path.realpath, results)) & set(map(os.path.realpath, sources)):
-        raise SegfixError(f"{out}: results would replace what is read; choose another with -o.")
-
-
-def _record(kind: str, source: Path, run: Run) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "settings": asdict(run.settings),
-        "instances": content_digest(source),
-    }
-
-
-def _check_result(
-    path: Path, record: dict[str, Any], parts: Sequence[Path], overwrite: bool
-) -> None:
-    """`check_output`, but what an earlier run left unfinished is made again.
-
-    Args:
-        path: The output.
-        record: Of which `offsets` holds digests by image, None where there is no offset map; in
-            the output's own record, where an image isn't refined.
-        parts: Pictures that belong to the output.
-        overwrite: Whether to replace whatever is there.
-    """
-    try:
-        found = json.loads(read_record(path) or "null")
-        refined = found["offsets"]
-        unfinished = (
-            {**found, "offsets": None} == {**record, "offsets": None}
-            and None in refined.values()
-            and all(digest in (None, record["offsets"][image]) for image, digest in refined.items())
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        unfinished = False
-    try:
-        check_output(path, record, record, overwrite or unfinished)
-    except Skipped:
-        if all(part.exists() and is_whole(part) for part in parts):
-            raise
-
-
-def _write_picture(path: Path, label_map: LabelMap, record: dict[str, Any]) -> None:
-    write_label_map(path, label_map, record=json.dumps(record, sort_keys=True))
-
-
-def _segment_ids(label_map: LabelMap) -> NDArray[np.integer[Any]]:
-    """(H, W) ids; an alpha channel doesn't count."""
-    return label_map.with_array(label_map.array[..., :3]).ids()

@@ -665,7 +665,7 @@ def test_without_the_extra_the_advice_names_it(monkeypatch: pytest.MonkeyPatch) 
     def absent(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools")
 
-    monkeypatch.setattr("segfix.instances.refine.decode_mask", absent)
+    monkeypatch.setattr("segfix.instances.photographs.decode_mask", absent)
     done = run(write_sam(Path("preds")))
     assert done.exit_code == 1
     assert "pip install 'segfix-refine[eval]'" in done.stderr

@@ -15,7 +15,8 @@ import segfix
 from segfix.files import Entry
 from segfix.formats import LabelMap, OffsetMap
 from segfix.geometry import apply_offsets, follow_offsets
-from segfix.instances.refine import _segment_ids, pair_images
+from segfix.instances.listing import pair_images
+from segfix.instances.refine_panoptic import _segment_ids
 from segfix.refinement import refine_masks
 from segfix.refinement.apply import keep_ids, surroundings
 

@@ -1,0 +1,252 @@
+"""Instances of photographs: which file holds them, and their masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.errors import FileFormatError, SegfixError
+from segfix.files import Entry, Pair
+from segfix.files.limits import check_bytes
+from segfix.files.provenance import content_digest
+from segfix.files.reading import path_within
+from segfix.formats import LabelMap, read_label_map
+from segfix.instances.cityscapes import PREDICTION_LIST, read_list
+from segfix.instances.coco import check_panoptic, read_json, read_panoptic_map
+from segfix.instances.listing import name_images, pair_images
+from segfix.instances.masks import (
+    ImageInstances,
+    decode_mask,
+    is_panoptic,
+    sort_by_image,
+    sort_instances,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEntry(Entry):
+    """What a file of instances says of one image.
+
+    Attributes:
+        where: The file, and the image if it is of several, for messages.
+        items: The instances: objects of JSON, or pictures of their masks.
+        size: Height and width that the file states.
+        panoptic: Whether the only item is a picture of all segments.
+    """
+
+    where: str = ""
+    items: Sequence[Any] = ()
+    size: tuple[int, int] | None = None
+    panoptic: bool = False
+
+    def digest(self) -> str:
+        """Digest what the masks are made of, shortly, to notice when it has changed.
+
+        Raises:
+            FileFormatError: A picture can't be read.
+        """
+        texts = [
+            content_digest(item)
+            if isinstance(item, Path)
+            else json.dumps({key: item.get(key) for key in ("segmentation", "segments")})
+            for item in self.items
+        ]
+        return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
+
+    def folders(self) -> set[Path]:
+        """List the folders of the pictures of masks."""
+        return {item.parent.resolve() for item in self.items if isinstance(item, Path)}
+
+    def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
+        """Read the masks or segments of a photograph.
+
+        Args:
+            size: Height and width that they must have.
+            image: The photograph, for messages.
+
+        Returns:
+            The prediction; None where there is no instance.
+
+        Raises:
+            SegfixError: A mask is broken or of another size, or all take more than `max_bytes`.
+            ModuleNotFoundError: The extra isn't installed.
+        """
+        if self.panoptic:
+            label_map = read_panoptic_map(self.items[0])
+            check_size(str(self.items[0]), label_map.shape, size, f"photograph {image}")
+            return label_map
+        check_bytes(len(self.items) * size[0] * size[1], self.where)
+        masks = np.zeros((len(self.items), *size), bool)
+        for place, item in enumerate(self.items):
+            if isinstance(item, Path):
+                mask = mark_pixels(read_label_map(item))
+                check_size(str(item), mask.shape, size, f"photograph {image}")
+            else:
+                like = f"photograph {image}"
+                mask = decode_instance(item, size, self.size, self.where, place, like) != 0
+            masks[place] = mask
+        return LabelMap(masks, "masks", channels_first=True) if self.items else None
+
+
+def pair_instances(
+    files: Sequence[Entry],
+    photographs: Sequence[Entry],
+    root: Path,
+    *,
+    naming: Mapping[str, Any] | None = None,
+    file_names: Mapping[int | str, str] | None = None,
+) -> Iterator[Pair]:
+    """Pair photographs with their instances in files, of which one is in memory at a time.
+
+    Args:
+        files: JSON of instances or of panoptic segments, lists of Cityscapes.
+        photographs: The partners.
+        root: Folder of the files.
+        naming: Of `pair_entries`.
+        file_names: Of images by their ids, for files that don't tell them.
+
+    Yields:
+        For every photograph a pair with an `InstanceEntry`, or with a problem; and each file or
+        image with a fault that is of none of them.
+
+    Raises:
+        SegfixError: The only file there is has a fault.
+    """
+    owners: dict[Path, str] = {}
+    empty: dict[Path, Entry] = {}
+    for file in files:
+        try:
+            found = _read_entries(file, root, file_names)
+        except SegfixError as error:
+            if len(files) == 1:
+                raise
+            found = [([file.stem], InstanceEntry(file.path, file.stem, str(error)))]
+        names = dict(enumerate(names for names, _ in found))
+        pairs = pair_images(names, photographs, naming=naming, chosen=file.chosen)
+        for number, (_, entry) in enumerate(found):
+            pair = pairs.get(number)
+            photograph, problem = pair.partner if pair else None, entry.problem
+            if pair and pair.entry.problem:
+                problem = f"{entry.where}: {pair.entry.problem}"
+            if photograph is not None and photograph.path in owners:
+                problem = problem or (
+                    f"{entry.where}: of {photograph.path}, as are the instances of "
+                    f"{owners[photograph.path]}; keep one of them."
+                )
+                # Listed in several files, it has its instances in one.
+                photograph, problem = None, problem if entry.items or entry.problem else None
+            elif photograph is not None and not entry.items and not problem:
+                empty.setdefault(photograph.path, entry)
+            elif photograph is not None:
+                owners[photograph.path] = entry.where
+                yield Pair(replace(photograph, problem=photograph.problem or problem), entry)
+                continue
+            if problem:
+                yield Pair(replace(entry, problem=problem), None)
+    for photograph in photographs:
+        if photograph.path not in owners:
+            problem = photograph.problem or (
+                None
+                if photograph.path in empty
+                else f"{photograph.path}: no instances of that name; say with --map whose they are,"
+                " give --annotations with the file names of image ids, or leave --preds out."
+            )
+            yield Pair(replace(photograph, problem=problem), empty.get(photograph.path))
+
+
+def _read_entries(
+    file: Entry, root: Path, file_names: Mapping[int | str, str] | None
+) -> list[tuple[Sequence[str], InstanceEntry]]:
+    """Read what a file says of each image, behind the image's names."""
+    if file.problem:
+        raise SegfixError(file.problem)
+    path, stem = file.path, file.stem
+    if path.name.endswith(PREDICTION_LIST):
+        masks = [Path(mask) for mask in read_list(path, root)]
+        return [(name_images(file), InstanceEntry(path, stem, where=str(path), items=masks))]
+    document = read_json(path)
+    if is_panoptic(document):
+        images: Sequence[ImageInstances]
+        items: Sequence[Any]
+        images, items = read_panoptic(file, document, file_names, empty=True)
+    else:
+        content = sort_instances(file, document, file_names, empty=True)
+        images, items = content.images, content.instances
+    return [
+        (
+            image.names,
+            InstanceEntry(
+                path,
+                stem,
+                where=f"{path}: image {image.image!r}",
+                items=[items[place] for place in image.places],
+                size=image.size,
+                panoptic=is_panoptic(document) and bool(image.places),
+            ),
+        )
+        for image in images
+    ]
+
+
+def read_panoptic(
+    file: Entry,
+    document: Any,
+    file_names: Mapping[int | str, str] | None,
+    *,
+    empty: bool = False,
+) -> tuple[list[ImageInstances], list[Path]]:
+    """Find the images of a panoptic table, see `sort_by_image`, and its annotations' pictures."""
+    check_panoptic(file.path, document, ("id",))
+    annotations, folder = document["annotations"], file.path.with_suffix("")
+    images = sort_by_image(file.path, document, annotations, file_names, empty=empty)
+    if sum(bool(image.places) for image in images) < len(annotations):
+        raise FileFormatError(f"{file.path}: two annotations of one image_id; keep one per image.")
+    if annotations and not folder.is_dir():
+        raise FileFormatError(
+            f"{file.path}: panoptic, but there is no folder {folder} with its PNG files; put it "
+            "there."
+        )
+    return images, [
+        path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations
+    ]
+
+
+def decode_instance(
+    item: Mapping[str, Any],
+    size: tuple[int, int],
+    stated: tuple[int, int] | None,
+    where: str,
+    place: int,
+    like: str,
+) -> NDArray[np.uint8]:
+    """Decode a mask, see `decode_mask`; a failure becomes a fault of instance `place`."""
+    try:
+        return decode_mask(item, *size, stated)
+    except ValueError as error:
+        raise FileFormatError(
+            f"{where}: the mask of instance {place} is broken, or doesn't fit its {like} "
+            f"({error}); write it again, or predict offsets on images of the masks' size."
+        ) from error
+
+
+def mark_pixels(label_map: LabelMap) -> NDArray[np.bool_]:
+    """Mark, (H, W), the pixels of a mask's picture that aren't background."""
+    return np.asarray(label_map.array.reshape(*label_map.shape, -1).any(axis=2))
+
+
+def check_size(where: str, shape: Sequence[int], size: Sequence[int], like: str) -> None:
+    """Raise `SegfixError` unless a mask's height and width are those of what it is `like`."""
+    if tuple(shape) != tuple(size):
+        raise SegfixError(
+            f"{shape[1]}×{shape[0]}",
+            path=where,
+            expected=f"its {like} is {size[1]}×{size[0]}",
+            advice="predict offsets on images of the masks' size",
+        )
