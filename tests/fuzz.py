@@ -783,14 +783,14 @@ def evaluate_files(folder: Path) -> None:
 
 
 def run_of(folder: Path) -> Any:
-    from segfix.instances.images import Run
+    from segfix.instances.refine_images import Run
 
     maps = list_entries(folder / "offsets", (".png",), what="offset maps")
     return Run(maps, folder.with_name("out"))
 
 
 def refine_json(folder: Path) -> None:
-    from segfix.instances.refine import refine_instances
+    from segfix.instances.refine_files import refine_instances
 
     path = next(folder.glob("[!l]*.json"), folder / "a.json")
     run = run_of(folder)
@@ -805,7 +805,7 @@ def read_panoptic(folder: Path) -> None:
 
 def read_cityscapes(folder: Path) -> None:
     from segfix.evaluation import evaluate_instances
-    from segfix.instances.refine import refine_list
+    from segfix.instances.refine_files import refine_list
 
     with suppress(SegfixError, Skipped):
         path = folder / "preds" / "a_pred.txt"

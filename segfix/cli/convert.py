@@ -36,8 +36,8 @@ def convert(
     hold no confidence: their offsets count as certain.
     """
     from segfix.formats import OFFSET_SUFFIXES
-    from segfix.jobs.inputs import list_inputs
     from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
     from segfix.tasks.convert import convert_task
 
     task = convert_task(f".{file_format}")

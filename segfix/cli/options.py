@@ -1,4 +1,4 @@
-"""Options that several commands share, each with one help text."""
+"""Declare the options that several commands share, each with one help text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FiniteRange(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """To the number."""
+        """Convert to the number."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -42,7 +42,7 @@ class Device(click.ParamType[str]):
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """To itself."""
+        """Check the text and give it back."""
         if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", str(value)):
             self.fail(f"{value!r}: expected auto, cpu, cuda, cuda:N or tensorrt.", param, ctx)
         return str(value)
@@ -56,7 +56,7 @@ class DataFolder(click.ParamType[tuple[Path, float, float, float]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Path, float, float, float]:
-        """To the folder, its weight, its tolerance, and how near to boundaries labels tell."""
+        """Convert to the folder, its weight, its tolerance, and how near to boundaries labels tell."""
         if isinstance(value, tuple):
             return value
         folder, given = str(value), list[str]()
@@ -93,7 +93,7 @@ class Location(click.Path):
     remote = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """To a path."""
+        """Convert to a path."""
         url = str(value)
         if not url:
             # As of a script's variable that isn't set.
@@ -132,7 +132,7 @@ class Share(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """To the two numbers."""
+        """Convert to the two numbers."""
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
         number, total = map(int, found.groups()) if found else (0, 0)
         if not 1 <= number <= total:
@@ -202,7 +202,7 @@ boundary_width = click.option(
 
 
 def first_given(*names: str) -> str | None:
-    """Of these parameters of the command that runs, the first that the user gave, as typed."""
+    """Find the first of these parameters that the user gave, and how it was typed."""
     context = click.get_current_context()
     for option in context.command.params:
         if option.name in names:
@@ -213,7 +213,7 @@ def first_given(*names: str) -> str | None:
 
 
 def naming(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that pairs files by name, as `naming`: for `pair_entries`."""
+    """Add the options of commands that pair files by name, as `naming`: for `pair_entries`."""
 
     @click.option(
         "--suffix",
@@ -280,7 +280,7 @@ max_bytes = click.option(
 
 
 def limited(command: _Command) -> _Command:
-    """The limits of every command that reads pictures."""
+    """Add the limits of every command that reads pictures."""
     return max_pixels(max_bytes(command))
 
 
@@ -307,7 +307,7 @@ class BatchOptions(RunSettings):
 
 
 def batch(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that makes one file of each file, as `batch`."""
+    """Add the options of commands that make one file of each file, as `batch`."""
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
@@ -347,7 +347,7 @@ def reading_urls(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of commands that Ray can spread over machines; below `batch`, whose they are."""
+    """Add the options of commands that Ray can spread over machines, to those of `batch`."""
 
     @click.option(
         "--engine",
@@ -400,7 +400,7 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def out_folder(default: str) -> Callable[[_Command], _Command]:
-    """-o FOLDER."""
+    """Add -o FOLDER."""
     return click.option(
         "-o",
         "--out",

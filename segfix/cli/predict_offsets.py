@@ -110,7 +110,7 @@ def predict_offsets(
 def check_video(video: Path, out: Path, preds: Path | None, batch: options.BatchOptions) -> None:
     """Refuse what can't be done with a video."""
     from segfix.files.places import StagedPath
-    from segfix.jobs.inputs import check_folders
+    from segfix.jobs.sources import check_folders
 
     check_folders({"IMAGES": video, "PREDS": preds}, out)
     if preds is not None:

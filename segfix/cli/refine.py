@@ -28,7 +28,7 @@ class Scale(click.ParamType[float | None]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
-        """To the number; None for auto."""
+        """Convert to the number; None for auto."""
         if value in (None, "auto"):
             return None
         return options.FiniteRange(0, 64).convert(value, param, ctx)
@@ -144,9 +144,10 @@ def refine(
     from segfix.refinement.apply import RefineSettings
 
     settings = RefineSettings(scale, iterate, min_confidence)
-    listed = {"recursive": batch.recursive, "naming": naming}
+    listed: dict[str, Any] = {"recursive": batch.recursive, "naming": naming}
     if refuse_others(preds, recursive=batch.recursive):
-        from segfix.instances.refine import InstanceSettings, refine_instance_files
+        from segfix.instances.refine_files import refine_instance_files
+        from segfix.instances.refine_images import InstanceSettings
 
         masks = InstanceSettings(settings, drop_empty=empty == "drop")
         summary = refine_instance_files(

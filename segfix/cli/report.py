@@ -78,7 +78,7 @@ def report(
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
-    from segfix.jobs.inputs import check_results
+    from segfix.jobs.sources import check_results
     from segfix.network.session import available_threads
     from segfix.report.page import write_report
 

@@ -59,8 +59,8 @@ def segment(
     without torch, and faster on a CPU.
     """
     from segfix.formats import IMAGE_SUFFIXES
-    from segfix.jobs.inputs import list_inputs
     from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
     from segfix.jobs.task import name_png
     from segfix.tasks.segment import segment_task
 

@@ -86,13 +86,13 @@ def show(
         )
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
-    from segfix.jobs.inputs import check_folders, check_results, list_offsets
     from segfix.jobs.run import run_task
+    from segfix.jobs.sources import check_folders, check_results, list_offsets
     from segfix.jobs.task import name_png
     from segfix.report.show import ShowSettings, pair_maps, show_task
 
     check_folders({"IMAGES": images, **{f"--{name}": given[name] for name in given}}, out)
-    away = {"recursive": batch.recursive, "leave_out": [out]}
+    away: dict[str, Any] = {"recursive": batch.recursive, "leave_out": [out]}
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,

@@ -31,8 +31,8 @@ def targets(
     it applies predicted offsets.
     """
     from segfix.formats import LABEL_SUFFIXES
-    from segfix.jobs.inputs import list_inputs
     from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
     from segfix.tasks.targets import target_task
 
     task = target_task(

@@ -46,7 +46,7 @@ def read_offset_map(path: Path | str) -> OffsetMap:
     Raises:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     return of_suffix(READERS, path)(path)
 
 
@@ -64,7 +64,7 @@ def write_offset_map(
     Raises:
         FileFormatError: The file can't be written, or the ending is another.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     of_suffix(WRITERS, path)(path, offset_map, record)
 
 

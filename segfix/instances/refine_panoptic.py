@@ -16,7 +16,9 @@ from segfix.files.provenance import content_digest
 from segfix.files.reading import path_within
 from segfix.formats import LabelMap, read_offset_map
 from segfix.instances.coco import read_panoptic_map
-from segfix.instances.images import (
+from segfix.instances.masks import ImageInstances, write_json
+from segfix.instances.photographs import check_size, read_panoptic
+from segfix.instances.refine_images import (
     Run,
     check_apart,
     check_result,
@@ -27,14 +29,12 @@ from segfix.instances.images import (
     start_record,
     write_picture,
 )
-from segfix.instances.masks import ImageInstances, write_json
-from segfix.instances.photographs import check_size, read_panoptic
 from segfix.jobs.task import Output, Row, Skipped
 from segfix.refinement.apply import keep_ids, made_for_another, refine_planes
 
 
 def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row:
-    """Refine a panoptic table and its pictures; see `segfix.instances.refine.refine_instances`."""
+    """Refine a panoptic table and its pictures; see `refine_instances`."""
     images, sources = read_panoptic(file, document, run.file_names)
     annotations, folder = list(document["annotations"]), output.path.with_suffix("")
     results = [

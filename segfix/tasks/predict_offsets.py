@@ -28,9 +28,9 @@ from segfix.formats.images import Photograph, open_photograph, orientation_of
 from segfix.instances.listing import holds_instances, list_instance_files
 from segfix.instances.masks import read_file_names
 from segfix.instances.photographs import InstanceEntry, pair_instances
-from segfix.jobs.inputs import check_folders, check_results, list_preds
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.settings import RunSettings, Workers
+from segfix.jobs.sources import check_folders, check_results, list_preds
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load

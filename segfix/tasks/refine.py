@@ -26,9 +26,9 @@ from segfix.formats import (
 )
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
-from segfix.jobs.inputs import check_folders, check_results, list_offsets
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.settings import RunSettings
+from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Task
 from segfix.jobs.urls import stage_urls
 from segfix.refinement.apply import (
@@ -107,10 +107,11 @@ def refine_folder(
         20812
     """
     spread = RunSettings(**run)
-    listed = {"recursive": recursive, "naming": naming}
+    listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
     with stage_urls(preds, offsets, out=out, recursive=recursive) as (source, maps, folder):
         if holds_instances(source, recursive=recursive):
-            from segfix.instances.refine import InstanceSettings, refine_instance_files
+            from segfix.instances.refine_files import refine_instance_files
+            from segfix.instances.refine_images import InstanceSettings
 
             masks = InstanceSettings(settings, drop_empty=reading.drop_empty)
             return refine_instance_files(

@@ -26,8 +26,8 @@ from scipy import ndimage
 from segfix.evaluation import evaluate_instances
 from segfix.files import Entry, pair_entries
 from segfix.formats import read_label_map
-from segfix.instances.images import InstanceSettings, Run
-from segfix.instances.refine import refine_instances
+from segfix.instances.refine_files import refine_instances
+from segfix.instances.refine_images import InstanceSettings, Run
 from segfix.jobs.task import Output
 from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings

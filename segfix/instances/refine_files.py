@@ -20,7 +20,18 @@ from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import read_label_map, read_offset_map
 from segfix.instances.cityscapes import holds_lists, read_list
 from segfix.instances.coco import read_json
-from segfix.instances.images import (
+from segfix.instances.listing import list_instance_files, name_images, pair_images
+from segfix.instances.masks import (
+    ImageInstances,
+    InstanceFile,
+    is_panoptic,
+    read_file_names,
+    sort_instances,
+    with_mask,
+    write_json,
+)
+from segfix.instances.photographs import check_size, decode_instance, mark_pixels
+from segfix.instances.refine_images import (
     InstanceSettings,
     Run,
     check_apart,
@@ -33,21 +44,10 @@ from segfix.instances.images import (
     start_record,
     write_picture,
 )
-from segfix.instances.listing import list_instance_files, name_images, pair_images
-from segfix.instances.masks import (
-    ImageInstances,
-    InstanceFile,
-    is_panoptic,
-    read_file_names,
-    sort_instances,
-    with_mask,
-    write_json,
-)
-from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_panoptic import refine_panoptic
-from segfix.jobs.inputs import check_folders, check_results, list_offsets
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.settings import RunSettings
+from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
 from segfix.refinement.apply import refine_into
