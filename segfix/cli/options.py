@@ -56,7 +56,7 @@ class DataFolder(click.ParamType[tuple[Path, float, float, float]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Path, float, float, float]:
-        """Convert to the folder, its weight, its tolerance, and how near to boundaries labels tell."""
+        """Convert to the folder, its weight, its tolerance, and how near boundaries labels tell."""
         if isinstance(value, tuple):
             return value
         folder, given = str(value), list[str]()
