@@ -88,7 +88,7 @@ def predict_folder(
             source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
         )
         model = load_for(settings.cluster, weights, device)
-        task = predict_task(model, max_side=max_side, reading=reading if maps else None)
+        task = predict_task(model, max_side=max_side, reading=None if maps is None else reading)
         with require_extra("eval"):
             return run_task(task, jobs, folder, settings)
 
