@@ -4,6 +4,8 @@
 
     offset_map = segfix.load().offsets(image)           # (H, W, 3) uint8 RGB
     refined = segfix.refine(label_map, offset_map)      # (H, W) class ids
+
+`segfix.predict_folder` and `segfix.refine_folder` do so with folders of files.
 """
 
 from __future__ import annotations
@@ -12,21 +14,26 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# onnxruntime tells its maker how it is used, unless told not to before it is imported.
+# onnxruntime tells its maker how it is used, unless told not to before it is imported, whichever
+# part of us, or of a program that uses us, imports it first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from segfix.formats import OffsetMap, read_offset_map, write_offset_map
     from segfix.network import OffsetModel, load
     from segfix.refinement import refine, refine_masks
+    from segfix.tasks.predict_offsets import predict_folder
+    from segfix.tasks.refine import refine_folder
 
 __version__ = "0.1.0"
 __all__ = [
     "OffsetMap",
     "OffsetModel",
     "load",
+    "predict_folder",
     "read_offset_map",
     "refine",
+    "refine_folder",
     "refine_masks",
     "write_offset_map",
 ]
@@ -37,6 +44,8 @@ _HOMES = {
     "OffsetModel": "network",
     "refine": "refinement",
     "refine_masks": "refinement",
+    "predict_folder": "tasks.predict_offsets",
+    "refine_folder": "tasks.refine",
 }
 
 

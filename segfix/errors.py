@@ -4,10 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class SegfixError(Exception):
-    """A fault in what the user gave us; its text is complete without a traceback."""
+    """A fault in what the user gave us; its text is complete without a traceback.
+
+    Args:
+        found: What is wrong; without `path`, the whole text.
+        path: The file (or the image of a file) that it is in; the text begins with it.
+        expected: What it is compared with and should be.
+        advice: What to do.
+
+    Example:
+        >>> print(SegfixError("4×3", path="a.png", expected="its label map is 5×3", advice="crop"))
+        a.png: 4×3, but its label map is 5×3; crop.
+    """
+
+    def __init__(
+        self,
+        found: str = "",
+        *,
+        path: Path | str | None = None,
+        expected: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(found)
+        self.found, self.path, self.expected, self.advice = found, path, expected, advice
+
+    def __str__(self) -> str:
+        """Render the fields as one sentence."""
+        if self.path is None:
+            return self.found
+        expected = f", but {self.expected}" if self.expected else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.path}: {self.found}{expected}{advice}."
 
 
 class FileFormatError(SegfixError):
@@ -16,6 +47,10 @@ class FileFormatError(SegfixError):
 
 class PairingError(SegfixError):
     """Files of two folders can't be matched."""
+
+
+class ArgumentError(SegfixError):
+    """What was asked for contradicts itself: on the command line, an error of usage."""
 
 
 class DeviceError(SegfixError):
@@ -64,7 +99,7 @@ def require_extra(extra: str) -> Iterator[None]:
 
 
 def one_line(text: object) -> str:
-    r"""Text for a terminal, whatever names and files it quotes.
+    r"""Escape what a terminal would obey or hide in a text that quotes names and files.
 
     Returns:
         One line. What a terminal would obey or hide (line ends, escape sequences, reversed text,

@@ -30,7 +30,14 @@ from segfix.cli.show import show
 from segfix.cli.targets import targets
 from segfix.cli.train import train
 from segfix.cli.weights import weights
-from segfix.errors import OUT_OF_MEMORY, DeviceError, PairingError, SegfixError, one_line
+from segfix.errors import (
+    OUT_OF_MEMORY,
+    ArgumentError,
+    DeviceError,
+    PairingError,
+    SegfixError,
+    one_line,
+)
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
@@ -115,6 +122,10 @@ class Commands(click.Group):
             # Click quotes what it was given.
             vars(error)["message"] = one_line(error.message)
             raise
+        except ArgumentError as error:
+            command = self.commands[ctx.invoked_subcommand or ""]
+            where = click.Context(command, info_name=command.name, parent=ctx)
+            raise click.UsageError(one_line(error), where) from error
         except SegfixError as error:
             click.echo(f"segfix: {shortened(error)}", err=True)
             if isinstance(error, DeviceError):
@@ -122,15 +133,15 @@ class Commands(click.Group):
             ctx.exit(EXIT_USAGE if isinstance(error, PairingError) else EXIT_FAILURE)
         except KeyboardInterrupt as stopped:
             how, status = "interrupted", EXIT_INTERRUPT
-            if isinstance(stopped, Terminated) or isinstance(stopped.__cause__, Terminated):
+            if isinstance(stopped.__cause__ or stopped, Terminated):
                 how, status = "terminated", EXIT_TERMINATED
-            told = f"; {stopped}" if str(stopped) else ""
+            progress = f"; {stopped}" if str(stopped) else ""
             advice = "; the same command does the rest"
             if ctx.invoked_subcommand in FROM_THE_START:
                 advice = ""
             elif ctx.invoked_subcommand == "train":
                 advice = "; the same command with --resume goes on"
-            click.echo(f"\nsegfix: {how}{told}{advice}.", err=True)
+            click.echo(f"\nsegfix: {how}{progress}{advice}.", err=True)
             ctx.exit(status)
         except OSError as error:
             if error.errno == errno.EPIPE:

@@ -35,26 +35,18 @@ def convert(
     .flo. Every format refines alike; to and from png, mat and npz nothing is lost. Files of others
     hold no confidence: their offsets count as certain.
     """
-    options.check_folders(offsets, out, "OFFSETS")
-    from segfix.files import list_entries
     from segfix.formats import OFFSET_SUFFIXES
-    from segfix.jobs.run import output_path
-    from segfix.tasks.convert import convert_file
+    from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
+    from segfix.tasks.convert import convert_task
 
-    suffix = f".{file_format}"
-    entries = list_entries(
-        offsets, OFFSET_SUFFIXES, what="offset maps", recursive=batch.recursive, leave_out=[out]
+    task = convert_task(f".{file_format}")
+    entries = list_inputs(
+        {"OFFSETS": offsets},
+        OFFSET_SUFFIXES,
+        "offset maps",
+        out,
+        task.name,
+        recursive=batch.recursive,
     )
-    options.check_results(
-        (output_path(out, entry.stem, suffix) for entry in entries),
-        (entry.path for entry in entries),
-    )
-    summary = batch.run(
-        entries,
-        lambda entry, out: convert_file(entry, out, suffix, overwrite=batch.overwrite),
-        "map",
-        out=out,
-        result=lambda entry, out: output_path(out, entry.stem, suffix),
-        processes=True,
-    )
-    finish(summary, out, batch)
+    finish(run_task(task, entries, out, batch), out, batch)

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
 from segfix.report.wording import notes
-
-if TYPE_CHECKING:
-    from segfix.jobs.urls import Stage
 
 FIRST = "PREDS"
 
@@ -91,7 +88,7 @@ class_names_option = click.option(
 @options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: one line per set, class and score.")
 @options.quiet
-@options.staging
+@options.reading_urls
 def evaluate(
     preds: Path,
     labels: Path,
@@ -106,7 +103,6 @@ def evaluate(
     as_json: bool,
     as_csv: bool,
     quiet: bool,
-    stage: Stage | None,
 ) -> None:
     """Score predictions against ground truth, and compare sets of them.
 
@@ -129,6 +125,7 @@ def evaluate(
     """  # noqa: D301
     from segfix.cli.instances import report_instances
     from segfix.evaluation import evaluate_folders, is_instance_input
+    from segfix.files.places import StagedPath
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
     from segfix.report.text_tables import csv_lines, lay_out_tables
@@ -144,18 +141,19 @@ def evaluate(
         folders |= {name: path for name, path in beside.items() if path.is_file()}
     workers = workers or available_threads()
     if is_instance_input(preds):
-        check_options(preds, stage)
+        check_options(preds)
+        if any(isinstance(path, StagedPath) for path in (labels, *folders.values())):
+            raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
         form = {"as_json": as_json, "as_csv": as_csv, "quiet": quiet}
         report_instances(folders, labels, workers=workers, **form)
         return
     comparison = evaluate_folders(
-        pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet, stage=stage),
+        pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
         workers=workers,
         quiet=quiet,
-        stage=stage,
     )
     result = comparison.result()
     check_void(result, labels, ignore_index)
@@ -181,12 +179,10 @@ def name_sets(preds: Path, against: Sequence[tuple[str, Path]]) -> dict[str, Pat
     return {FIRST: preds, **dict(against)}
 
 
-def check_options(preds: Path, stage: Stage | None) -> None:
-    """Refuse options that would be ignored, and URLs, since `preds` holds instances."""
+def check_options(preds: Path) -> None:
+    """Refuse options that would be ignored, since `preds` holds instances."""
     if given := options.first_given(*OF_LABEL_MAPS):
         raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
-    if stage is not None:
-        raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
 
 
 def check_void(result: dict[str, Any], labels: Path, ignore_index: int) -> None:
@@ -206,7 +202,6 @@ def pair_sets(
     naming: dict[str, Any],
     recursive: bool,
     quiet: bool = True,
-    stage: Stage | None = None,
 ) -> dict[str, Any]:
     """Pair every set's label maps with the ground truth, by name.
 
@@ -227,10 +222,9 @@ def pair_sets(
         used = {pair.partner.path for pair in pairs[name] if pair.partner}
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:
-            example = stage.told(str(spare[0])) if stage else spare[0]
             note = (
                 f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
-                f"one that another file is scored for ({example})"
+                f"one that another file is scored for ({spare[0]})"
             )
             click.echo(one_line(note), err=True)
     return pairs

@@ -1,33 +1,26 @@
-"""Options that several commands share, each with one help text."""
+"""Declare the options that several commands share, each with one help text."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from segfix.errors import MissingExtraError, PairingError, SegfixError
-
-if TYPE_CHECKING:
-    from segfix.files import Entry
-    from segfix.jobs.cluster import Workers
-    from segfix.jobs.run import Summary
-    from segfix.jobs.urls import Stage
+from segfix.errors import SegfixError, require_extra
+from segfix.jobs.settings import RunSettings, Workers
 
 STAGE = "segfix.stage"
-"""Key of the context's `meta`: the `Stage` of the URLs given, if any."""
+"""Key of the context's `meta`: the folder of the URLs given, if any, see `place_url`."""
+
+missing_extra = require_extra
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Job = TypeVar("_Job")
 
 
 class FiniteRange(click.FloatRange):
@@ -36,7 +29,7 @@ class FiniteRange(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """To the number."""
+        """Convert to the number."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -49,7 +42,7 @@ class Device(click.ParamType[str]):
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """To itself."""
+        """Check the text and give it back."""
         if not re.fullmatch(r"auto|cpu|(cuda|tensorrt)(:\d+)?", str(value)):
             self.fail(f"{value!r}: expected auto, cpu, cuda, cuda:N or tensorrt.", param, ctx)
         return str(value)
@@ -61,7 +54,7 @@ class Location(click.Path):
     remote = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """To a path."""
+        """Convert to a path."""
         url = str(value)
         if not url:
             # As of a script's variable that isn't set.
@@ -77,18 +70,16 @@ class Location(click.Path):
             if "\0" in value:
                 self.fail(f"{url}: no file name holds a zero byte.", param, ctx)
         elif "://" in url and ctx is not None:
-            from tempfile import TemporaryDirectory
-
-            from segfix.jobs.urls import Stage
+            from segfix.files.places import open_stage
+            from segfix.jobs.urls import place_url
 
             if not self.remote:
                 self.fail(f"{url}: only files here are read; copy the files here.", param, ctx)
             if STAGE not in ctx.meta:
                 # Of the root, which is closed whatever else is wrong with the command.
-                folder = ctx.find_root().with_resource(TemporaryDirectory(prefix="segfix-"))
-                ctx.meta[STAGE] = Stage(Path(folder).resolve())
+                ctx.meta[STAGE] = ctx.find_root().with_resource(open_stage())
             try:
-                return ctx.meta[STAGE].place(url)
+                return place_url(url, ctx.meta[STAGE])
             except SegfixError as error:
                 self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
@@ -102,7 +93,7 @@ class Share(click.ParamType[tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """To the two numbers."""
+        """Convert to the two numbers."""
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
         number, total = map(int, found.groups()) if found else (0, 0)
         if not 1 <= number <= total:
@@ -172,7 +163,7 @@ boundary_width = click.option(
 
 
 def first_given(*names: str) -> str | None:
-    """Of these parameters of the command that runs, the first that the user gave, as typed."""
+    """Find the first of these parameters that the user gave, and how it was typed."""
     context = click.get_current_context()
     for option in context.command.params:
         if option.name in names:
@@ -183,7 +174,7 @@ def first_given(*names: str) -> str | None:
 
 
 def naming(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that pairs files by name, as `naming`: for `pair_entries`."""
+    """Add the options of commands that pair files by name, as `naming`: for `pair_entries`."""
 
     @click.option(
         "--suffix",
@@ -213,17 +204,17 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def limit_pixels(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
-    """Tell Pillow, which refuses what has more than twice its limit."""
-    from PIL import Image
+    """Limit pictures until the command ends."""
+    from segfix.files.limits import limit_reading
 
-    Image.MAX_IMAGE_PIXELS = value // 2
+    ctx.with_resource(limit_reading(max_pixels=value))
 
 
 def limit_bytes(ctx: click.Context, param: click.Parameter, value: int) -> None:  # noqa: ARG001
-    """Tell the readers of everything else."""
-    from segfix.files.limits import limits
+    """Limit everything else that is read until the command ends."""
+    from segfix.files.limits import limit_reading
 
-    limits.max_bytes = value
+    ctx.with_resource(limit_reading(max_bytes=value))
 
 
 max_pixels = click.option(
@@ -250,7 +241,7 @@ max_bytes = click.option(
 
 
 def limited(command: _Command) -> _Command:
-    """The limits of every command that reads pictures."""
+    """Add the limits of every command that reads pictures."""
     return max_pixels(max_bytes(command))
 
 
@@ -262,159 +253,62 @@ shard = click.option(
 )
 
 
-@dataclass(frozen=True)
-class BatchOptions:
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(RunSettings):
     """The options of every command that makes one file of each file.
 
     Attributes:
-        shard: Which share of the files, from 1, of how many; None: all.
         recursive: Whether to go into folders within.
-        overwrite: Whether to replace results that exist.
-        workers: Files worked on at a time; None: as many as suit the command.
-        max_failures: Stop after this many.
         as_json: Print JSON.
         quiet: No progress bar and no summary.
-        stage: Of the URLs among the arguments; None: there is none.
-        cluster: Ray's workers; None: threads of this process.
     """
 
-    shard: tuple[int, int] | None
-    recursive: bool
-    overwrite: bool
-    workers: int | None
-    max_failures: int | None
-    as_json: bool
-    quiet: bool
-    stage: Stage | None = None
-    cluster: Workers | None = None
-
-    def run(
-        self,
-        jobs: Iterable[_Job],
-        work: Callable[[_Job, Path], dict[str, Any]],
-        unit: str,
-        *,
-        out: Path,
-        result: Callable[[_Job, Path], Path],
-        network: bool = False,
-        processes: bool = False,
-    ) -> Summary:
-        """Do all jobs, or this machine's share; see `segfix.jobs.run.Batch`.
-
-        Args:
-            jobs: One per output file, the same on every machine.
-            work: Does a job, of which the result goes into the folder it is given.
-            unit: What a job is, for the progress bar.
-            out: The folder of the results.
-            result: Where in it the result of a job goes.
-            network: Whether one network does the work on all cores: two workers are enough, one
-                of which reads and writes.
-            processes: Whether work changes nothing in this process, so that others may do it.
-        """
-        from segfix.jobs.run import Batch
-        from segfix.network.session import available_threads
-
-        if self.shard:
-            number, total = self.shard
-            share = itertools.islice(jobs, number - 1, None, total)
-            jobs = share if isinstance(jobs, Iterator) else list(share)
-        if self.stage is None:
-
-            def do(job: _Job) -> dict[str, Any]:
-                return work(job, out)
-        else:
-            from segfix.jobs.remote_work import work_remotely
-
-            do = functools.partial(
-                work_remotely,
-                out=out,
-                stage=self.stage,
-                work=work,
-                result=result,
-                overwrite=self.overwrite,
-            )
-        batch = Batch(jobs, do, unit)
-        if self.cluster is not None:
-            from segfix.jobs.cluster import run_on_ray
-
-            summary = run_on_ray(
-                batch,
-                self.cluster,
-                out=None if self.stage and self.stage.holds(out) else out,
-                workers=self.workers,
-                max_failures=self.max_failures,
-                quiet=self.quiet,
-            )
-            summary.failed = [self.told(text) for text in summary.failed]
-            return summary
-        return batch.run(
-            workers=self.workers or (2 if network else available_threads()),
-            processes=processes and self.stage is None,
-            max_failures=self.max_failures,
-            quiet=self.quiet,
-        )
-
-    def told(self, text: str) -> str:
-        """A text with URLs instead of their places."""
-        return text if self.stage is None else str(self.stage.told(text))
+    recursive: bool = False
+    as_json: bool = False
 
 
 def batch(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that makes one file of each file, as `batch`."""
+    """Add the options of commands that make one file of each file, as `batch`."""
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
         chosen = {name: given.pop(name) for name in names}
-        with staged(given, recursive=chosen["recursive"]) as stage:
-            return command(batch=BatchOptions(**chosen, stage=stage), **given)
+        list_urls(given, recursive=chosen["recursive"])
+        return command(batch=BatchOptions(**chosen), **given)
 
     options = (quiet, as_json, max_failures, limited, workers, overwrite, recursive, shard)
-    names = {field.name for field in fields(BatchOptions)} - {"stage", "cluster"}
+    names = {field.name for field in fields(BatchOptions)} - {"cluster"}
     return functools.reduce(lambda decorated, option: option(decorated), options, wrapped)
 
 
-@contextmanager
-def staged(given: Mapping[str, Any], *, recursive: bool) -> Iterator[Stage | None]:
-    """List what is behind the URLs among a command's arguments; errors inside tell the URLs.
-
-    Args:
-        given: The arguments; `out` is not listed.
-        recursive: Whether folders within are read.
-
-    Yields:
-        The stage; None where there is no URL.
-    """
-    stage: Stage | None = click.get_current_context().meta.get(STAGE)
-    if stage is None:
-        yield None
+def list_urls(given: dict[str, Any], *, recursive: bool) -> None:
+    """List what is behind the URLs among a command's arguments, all but `out`."""
+    if STAGE not in click.get_current_context().meta:
         return
-    try:
-        for name, value in given.items():
-            # --against is several, each a name and a folder.
-            for path in value if isinstance(value, tuple) else [value]:
-                folder = path[-1] if isinstance(path, tuple) else path
-                if name != "out" and isinstance(folder, Path) and stage.holds(folder):
-                    stage.list(folder, recursive=recursive)
-        yield stage
-    except SegfixError as error:
-        raise type(error)(stage.told(str(error))) from error
-    except click.UsageError as error:
-        raise click.UsageError(stage.told(error.format_message()), error.ctx) from error
+    from segfix.files.places import StagedPath
+    from segfix.jobs.urls import list_url
+
+    for name, value in given.items():
+        # --against is several, each a name and a folder.
+        for path in value if isinstance(value, tuple) else [value]:
+            folder = path[-1] if isinstance(path, tuple) else path
+            if name != "out" and isinstance(folder, StagedPath):
+                list_url(folder, recursive=recursive)
 
 
-def staging(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command without `batch` read URLs: it is given their `stage`."""
+def reading_urls(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command without `batch` read URLs."""
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
-        with staged(given, recursive=given["recursive"]) as stage:
-            return command(stage=stage, **given)
+        list_urls(given, recursive=given["recursive"])
+        return command(**given)
 
     return wrapped
 
 
 def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of commands that Ray can spread over machines; below `batch`, whose they are."""
+    """Add the options of commands that Ray can spread over machines, to those of `batch`."""
 
     @click.option(
         "--engine",
@@ -456,8 +350,6 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
         if num_gpus and "device" not in others:
             raise click.UsageError("--num-gpus is for networks, and none runs here.")
         if engine == "ray":
-            from segfix.jobs.cluster import Workers
-
             device = others.get("device", "cpu")
             gpus = float(device.startswith(("cuda", "tensorrt"))) if num_gpus is None else num_gpus
             batch = replace(batch, cluster=Workers(address, num_cpus or 1.0, gpus))
@@ -469,7 +361,7 @@ def cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def out_folder(default: str) -> Callable[[_Command], _Command]:
-    """-o FOLDER."""
+    """Add -o FOLDER."""
     return click.option(
         "-o",
         "--out",
@@ -478,62 +370,3 @@ def out_folder(default: str) -> Callable[[_Command], _Command]:
         show_default=True,
         help="Folder for the results.",
     )
-
-
-@contextmanager
-def missing_extra(extra: str) -> Iterator[None]:
-    """Turn a failing import of an optional package into advice."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{error.name} isn't installed; this needs the extra {extra!r}: "
-            f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"
-        ) from error
-
-
-def check_folders(source: Path, out: Path, name: str) -> None:
-    """Refuse to write into the folder that is read."""
-    if not source.exists():
-        return
-    folder = source if source.is_dir() else source.parent
-    # Asked of the system, as some take preds and PREDS for one.
-    if out.exists() and out.samefile(folder):
-        raise click.UsageError(f"{out} is the folder of {name}; choose another one with -o.")
-
-
-def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
-    """List offset maps; two files that could both be one photograph's are refused."""
-    if not source.exists():
-        raise PairingError(
-            f"{source}: no such file or folder; make it: segfix predict-offsets IMAGES -o {source}"
-        )
-    from segfix.files import list_entries
-    from segfix.formats import OFFSET_SUFFIXES
-
-    entries = list_entries(
-        source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out
-    )
-    for entry in entries:
-        if entry.problem:
-            raise PairingError(entry.problem)
-    return entries
-
-
-def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse results that would replace an input, however the folders lie in each other."""
-    real = functools.cache(os.path.realpath)
-
-    def place(path: Path | str) -> tuple[str, str]:
-        folder, name = os.path.split(path)
-        return real(folder), name
-
-    # A result takes the place of a link; an input is both the link and where it leads.
-    read = set[tuple[str, str]]()
-    for path in inputs:
-        read.add(place(path))
-        if path.is_symlink():
-            read.add(place(real(path)))
-    for path in results:
-        if place(path) in read:
-            raise click.UsageError(f"{path} would replace an input; choose another folder with -o.")

@@ -1,4 +1,4 @@
-"""How a run over many files ends: the summary, the failures, the exit status."""
+"""End a run over many files: the summary, the failures, the exit status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def finish(
     """
     if batch.as_json:
         report = {
-            "out": batch.told(str(out)),
+            "out": f"{out}",
             "done": summary.done,
             "skipped": summary.skipped,
             "failed": summary.failed,
@@ -57,13 +57,13 @@ def finish(
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
         end = note if summary.done else ""
-        click.echo(one_line(f"{batch.told(str(out))}: {', '.join(parts)}{end}"))
+        click.echo(one_line(f"{out}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:
         click.get_current_context().exit(1)
 
 
-def warn_of_others(number: int, total: int, example: str, preds: str) -> None:
+def warn_of_others(number: int, total: int, example: str, preds: Path) -> None:
     """Say on stderr that offset maps were made for other predictions.
 
     Args:
@@ -83,7 +83,7 @@ def warn_of_others(number: int, total: int, example: str, preds: str) -> None:
 def list_failures(
     failed: list[str], *, as_json: bool = False, listed: str = "--json lists all"
 ) -> None:
-    """One line per failure on stderr, the first ones; `listed` says where all of them are."""
+    """Print the first failures to stderr, a line each; `listed` says where all of them are."""
     for text in failed[:SHOWN_FAILURES]:
         click.echo(f"failed: {shortened(text)}", err=True)
     if len(failed) > SHOWN_FAILURES and not as_json:
@@ -91,14 +91,14 @@ def list_failures(
 
 
 def shortened(message: object) -> str:
-    """A message on one line; what it quotes of a file may be long."""
+    """Shorten a message to one line; what it quotes of a file may be long."""
     # Cut before, too: of each sign, escaping may make ten.
     line = one_line(str(message)[: LONGEST + 1])
     return f"{line[:LONGEST]}…" if len(line) > LONGEST else line
 
 
 def precision_lines(metadata: dict[str, Any]) -> list[str]:
-    """What a network in 8 bits scored on its calibration sets, beside the float one."""
+    """List what a network in 8 bits scored on its calibration sets, beside the float one."""
     lines = []
     for name, scores in metadata.get("precision_scores", {}).items():
         before, after = scores["fp32"], scores["int8"]

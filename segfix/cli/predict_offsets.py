@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +10,10 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish
-from segfix.cli.refine_instances import (
-    annotations_option,
-    holds_instances,
-    list_instance_files,
-    refuse_options,
-)
-from segfix.errors import FileFormatError, PairingError, SegfixError, one_line
+from segfix.cli.refine_instances import annotations_option, refuse_others
+from segfix.errors import FileFormatError, one_line, require_extra
 
 if TYPE_CHECKING:
-    from segfix.files import Entry, Pair
     from segfix.network.offset_model import OffsetModel
 
 
@@ -81,113 +72,58 @@ def predict_offsets(
     if str(images) == "-":
         predict_standard_input(weights, device, max_side, batch)
         return
-    options.check_folders(images, out, "IMAGES")
-    if preds is not None:
-        options.check_folders(preds, out, "PREDS")
-    from segfix.files import list_entries, pair_entries
-    from segfix.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    from segfix.instances.by_image import read_file_names
-    from segfix.instances.photographs import pair_instances
-    from segfix.jobs.run import png_path
-    from segfix.tasks.predict_offsets import (
-        frame_path,
-        predict_file,
-        predict_frame,
-        predict_pair,
-        video_frames,
-    )
+    from segfix.formats import VIDEO_SUFFIXES
+    from segfix.jobs.run import run_task
+    from segfix.tasks.predict_offsets import frame_task, list_photographs, predict_task, read_video
     from segfix.tasks.refine import FileSettings
 
-    jobs: Iterable[Any]
-    work: Callable[..., dict[str, Any]]
-    result: Any
-    instances = False
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
-        if preds is not None:
-            raise click.UsageError(
-                f"{images}: --preds is for photographs; write the video's frames as pictures."
-            )
-        if batch.cluster or (batch.stage and batch.stage.holds(images)):
-            raise click.UsageError(
-                f"{images}: a video is read from start to end, here; copy it here, and share it "
-                "among machines with --shard."
-            )
-        with options.missing_extra("video"):
-            jobs, work, unit = video_frames(images), predict_frame, "frame"
-        result = frame_path
+        check_video(images, out, preds, batch)
+        with require_extra("video"):
+            frames = read_video(images)
+        model = load_model(weights, device, batch)
+        summary = run_task(frame_task(model, max_side=max_side), frames, out, batch)
     else:
-        leave_out = [out] if preds is None else [out, preds]
-        jobs = entries = list_entries(
-            images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=leave_out
-        )
-        work, unit, result = predict_file, "image", png_path
-        maps = []
         if preds is not None:
-            away = [out, images]
-            if instances := holds_instances(preds, recursive=batch.recursive):
-                refuse_options(preds, ["soft", "key"], "JSON and lists of instances")
-                maps = list_instance_files(preds, batch, leave_out=away)
-                jobs = pair_instances(
-                    maps,
-                    entries,
-                    preds if preds.is_dir() else preds.parent,
-                    naming=naming,
-                    file_names=read_file_names(annotations) if annotations else None,
-                )
-                # Of one file, how many there are is known soon.
-                jobs = list(jobs) if len(maps) == 1 else jobs
-            else:
-                refuse_options(preds, ["annotations"], "label maps and arrays")
-                maps = list_preds(preds, recursive=batch.recursive, leave_out=away)
-                jobs = pair_entries(entries, maps, **naming)
-            work = partial(predict_pair, reading=FileSettings(soft, key))
-
-            def result(pair: Pair, out: Path) -> Path:
-                return png_path(pair.entry, out)
-
-        options.check_results(
-            (png_path(entry, out) for entry in entries), (entry.path for entry in (*entries, *maps))
+            refuse_others(preds, recursive=batch.recursive)
+        jobs = list_photographs(
+            images,
+            out,
+            preds,
+            annotations=annotations,
+            recursive=batch.recursive,
+            naming=naming,
         )
-    model = load_model(weights, device, batch)
-    if preds is not None:
-        try:
-            model.check_conditioned()
-        except SegfixError as error:
-            raise click.UsageError(str(error)) from error
-    with options.missing_extra("eval") if instances else nullcontext():
-        summary = batch.run(
-            jobs,
-            partial(work, model, max_side=max_side, overwrite=batch.overwrite),
-            unit,
-            out=out,
-            result=result,
-            network=True,
-        )
+        model = load_model(weights, device, batch)
+        reading = None if preds is None else FileSettings(soft, key)
+        task = predict_task(model, max_side=max_side, reading=reading)
+        with require_extra("eval"):
+            summary = run_task(task, jobs, out, batch)
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 
-def list_preds(preds: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
-    """List predictions; two files that could both be one photograph's are refused."""
-    from segfix.files import list_entries
-    from segfix.formats import LABEL_SUFFIXES
+def check_video(video: Path, out: Path, preds: Path | None, batch: options.BatchOptions) -> None:
+    """Refuse what can't be done with a video."""
+    from segfix.files.places import StagedPath
+    from segfix.jobs.sources import check_folders
 
-    entries = list_entries(
-        preds, LABEL_SUFFIXES, what="predictions", recursive=recursive, leave_out=leave_out
-    )
-    for entry in entries:
-        if entry.problem:
-            raise PairingError(entry.problem)
-    return entries
+    check_folders({"IMAGES": video, "PREDS": preds}, out)
+    if preds is not None:
+        raise click.UsageError(
+            f"{video}: --preds is for photographs; write the video's frames as pictures."
+        )
+    if batch.cluster or isinstance(video, StagedPath):
+        raise click.UsageError(
+            f"{video}: a video is read from start to end, here; copy it here, and share it "
+            "among machines with --shard."
+        )
 
 
 def load_model(weights: str | None, device: str, batch: options.BatchOptions) -> OffsetModel:
-    """The network, announced on stderr."""
-    from segfix.network.offset_model import load
+    """Load the network and announce it on stderr."""
+    from segfix.tasks.predict_offsets import load_for
 
-    model = load(weights, device="cpu" if batch.cluster else device)
-    if batch.cluster:
-        # Opened there again; here nobody runs it.
-        model.device, model.threads = batch.cluster.device(device), batch.cluster.threads
+    model = load_for(batch.cluster, weights, device)
     if not batch.quiet:
         click.echo(one_line(f"weights {model.metadata['name']} on {model.device}"), err=True)
     return model
@@ -196,7 +132,7 @@ def load_model(weights: str | None, device: str, batch: options.BatchOptions) ->
 def predict_standard_input(
     weights: str | None, device: str, max_side: int | None, batch: options.BatchOptions
 ) -> None:
-    """One photograph from standard input, its offset map to standard output."""
+    """Read a photograph from standard input, write its offset map to standard output."""
     if options.first_given("preds"):
         raise click.UsageError("--preds is for files; give the photograph's name instead of -.")
     if given := options.first_given("as_json", "out", "shard", "engine"):
@@ -211,14 +147,15 @@ def predict_standard_input(
             "- writes a PNG file to standard output; redirect it: "
             "segfix predict-offsets - < photo.jpg > offsets.png"
         )
-    from segfix.files.limits import limits
+    from segfix.files.limits import current_limits
     from segfix.tasks.predict_offsets import predict_stream
 
     model = load_model(weights, device, batch)
-    image = sys.stdin.buffer.read(limits.max_bytes + 1)
-    if len(image) > limits.max_bytes:
+    most = current_limits().max_bytes
+    image = sys.stdin.buffer.read(most + 1)
+    if len(image) > most:
         raise FileFormatError(
-            f"standard input: more than {limits.max_bytes} bytes; --max-bytes allows more."
+            f"more than {most} bytes", path="standard input", advice="--max-bytes allows more"
         )
     sys.stdout.buffer.write(predict_stream(model, image, max_side=max_side))
     sys.stdout.buffer.flush()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish, warn_of_others
 from segfix.cli.refine_instances import (
-    OF_LABEL_MAPS,
     emptied_note,
-    holds_instances,
+    finish_instances,
     instance_options,
-    refine_instance_files,
-    refuse_options,
+    refuse_others,
 )
+
+if TYPE_CHECKING:
+    from segfix.jobs.run import Summary
 
 
 class Scale(click.ParamType[float | None]):
@@ -27,7 +28,7 @@ class Scale(click.ParamType[float | None]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
-        """To the number; None for auto."""
+        """Convert to the number; None for auto."""
         if value in (None, "auto"):
             return None
         return options.FiniteRange(0, 64).convert(value, param, ctx)
@@ -140,53 +141,33 @@ def refine(
         )
     if iterate and options.first_given("scale"):
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
-    options.check_folders(preds, out, "PREDS")
-    options.check_folders(offsets, out, "the offset maps")
-    from segfix.files import list_entries, pair_entries
-    from segfix.formats import LABEL_SUFFIXES
     from segfix.refinement.apply import RefineSettings
-    from segfix.tasks.refine import FileSettings, refine_file, result_path
 
-    if holds_instances(preds, recursive=batch.recursive):
-        refuse_options(preds, OF_LABEL_MAPS, "JSON and lists of instances")
-        refine_instance_files(
-            preds,
-            offsets,
-            out,
-            RefineSettings(scale, iterate, min_confidence),
-            empty=empty,
-            annotations=annotations,
-            naming=naming,
-            batch=batch,
-        )
-        return
-    refuse_options(preds, ["annotations"], "label maps and arrays")
-    entries = list_entries(
-        preds,
-        LABEL_SUFFIXES,
-        what="predictions",
-        recursive=batch.recursive,
-        leave_out=[out, offsets],
-        one_per_stem=argmax,
-    )
-    maps = options.list_offsets(offsets, recursive=batch.recursive, leave_out=[out])
-    options.check_results(
-        (result_path(entry, out, argmax=argmax) for entry in entries),
-        (entry.path for entry in (*entries, *maps)),
-    )
-    pairs = pair_entries(entries, maps, **naming)
     settings = RefineSettings(scale, iterate, min_confidence)
+    listed: dict[str, Any] = {"recursive": batch.recursive, "naming": naming}
+    if refuse_others(preds, recursive=batch.recursive):
+        from segfix.instances.refine_files import refine_instance_files
+        from segfix.instances.refine_images import InstanceSettings
+
+        masks = InstanceSettings(settings, drop_empty=empty == "drop")
+        summary = refine_instance_files(
+            preds, offsets, out, masks, batch, annotations=annotations, **listed
+        )
+        finish_instances(summary, preds, out, empty, batch)
+        return
+    from segfix.jobs.run import run_task
+    from segfix.tasks.refine import FileSettings, list_pairs, refine_task
+
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
-    summary = batch.run(
-        pairs,
-        lambda pair, out: refine_file(
-            pair.entry, pair.partner, out, settings, reading, overwrite=batch.overwrite
-        ),
-        "map",
-        out=out,
-        result=lambda pair, out: result_path(pair.entry, out, argmax=argmax),
-        processes=True,
-    )
+    pairs = list_pairs(preds, offsets, out, argmax=argmax, **listed)
+    summary = run_task(refine_task(settings, reading), pairs, out, batch)
+    finish_label_maps(summary, preds, out, empty, batch)
+
+
+def finish_label_maps(
+    summary: Summary, preds: Path, out: Path, empty: str, batch: options.BatchOptions
+) -> None:
+    """Print what happened to label maps, and exit with 1 if any failed."""
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
     emptied = [item for row in summary.done for item in row.get("emptied", ())]
@@ -195,5 +176,5 @@ def refine(
     if again:
         note += f"; {again} had been refined before"
     others = [row["input"] for row in summary.done if row["other_prediction"]]
-    warn_of_others(len(others), len(summary.done), "".join(others[:1]), batch.told(str(preds)))
+    warn_of_others(len(others), len(summary.done), "".join(others[:1]), preds)
     finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)

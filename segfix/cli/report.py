@@ -72,6 +72,7 @@ def report(
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
+    from segfix.jobs.sources import check_results
     from segfix.network.session import available_threads
     from segfix.report.page import write_report
 
@@ -93,7 +94,7 @@ def report(
     read = [entry for pair in pairs for entry in (pair.entry, pair.partner) if entry]
     inputs = [entry.path for entry in (*read, *(photographs or ()))]
     inputs += [class_file] if class_file else []
-    options.check_results([out], inputs)
+    check_results([out], inputs)
     summary = write_report(
         out,
         sets,

@@ -58,36 +58,25 @@ def segment(
     class ids (or colours) of the label maps that the network was trained on. An ONNX file runs
     without torch, and faster on a CPU.
     """
-    options.check_folders(images, out, "IMAGES")
-    from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES
-    from segfix.jobs.run import png_path
-    from segfix.tasks.segment import segment_file
+    from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
+    from segfix.jobs.task import name_png
+    from segfix.tasks.segment import segment_task
 
-    entries = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=batch.recursive, leave_out=[out]
-    )
-    options.check_results(
-        (png_path(entry, out) for entry in entries), (entry.path for entry in entries)
+    entries = list_inputs(
+        {"IMAGES": images}, IMAGE_SUFFIXES, "images", out, name_png, recursive=batch.recursive
     )
     model = load(weights or find_default(), device)
     if not batch.quiet:
         click.echo(one_line(f"weights {model.path} on {model.device}"), err=True)
-    summary = batch.run(
-        entries,
-        lambda entry, out: segment_file(
-            model, entry, out, scales=scales, flip=flip, overwrite=batch.overwrite
-        ),
-        "image",
-        out=out,
-        result=png_path,
-        network=True,
-    )
+    task = segment_task(model, scales=scales, flip=flip)
+    summary = run_task(task, entries, out, batch)
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 
 def find_default() -> Path:
-    """The network that was trained here."""
+    """Find the network that was trained here."""
     found = [path for path in DEFAULTS if path.is_file()]
     if not found:
         raise click.UsageError(
@@ -103,7 +92,7 @@ def find_default() -> Path:
 
 
 def load(weights: Path, device: str) -> SegmentationModel | CheckpointModel:
-    """The network of an ONNX file or, with torch, of a checkpoint."""
+    """Load the network of an ONNX file or, with torch, of a checkpoint."""
     from segfix.network.segmentation_model import SegmentationModel
     from segfix.network.session import available_threads
 

@@ -84,14 +84,15 @@ def show(
             for panel, needed in PANELS.items()
             if given.keys() >= {*needed} and not (panel == "changes" and labels)
         )
-    options.check_folders(images, out, "IMAGES")
-    for name, folder in given.items():
-        options.check_folders(folder, out, f"--{name}")
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
-    from segfix.jobs.run import png_path
-    from segfix.report.show import ShowSettings, pair_maps, show_file
+    from segfix.jobs.run import run_task
+    from segfix.jobs.sources import check_folders, check_results, list_offsets
+    from segfix.jobs.task import name_png
+    from segfix.report.show import ShowSettings, pair_maps, show_task
 
+    check_folders({"IMAGES": images, **{f"--{name}": given[name] for name in given}}, out)
+    away: dict[str, Any] = {"recursive": batch.recursive, "leave_out": [out]}
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,
@@ -100,24 +101,15 @@ def show(
         leave_out=[out, *given.values()],
     )
     maps = {
-        name: options.list_offsets(folder, recursive=batch.recursive, leave_out=[out])
+        name: list_offsets(folder, **away)
         if name == "offsets"
-        else list_entries(
-            folder, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]
-        )
+        else list_entries(folder, LABEL_SUFFIXES, what="label maps", **away)
         for name, folder in given.items()
     }
-    options.check_results(
-        (png_path(entry, out) for entry in entries),
+    check_results(
+        (out / name_png(entry) for entry in entries),
         (entry.path for found in (entries, *maps.values()) for entry in found),
     )
     settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
-    summary = batch.run(
-        pair_maps(entries, maps, **naming),
-        lambda job, out: show_file(job, out, settings, overwrite=batch.overwrite),
-        "picture",
-        out=out,
-        result=lambda job, out: png_path(job[0], out),
-        processes=True,
-    )
-    finish(summary, out, batch)
+    sheets = pair_maps(entries, maps, **naming)
+    finish(run_task(show_task(settings), sheets, out, batch), out, batch)

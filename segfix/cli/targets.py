@@ -30,31 +30,22 @@ def targets(
     LABELS is a ground-truth label map or a folder of them. 'segfix refine' applies the results as
     it applies predicted offsets.
     """
-    options.check_folders(labels, out, "LABELS")
-    from segfix.files import list_entries
     from segfix.formats import LABEL_SUFFIXES
-    from segfix.jobs.run import png_path
-    from segfix.tasks.targets import target_file
+    from segfix.jobs.run import run_task
+    from segfix.jobs.sources import list_inputs
+    from segfix.tasks.targets import target_task
 
-    entries = list_entries(
-        labels, LABEL_SUFFIXES, what="label maps", recursive=batch.recursive, leave_out=[out]
+    task = target_task(
+        num_directions=int(num_directions),
+        boundary_width=boundary_width,
+        ignore_index=ignore_index,
     )
-    options.check_results(
-        (png_path(entry, out) for entry in entries), (entry.path for entry in entries)
+    entries = list_inputs(
+        {"LABELS": labels},
+        LABEL_SUFFIXES,
+        "label maps",
+        out,
+        task.name,
+        recursive=batch.recursive,
     )
-    summary = batch.run(
-        entries,
-        lambda entry, out: target_file(
-            entry,
-            out,
-            num_directions=int(num_directions),
-            boundary_width=boundary_width,
-            ignore_index=ignore_index,
-            overwrite=batch.overwrite,
-        ),
-        "map",
-        out=out,
-        result=png_path,
-        processes=True,
-    )
-    finish(summary, out, batch)
+    finish(run_task(task, entries, out, batch), out, batch)

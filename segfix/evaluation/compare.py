@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from contextlib import closing, nullcontext
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +15,11 @@ from segfix.errors import OUT_OF_MEMORY, SegfixError
 from segfix.evaluation.image_scores import ImageScores, score_image
 from segfix.evaluation.totals import Comparison
 from segfix.files import Pair
+from segfix.files.places import StagedPath
 from segfix.formats import read_label_map
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.jobs.pool import BROKEN, open_pool
-
-if TYPE_CHECKING:
-    from segfix.jobs.urls import Stage
+from segfix.jobs.pool import work_through
+from segfix.jobs.urls import fetch_job, is_staged
 
 
 def evaluate_folders(
@@ -33,7 +30,6 @@ def evaluate_folders(
     absent: str = "skip",
     workers: int = 1,
     quiet: bool = True,
-    stage: Stage | None = None,
 ) -> Comparison:
     """Score several sets of label maps of the same images.
 
@@ -45,7 +41,6 @@ def evaluate_folders(
         absent: See `segfix.evaluation.statistics.class_statistics`.
         workers: Threads.
         quiet: No progress bar.
-        stage: Where files behind URLs were listed, if any are.
     """
     comparison = Comparison(list(sets), class_names, ignore_index=ignore_index)
     for image in score_images(
@@ -55,7 +50,6 @@ def evaluate_folders(
         absent=absent,
         workers=workers,
         quiet=quiet,
-        stage=stage,
     ):
         comparison.update(image)
     return comparison
@@ -66,7 +60,6 @@ def score_images(
     *,
     workers: int = 1,
     quiet: bool = True,
-    stage: Stage | None = None,
     **options: Any,
 ) -> Iterator[ImageScores]:
     """Score every image of the sets, in order, a few at a time; see `score_image`.
@@ -75,21 +68,15 @@ def score_images(
         sets: See `evaluate_folders`.
         workers: Threads.
         quiet: No progress bar.
-        stage: See `evaluate_folders`.
         options: Of `score_image`.
     """
 
     def score(pairs: tuple[Pair, ...]) -> ImageScores:
-        if stage is None:
-            return score_files(pairs)
-        from segfix.jobs.urls import fetched
-
         try:
-            with fetched(stage, pairs) as (near, own):
-                image = score_files(near)
+            with fetch_job(pairs) if is_staged(pairs) else nullcontext(pairs) as near:
+                return score_files(near)
         except SegfixError as error:
             return ImageScores(failed=(str(error),))
-        return replace(image, failed=tuple(stage.told(own.told(text)) for text in image.failed))
 
     def score_files(pairs: tuple[Pair, ...]) -> ImageScores:
         failed, target, preds, paths = [], None, [], []
@@ -103,7 +90,8 @@ def score_images(
                 failed.append(f"{pair.entry.path}: {OUT_OF_MEMORY}")
                 continue
             except OSError as error:
-                failed.append(f"{error.filename or pair.entry.path}: {error.strerror or error}.")
+                where = StagedPath(error.filename or pair.entry.path)
+                failed.append(f"{where}: {error.strerror or error}.")
                 continue
             preds.append(found)
             paths.append(pair.partner.path if pair.partner else pair.entry.path)
@@ -119,19 +107,19 @@ def score_images(
             return ImageScores(failed=(f"{truth}: {OUT_OF_MEMORY}",))
 
     jobs = list(zip(*sets.values(), strict=True))
-    waiting: deque[Future[ImageScores]] = deque()
+    outcomes = work_through(
+        iter(jobs),
+        score,
+        workers=workers,
+        total=len(jobs),
+        processes=not any(map(is_staged, jobs)),
+        in_order=True,
+    )
     bar = tqdm(total=len(jobs), unit="image", disable=quiet or sys.stderr is None)
-    pool, work = open_pool(workers, score, None if stage else len(jobs))
-    try:
-        with bar, pool:
-            for job in [*jobs, *[None] * (2 * workers + 1)]:
-                if job is not None:
-                    waiting.append(pool.submit(work, job))
-                if waiting and (job is None or len(waiting) > 2 * workers):
-                    yield waiting.popleft().result()
-                    bar.update()
-    except BrokenExecutor as error:
-        raise SegfixError(BROKEN) from error
+    with bar, closing(outcomes):
+        for _, scores in outcomes:
+            yield scores.result()
+            bar.update()
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:

@@ -62,6 +62,11 @@ class Entry:
     problem: str | None = None
     chosen: bool = False
 
+    @property
+    def entry(self) -> Entry:
+        """Itself: jobs are entries, or have one."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -346,4 +351,4 @@ def _name(core: str) -> str:
 
 
 def _sample(entries: Sequence[Entry]) -> str:
-    return ", ".join(str(entry.path) for entry in entries[:2])
+    return ", ".join(f"{entry.path}" for entry in entries[:2])

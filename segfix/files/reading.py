@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from segfix.errors import OUT_OF_MEMORY, FileFormatError
-from segfix.files.limits import limits
+from segfix.files.limits import current_limits
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
@@ -90,7 +90,7 @@ def read_text(path: Path) -> str:
         FileFormatError: It is too large, or can't be read.
         UnicodeDecodeError: It is no text.
     """
-    most = limits.max_bytes // 2
+    most = current_limits().max_bytes // 2
     check_regular(path)
     try:
         with path.open("rb") as file:

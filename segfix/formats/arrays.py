@@ -56,7 +56,7 @@ def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
     with open_bytes(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
-        return read_array(file, size, limit_bytes, str(path))
+        return read_array(file, size, limit_bytes, f"{path}")
 
 
 def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray[Any]]:
@@ -76,7 +76,7 @@ def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-                check_bytes(sum(info.file_size for info in members), str(path), limit_bytes)
+                check_bytes(sum(info.file_size for info in members), path, limit_bytes)
                 arrays = {}
                 for info in members:
                     name = info.filename.removesuffix(".npy")

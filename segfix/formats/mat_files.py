@@ -57,7 +57,7 @@ def read_mat(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
             anything but numbers and texts.
     """
     with open_bytes(path) as file:
-        check_bytes(file.seek(0, 2), str(path), limit_bytes)
+        check_bytes(file.seek(0, 2), path, limit_bytes)
         file.seek(0)
         content = memoryview(file.read())
     start = bytes(content[:HEADER])
@@ -111,7 +111,7 @@ def unpack_variables(
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
             kind, length = struct.unpack(order + "II", unpacker.decompress(body, 8))
-            check_bytes(taken + length, str(path), limit_bytes)
+            check_bytes(taken + length, path, limit_bytes)
             # One byte more would show that there are more than it says.
             body = memoryview(unpacker.decompress(unpacker.unconsumed_tail, length + 1))
             if len(body) != length or not unpacker.eof:

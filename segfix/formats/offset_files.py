@@ -46,7 +46,7 @@ def read_offset_map(path: Path | str) -> OffsetMap:
     Raises:
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     return pick_by_suffix(READERS, path)(path)
 
 
@@ -64,7 +64,7 @@ def write_offset_map(
     Raises:
         FileFormatError: The file can't be written, or the ending is another.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     pick_by_suffix(WRITERS, path)(path, offset_map, record)
 
 
@@ -170,8 +170,8 @@ def read_flow(path: Path) -> OffsetMap:
                 f"{path}: broken or truncated .flo file ({width}×{height} in {left} bytes); "
                 "replace the file."
             )
-        check_bytes(nbytes, str(path))
-        check_pixels((height, width), str(path))
+        check_bytes(nbytes, path)
+        check_pixels((height, width), path)
         file.seek(len(start))
         flow = np.frombuffer(file.read(), "<f4")
     return encode_vectors(path, np.moveaxis(flow.reshape(height, width, 2)[..., ::-1], 2, 0))

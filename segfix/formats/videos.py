@@ -64,7 +64,7 @@ def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
             f"{path}: no video in it that PyAV decodes; convert it, to H.264 in .mp4 say."
         )
     try:
-        check_pixels((stream.codec_context.height, stream.codec_context.width), str(path))
+        check_pixels((stream.codec_context.height, stream.codec_context.width), path)
     except FileFormatError:
         container.close()
         raise

@@ -7,12 +7,66 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segfix.errors import PairingError
-from segfix.files import Entry, Pair, pair_entries
-from segfix.instances.cityscapes import PREDICTION_LIST
+from segfix.errors import ArgumentError, PairingError
+from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files.places import StagedPath
+from segfix.formats import LABEL_SUFFIXES
+from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
 
 INSTANCE_SUFFIXES = (".json",)
 """File name endings of instances and panoptic tables."""
+
+
+def holds_instances(preds: Path, *, recursive: bool) -> bool:
+    """Tell whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
+    if holds_lists(preds):
+        return True
+    if not preds.is_dir():
+        return preds.suffix.lower() in INSTANCE_SUFFIXES
+    found = False
+    for path in preds.glob("**/*" if recursive else "*"):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix not in (*INSTANCE_SUFFIXES, *LABEL_SUFFIXES):
+            continue
+        # A panoptic table's pictures are in a folder of its name; "." and "/" have none.
+        if not (path.parent.name and path.parent.with_suffix(".json").is_file()):
+            if suffix not in INSTANCE_SUFFIXES:
+                return False
+            found = True
+    return found
+
+
+def list_instance_files(
+    preds: Path, *, away: Sequence[Path], recursive: bool, leave_out: Sequence[Path]
+) -> list[Entry]:
+    """List what `holds_instances` knows; of Cityscapes, folders within are always read.
+
+    Args:
+        preds: A file or a folder.
+        away: The other folders of the run, none of which may be behind a URL either.
+        recursive: Whether to go into folders within.
+        leave_out: See `list_entries`.
+
+    Raises:
+        ArgumentError: One is behind a URL.
+        PairingError: There is none.
+    """
+    if any(isinstance(path, StagedPath) for path in (preds, *away)):
+        # Which files an instance needs is known when its file is read.
+        raise ArgumentError(
+            "JSON and lists of instances are read in local folders only",
+            path=preds,
+            advice="copy PREDS and what they belong to here, and the results back",
+        )
+    lists = holds_lists(preds)
+    files = list_entries(
+        preds,
+        (".txt",) if lists else INSTANCE_SUFFIXES,
+        what="instances",
+        recursive=recursive or lists,
+        leave_out=leave_out,
+    )
+    return [file for file in files if not lists or file.path.name.endswith(PREDICTION_LIST)]
 
 
 def name_images(file: Entry) -> list[str]:

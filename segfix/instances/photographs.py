@@ -55,6 +55,10 @@ class InstanceEntry(Entry):
         ]
         return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
+    def folders(self) -> set[Path]:
+        """List the folders of the pictures of masks."""
+        return {item.parent.resolve() for item in self.items if isinstance(item, Path)}
+
     def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
         """Read the masks or segments of a photograph.
 
@@ -218,6 +222,8 @@ def check_size(where: str, shape: Sequence[int], size: Sequence[int], like: str)
     """Raise `SegfixError` unless a mask's height and width are those of what it is `like`."""
     if tuple(shape) != tuple(size):
         raise SegfixError(
-            f"{where}: {shape[1]}×{shape[0]}, but its {like} is {size[1]}×{size[0]}; predict "
-            "offsets on images of the masks' size."
+            f"{shape[1]}×{shape[0]}",
+            path=where,
+            expected=f"its {like} is {size[1]}×{size[0]}",
+            advice="predict offsets on images of the masks' size",
         )

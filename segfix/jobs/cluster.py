@@ -14,18 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
 from tqdm import tqdm
 
 from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
-from segfix.files import Entry, Pair
-from segfix.files.limits import limits
-from segfix.jobs.run import Batch, Summary, collect
+from segfix.files.limits import Limits, current_limits, limit_reading
+from segfix.jobs.run import Batch, Summary
+from segfix.jobs.settings import Workers
+from segfix.jobs.task import Row
 
 _Job = TypeVar("_Job")
 
@@ -33,7 +32,7 @@ BLOCKS_PER_WORKER, MOST_ROWS = 8, 16
 """Jobs are handed out a few at a time: often enough that no worker waits for another in the end."""
 
 MOST_DEATHS = 3
-"""Of workers at one job; then it is left alone."""
+"""Give up on a job after this many worker deaths."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,64 +41,28 @@ QUIET = {
 }
 
 
-@dataclass(frozen=True)
-class Workers:
-    """What runs on the cluster.
-
-    Attributes:
-        address: HOST:PORT of the cluster; None: as Ray finds one, or else starts one here.
-        num_cpus: Cores of each worker.
-        num_gpus: GPUs of each worker; may be a fraction.
-    """
-
-    address: str | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-
-    @property
-    def threads(self) -> int:
-        """Of a worker's network."""
-        return max(1, int(self.num_cpus))
-
-    def device(self, asked: str) -> str:
-        """Where the workers' networks run: what "auto" is, is the same on all machines.
-
-        Raises:
-            DeviceError: Workers of this kind have no such device.
-        """
-        kind, _, index = asked.partition(":")
-        if index or (kind == "cpu" and self.num_gpus):
-            raise DeviceError(
-                f"device {asked!r}: Ray chooses a worker's GPU; write --device cuda, and "
-                "--num-gpus 0.5 for two workers on each."
-            )
-        if kind in ("cuda", "tensorrt") and not self.num_gpus:
-            raise DeviceError(f"device {asked!r}: --num-gpus 0 leaves the workers without a GPU.")
-        return ("cuda" if self.num_gpus else "cpu") if kind == "auto" else kind
-
-
 class UnfitError(SegfixError):
     """A machine of the cluster can't work on this batch, so that nothing goes on."""
 
 
 class Deaths:
-    """An actor: it knows for each job that is not done how many workers have died at it."""
+    """Count, as an actor, how many workers have died at each job that is not done."""
 
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()
 
     def begin(self, number: int) -> int:
-        """How often the job was begun before, and not ended."""
+        """Count a beginning; returns how often the job was begun before, and not ended."""
         self.begun[number] += 1
         return self.begun[number] - 1
 
     def end(self, number: int) -> None:
-        """The job has ended, well or not."""
+        """Forget a job that has ended, well or not."""
         del self.begun[number]
 
 
 class Worker:
-    """An actor: it holds the network, reads, works and writes."""
+    """Hold, as an actor, the network; read, work and write."""
 
     def __init__(
         self, work: bytes, version: str, folder: Path, mark: Path | None, counting: Any
@@ -109,7 +72,8 @@ class Worker:
             os.chdir(folder)
         node = platform.node()
         self.fault, self.counting = "", counting
-        self.work: Callable[[Any], dict[str, Any]] | None = None
+        self.work: Callable[[Any], Row] | None = None
+        self.limits = Limits()
         if version != __version__:
             self.fault = f"{node} has segfix {__version__}, not {version}; install the same one."
         elif mark is not None and not mark.exists():
@@ -118,31 +82,32 @@ class Worker:
                 "machines share, or a URL (-o s3://…)."
             )
         else:
-            self.work, Image.MAX_IMAGE_PIXELS, limits.max_bytes = pickle.loads(work)
+            self.work, self.limits = pickle.loads(work)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A job's outcome: what it reports, or the exception that ended it."""
-        outcome: dict[str, Any] | Exception
+        """Give a job's outcome: what it reports, or the exception that ended it."""
+        outcome: Row | Exception
         try:
             outcome = self.do(int(row["number"]), pickle.loads(row["job"]))
         except Exception as error:
             outcome = error
         return {"number": row["number"], "outcome": pickle.dumps(outcome)}
 
-    def do(self, number: int, job: Any) -> dict[str, Any]:
+    def do(self, number: int, job: Any) -> Row:
         """Work on a job, unless it is what kills the workers: then it is a failure."""
         if self.work is None:
             raise UnfitError(self.fault)
         import ray
 
         if ray.get(self.counting.begin.remote(number)) >= MOST_DEATHS:
-            file = job.entry if isinstance(job, Pair) else job
+            file = job.entry.path if hasattr(job, "entry") else job
             raise SegfixError(
-                f"{file.path if isinstance(file, Entry) else file}: {MOST_DEATHS} workers died at "
-                "it; out of memory? Use a smaller picture or fewer --workers."
+                f"{file}: {MOST_DEATHS} workers died at it; out of memory? Use a smaller picture "
+                "or fewer --workers."
             )
         try:
-            return self.work(job)
+            with limit_reading(max_pixels=self.limits.max_pixels, max_bytes=self.limits.max_bytes):
+                return self.work(job)
         finally:
             self.counting.end.remote(number)
 
@@ -178,10 +143,10 @@ def run_on_ray(
     summary = Summary()
     if not jobs:
         return summary
-    with connected(cluster) as (ray, room), marked(out) as mark:
+    with connect_ray(cluster) as (ray, room), mark_folder(out) as mark:
         most = min(room, len(jobs), workers or room)
         rows = max(1, min(MOST_ROWS, len(jobs) // (BLOCKS_PER_WORKER * most)))
-        work = ray.cloudpickle.dumps((batch.work, Image.MAX_IMAGE_PIXELS, limits.max_bytes))
+        work = ray.cloudpickle.dumps((batch.work, current_limits()))
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Deaths).remote()
         outcomes = (
             ray.data.from_items(
@@ -201,7 +166,7 @@ def run_on_ray(
         tried = 0
         with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
             for row in outcomes:
-                collect(settled(pickle.loads(row["outcome"])), summary, jobs[row["number"]])
+                summary.collect(as_future(pickle.loads(row["outcome"])), jobs[row["number"]])
                 tried += 1
                 bar.update()
                 if max_failures is not None and len(summary.failed) >= max_failures:
@@ -211,15 +176,15 @@ def run_on_ray(
     return summary
 
 
-def settled(outcome: Any) -> Future[dict[str, Any]]:
-    """An outcome as what `collect` takes.
+def as_future(outcome: Any) -> Future[Row]:
+    """Wrap an outcome as what `Summary.collect` takes.
 
     Raises:
         UnfitError: It is one.
     """
     if isinstance(outcome, UnfitError):
         raise outcome
-    future: Future[dict[str, Any]] = Future()
+    future: Future[Row] = Future()
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
@@ -228,8 +193,8 @@ def settled(outcome: Any) -> Future[dict[str, Any]]:
 
 
 @contextmanager
-def connected(cluster: Workers) -> Iterator[tuple[Any, int]]:
-    """Ray, connected without a word, and how many workers its machines have room for.
+def connect_ray(cluster: Workers) -> Iterator[tuple[Any, int]]:
+    """Connect Ray without a word, and tell how many workers its machines have room for.
 
     Raises:
         SegfixError: There is no such cluster, or it broke down.
@@ -299,8 +264,8 @@ def check_address(address: str) -> None:
 
 
 @contextmanager
-def marked(out: Path | None) -> Iterator[Path | None]:
-    """A file in the folder of the results by which a machine knows that it sees that folder."""
+def mark_folder(out: Path | None) -> Iterator[Path | None]:
+    """Put a file into the folder of the results by which a machine knows that it sees it."""
     if out is None:
         yield None
         return

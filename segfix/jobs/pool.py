@@ -8,12 +8,22 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 
+from segfix.errors import SegfixError
 from segfix.files.atomic import remove_unfinished
 
 _Job = TypeVar("_Job")
@@ -37,8 +47,12 @@ class Threads(ThreadPoolExecutor):
     """Threads that are waited for at the end of a block, unless it ends with an error (Ctrl-C).
 
     Then what waits is dropped, and what runs is left to itself: results are written whole or not
-    at all, so that a process may end in the middle.
+    at all, so that a process may end in the middle. The limits of who submits hold in them, too.
     """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call, to be made in a copy of this context."""
+        return super().submit(copy_context().run, fn, *args, **kwargs)
 
     def __exit__(
         self,
@@ -94,6 +108,51 @@ def open_pool(
     if workers == 1 or jobs is None or jobs <= FEW_JOBS or sys.platform != "linux":
         return Threads(workers), work
     return Processes(min(workers, jobs), work), _do
+
+
+def work_through(
+    jobs: Iterator[_Job],
+    work: Callable[[_Job], _Result],
+    *,
+    workers: int,
+    total: int | None,
+    processes: bool = False,
+    in_order: bool = False,
+) -> Iterator[tuple[_Job, Future[_Result]]]:
+    """Do jobs a few at a time.
+
+    Args:
+        jobs: It is asked for the next one when there is room.
+        work: Does a job.
+        workers: How many at a time.
+        total: How many jobs there are; None: nobody knows.
+        processes: Whether many jobs may be done by processes, see `open_pool`.
+        in_order: Whether outcomes come in the order of the jobs, not as they end.
+
+    Yields:
+        Each job and its outcome, which has ended. Where this is closed before the end, or an error
+        such as Ctrl-C comes through, jobs that run aren't waited for.
+
+    Raises:
+        SegfixError: A process was killed.
+    """
+    running: dict[Future[_Result], _Job] = {}
+    pool, submitted = open_pool(workers, work, total if processes else None)
+    room = 4 * workers if isinstance(pool, Processes) else workers + 1
+    try:
+        with pool:
+            while True:
+                while len(running) < room and (job := next(jobs, None)) is not None:
+                    running[pool.submit(submitted, job)] = job
+                if not running:
+                    return
+                first = [next(iter(running))] if in_order else list(running)
+                for future in wait(first, return_when=FIRST_COMPLETED).done:
+                    if isinstance(future.exception(), BrokenExecutor):
+                        future.result()
+                    yield running.pop(future), future
+    except BrokenExecutor as error:
+        raise SegfixError(BROKEN) from error
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

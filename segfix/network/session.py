@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from segfix.errors import DeviceError, FileFormatError, SegfixError
@@ -114,6 +113,13 @@ def read_onnx(path: Path) -> bytes:
     return content
 
 
+def import_runtime() -> Any:
+    """Import onnxruntime when a network is opened: it takes as long as all the rest."""
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any, str]:
     """Open an onnxruntime session on the device asked for, and tell that device's name.
 
@@ -132,6 +138,7 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
     if kind not in (*PROVIDERS, "auto") or (index and not index.isdecimal()):
         raise DeviceError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or tensorrt.")
     tries = [kind] if kind != "auto" else ["cuda", "cpu"] if has_nvidia_driver() else ["cpu"]
+    ort = import_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -172,6 +179,7 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
 
 def is_onnx(content: bytes) -> bool:
     """Tell whether the CPU provider can load the file."""
+    ort = import_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:

@@ -1,18 +1,18 @@
-"""The demo: bundled photographs and coarse label maps, refined and drawn."""
+"""Run the demo: bundled photographs and coarse label maps, refined and drawn."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segfix.errors import SegfixError
-from segfix.files import list_entries, pair_entries
+from segfix.files import Pair, list_entries, pair_entries
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
-from segfix.jobs.run import Batch, Summary
+from segfix.jobs.run import Summary, run_task
+from segfix.jobs.settings import RunSettings
 from segfix.network.offset_model import load
-from segfix.refinement.apply import RefineSettings
-from segfix.report.show import ShowSettings, pair_maps, show_file
-from segfix.tasks.predict_offsets import predict_file
-from segfix.tasks.refine import refine_file
+from segfix.report.show import ShowSettings, pair_maps, show_task
+from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.refine import refine_task
 
 
 def run_demo(
@@ -32,40 +32,24 @@ def run_demo(
     Raises:
         SegfixError: A file could not be made.
     """
-    source = Path(__file__).parents[1] / "demo"
-    images = list_entries(source / "images", IMAGE_SUFFIXES, what="images")
-    preds = list_entries(source / "preds", LABEL_SUFFIXES, what="label maps")
-    model = load(device=device)
-    settings = RefineSettings()
-    shown = ShowSettings(("preds", "refined", "changes"))
-    offsets_out, refined_out, overlays_out = out / "offsets", out / "refined", out / "overlays"
-    whole(
-        Batch(
-            images,
-            lambda entry: predict_file(model, entry, offsets_out, overwrite=overwrite),
-            "image",
-        ).run(quiet=quiet)
-    )
-    offsets = list_entries(offsets_out, OFFSET_SUFFIXES, what="offset maps")
-    whole(
-        Batch(
-            pair_entries(preds, offsets),
-            lambda p: refine_file(p.entry, p.partner, refined_out, settings, overwrite=overwrite),
-            "map",
-        ).run(quiet=quiet)
-    )
-    refined = list_entries(refined_out, LABEL_SUFFIXES, what="label maps")
-    return whole(
-        Batch(
-            pair_maps(images, {"preds": preds, "refined": refined}),
-            lambda job: show_file(job, overlays_out, shown, overwrite=overwrite),
-            "picture",
-        ).run(quiet=quiet)
-    )
+    spread = RunSettings(workers=1, overwrite=overwrite, quiet=quiet)
+    demo = Path(__file__).parents[1] / "demo"
+    images = list_entries(demo / "images", IMAGE_SUFFIXES, what="images")
+    preds = list_entries(demo / "preds", LABEL_SUFFIXES, what="label maps")
+    photographs = [Pair(image, None) for image in images]
+    task = predict_task(load(device=device))
+    collect_files(run_task(task, photographs, out / "offsets", spread))
+    offsets = list_entries(out / "offsets", OFFSET_SUFFIXES, what="offset maps")
+    pairs = pair_entries(preds, offsets)
+    collect_files(run_task(refine_task(), pairs, out / "refined", spread))
+    refined = list_entries(out / "refined", LABEL_SUFFIXES, what="label maps")
+    sheets = pair_maps(images, {"preds": preds, "refined": refined})
+    shown = show_task(ShowSettings(("preds", "refined", "changes")))
+    return collect_files(run_task(shown, sheets, out / "overlays", spread))
 
 
-def whole(summary: Summary) -> list[Path]:
-    """All files of a run, sorted; `SegfixError` if one could not be made."""
+def collect_files(summary: Summary) -> list[Path]:
+    """List all files of a run, sorted; `SegfixError` if one could not be made."""
     if summary.failed:
         raise SegfixError("; ".join(summary.failed))
     return sorted(

@@ -1,10 +1,11 @@
-"""Pictures to look at: label maps, offsets and errors beside each other, on the photograph."""
+"""Draw pictures to look at: label maps, offsets and errors beside each other, on the photograph."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segfix.files import Entry, pair_entries
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, OffsetMap, read_image, read_label_map, read_offset_map
 from segfix.formats.png import save_png
-from segfix.jobs.run import check_output, output_path
+from segfix.jobs.task import Output, Row, Task
 from segfix.report.error_map import ERROR_COLOURS, ERROR_NAMES, RIGHT, VOID, error_map
 from segfix.report.overlay import (
     CHANGED,
@@ -63,16 +64,25 @@ class ShowSettings:
     captions: bool = True
 
 
-Job = tuple[Entry, dict[str, Entry | None]]
-"""A photograph and its maps by name, None where there is none."""
+@dataclass(frozen=True)
+class Sheet:
+    """What a sheet of panels is drawn from.
+
+    Attributes:
+        entry: The photograph.
+        maps: Its maps by name, None where there is none.
+    """
+
+    entry: Entry
+    maps: dict[str, Entry | None]
 
 
 def pair_maps(
     images: Sequence[Entry],
     folders: Mapping[str, Sequence[Entry]],
     **naming: Any,
-) -> list[Job]:
-    """Find each photograph's map in every folder; see `segfix.formats.pair_entries`.
+) -> list[Sheet]:
+    """Find each photograph's map in every folder; see `segfix.files.pair_entries`.
 
     Args:
         images: The photographs.
@@ -85,87 +95,75 @@ def pair_maps(
     Raises:
         PairingError: A folder has no map of any photograph.
     """
-    jobs: list[Job] = [(image, {}) for image in images]
+    sheets = [Sheet(image, {}) for image in images]
     for name, maps in folders.items():
-        pairs = pair_entries([image for image, _ in jobs], maps, **naming)
-        jobs = [
-            (pair.entry, {**found, name: pair.partner})
-            for pair, (_, found) in zip(pairs, jobs, strict=True)
+        pairs = pair_entries([sheet.entry for sheet in sheets], maps, **naming)
+        sheets = [
+            Sheet(pair.entry, {**sheet.maps, name: pair.partner})
+            for pair, sheet in zip(pairs, sheets, strict=True)
         ]
-    return jobs
+    return sheets
 
 
-def show_file(
-    job: Job, out: Path, settings: ShowSettings, *, overwrite: bool = False
-) -> dict[str, Any]:
+def show_task(settings: ShowSettings) -> Task[Sheet]:
+    """Make the task of drawing panels; `settings` say what and how."""
+    return Task(partial(show_file, settings=settings), "picture", processes=True)
+
+
+def show_file(sheet: Sheet, output: Output, settings: ShowSettings) -> Row:
     """Draw the panels of one photograph.
 
-    Args:
-        job: The photograph and its maps.
-        out: Folder of the picture, named after the photograph.
-        settings: What to draw.
-        overwrite: Whether to replace an existing picture.
-
     Returns:
-        The paths and, of an error panel, the number of pixels of each kind.
-
-    Raises:
-        Skipped: The picture is there already.
-        SegfixError: A file is missing or broken, or the sizes differ.
+        Of an error panel, the number of pixels of each kind.
     """
-    image, partners = job
-    if image.problem:
-        raise SegfixError(image.problem)
-    paths = {}
-    for name, entry in partners.items():
-        if entry is None:
-            raise SegfixError(
-                f"{image.path}: no map of that name in --{name}; make it, or leave this "
-                "photograph or the folder out."
-            )
-        paths[name] = entry.path
-    path = output_path(out, image.stem)
+    image = sheet.entry.path
+    paths = {name: entry.path for name, entry in sheet.maps.items() if entry is not None}
+    if missing := [name for name in sheet.maps if name not in paths]:
+        raise SegfixError(
+            f"no map of that name in --{missing[0]}",
+            path=image,
+            advice="make it, or leave this photograph or the folder out",
+        )
     record = {
         "kind": "panels",
         # As JSON gives it back, to compare with.
         "settings": json.loads(json.dumps(asdict(settings))),
-        "inputs": {
-            name: content_digest(source) for name, source in {"image": image.path, **paths}.items()
-        },
+        "inputs": {name: content_digest(path) for name, path in {"image": image, **paths}.items()},
     }
-    check_output(path, record, record, overwrite)
-    photograph = read_image(image.path)
+    output.check(record)
+    photograph = read_image(image)
     label_maps: dict[str, LabelMap] = {}
     offset_map = None
     for name, source in paths.items():
         if name == "offsets":
             offset_map = read_offset_map(source)
-            check_size(source, offset_map.codes.shape, image.path, photograph)
+            check_size(source, offset_map.codes.shape, image, photograph)
         else:
             label_maps[name] = read_label_map(source)
-            check_size(source, label_maps[name].shape, image.path, photograph)
-    if "errors" in settings.panels:
-        for name, label_map in label_maps.items():
-            if label_map.kind == "colours":
-                raise SegfixError(
-                    f"{paths[name]}: colour-coded; errors need class ids (grey or palette PNG), "
-                    "other panels don't: choose them with --panel."
-                )
-    row: dict[str, Any] = {"input": str(image.path), "output": str(path)}
+            check_size(source, label_maps[name].shape, image, photograph)
+        if "errors" in settings.panels and name != "offsets":
+            check_ids(source, label_maps[name])
+    row: Row = {}
     pictures, captions = [], []
     for panel in settings.panels:
         picture, words, counts = draw_panel(panel, photograph, label_maps, offset_map, settings)
         pictures.append(picture)
         captions.append([(panel, None), *words])
         row |= counts
-    sheet = arrange(pictures, captions if settings.captions else None)
-    save_png(
-        path,
-        Image.fromarray(sheet),
-        record=json.dumps(record, sort_keys=True),
-        transparency=None,
-    )
+    drawn = Image.fromarray(arrange(pictures, captions if settings.captions else None))
+    save_png(output.path, drawn, record=json.dumps(record, sort_keys=True), transparency=None)
     return row
+
+
+def check_ids(path: Path, label_map: LabelMap) -> None:
+    """Raise `SegfixError` unless a label map holds class ids."""
+    if label_map.kind == "colours":
+        raise SegfixError(
+            "colour-coded",
+            path=path,
+            advice="errors need class ids (grey or palette PNG), other panels don't: choose them "
+            "with --panel",
+        )
 
 
 def check_size(
@@ -175,8 +173,10 @@ def check_size(
     (height, width), (rows, columns) = shape, image.shape[:2]
     if (height, width) != (rows, columns):
         raise SegfixError(
-            f"{path}: {width}×{height}, but its photograph {image_path} is {columns}×{rows}; "
-            "give photographs of the maps' size."
+            f"{width}×{height}",
+            path=path,
+            expected=f"its photograph {image_path} is {columns}×{rows}",
+            advice="give photographs of the maps' size",
         )
 
 
@@ -235,7 +235,7 @@ def draw_panel(
 
 
 def shared_palette(label_maps: Mapping[str, LabelMap]) -> bytes | None:
-    """The first palette that has colours, for all maps: equal ids are drawn in equal colours."""
+    """Choose the first palette that has colours, so that equal ids are drawn in equal colours."""
     for label_map in label_maps.values():
         if label_map.palette is not None and np.ptp(rgb(label_map.palette), axis=1).any():
             return label_map.palette

@@ -1,1 +1,1 @@
-"""What a command does with one file: read, work, write, report."""
+"""Do what a command does, with one file and with a folder of them."""

@@ -1,46 +1,38 @@
-"""Offset maps from one file format to another."""
+"""Convert offset maps from one file format to another."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from segfix.errors import SegfixError
 from segfix.files import Entry
 from segfix.files.provenance import content_digest
 from segfix.formats import read_offset_map, write_offset_map
 from segfix.formats.offset_maps import CONVERTED_KEY
-from segfix.jobs.run import check_output, output_path
+from segfix.jobs.task import Output, Row, Task
+from segfix.tasks.predict_offsets import count_pixels
 
 
-def convert_file(
-    offsets: Entry, out: Path, suffix: str, *, overwrite: bool = False
-) -> dict[str, Any]:
-    """Write one offset map file in another format.
+def convert_task(suffix: str) -> Task[Entry]:
+    """Make the task of writing offset map files in another format.
 
     Args:
-        offsets: The offset map.
-        out: Folder of the result, named after the offset map.
         suffix: File name ending of the format, with its dot.
-        overwrite: Whether to replace an existing result.
+    """
+    return Task(convert_file, "map", partial(_name, suffix), processes=True)
+
+
+def _name(suffix: str, offsets: Entry) -> str:
+    return offsets.stem + suffix
+
+
+def convert_file(offsets: Entry, output: Output) -> Row:
+    """Write one offset map file in the format that the output's name tells.
 
     Returns:
-        The paths, the number of pixels and of those on a boundary.
-
-    Raises:
-        Skipped: The result is there already.
-        SegfixError: The offset map is missing or broken.
+        The number of pixels and of those on a boundary.
     """
-    if offsets.problem:
-        raise SegfixError(offsets.problem)
-    path = output_path(out, offsets.stem, suffix)
     record = {CONVERTED_KEY: content_digest(offsets.path)}
-    check_output(path, record, record, overwrite)
+    output.check(record)
     offset_map = read_offset_map(offsets.path)
-    write_offset_map(path, offset_map, record=record)
-    return {
-        "input": str(offsets.path),
-        "output": str(path),
-        "pixels": offset_map.codes.size,
-        "boundary": int((offset_map.codes > 0).sum()),
-    }
+    write_offset_map(output.path, offset_map, record=record)
+    return count_pixels(offset_map)

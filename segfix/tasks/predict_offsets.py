@@ -1,135 +1,275 @@
-"""From photographs to offset map files, and from label maps to ground-truth offset map files."""
+"""Predict offset map files of photographs, of the frames of a video, of standard input."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError
-from segfix.files import Entry, Pair
+from segfix.errors import ArgumentError, SegfixError, require_extra
+from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files.places import StandardInput
 from segfix.files.provenance import content_digest
-from segfix.formats import LabelMap, OffsetMap, read_frames, read_label_map, write_offset_map
+from segfix.formats import (
+    IMAGE_SUFFIXES,
+    LabelMap,
+    OffsetMap,
+    read_frames,
+    read_label_map,
+    write_offset_map,
+)
 from segfix.formats.images import Photograph, open_photograph, orientation_of
-from segfix.instances.photographs import InstanceEntry
-from segfix.jobs.run import check_output, output_path, png_path
-from segfix.network.offset_model import OffsetModel
+from segfix.instances.by_image import read_file_names
+from segfix.instances.listing import holds_instances, list_instance_files
+from segfix.instances.photographs import InstanceEntry, pair_instances
+from segfix.jobs.run import Summary, run_task
+from segfix.jobs.settings import RunSettings, Workers
+from segfix.jobs.sources import check_folders, check_results, list_preds
+from segfix.jobs.task import Output, Row, Task, name_png
+from segfix.jobs.urls import stage_urls
+from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
 from segfix.refinement.sizes import as_displayed
 from segfix.tasks.refine import FileSettings
 
 
-def predict_file(
-    model: OffsetModel,
-    image: Entry,
-    out: Path,
+def predict_folder(
+    images: Path | str,
+    out: Path | str = "offsets",
     *,
-    prediction: Entry | None = None,
-    reading: FileSettings | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    preds: Path | str | None = None,
+    reading: FileSettings = FileSettings(),
+    annotations: Path | None = None,
     max_side: int | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Predict the offset map of one photograph file.
+    recursive: bool = False,
+    naming: Mapping[str, Any] | None = None,
+    **run: Any,
+) -> Summary:
+    """Predict the offset maps of a folder of photographs, as `segfix predict-offsets` does.
+
+    Args:
+        images: A photograph or a folder of them; may be a URL, as `preds` and `out`.
+        out: Folder of the results, named after the photographs.
+        weights: See `segfix.load`.
+        device: See `segfix.load`.
+        preds: Predictions that the offset maps are to fit; None: they fit any.
+        reading: How predictions are read.
+        annotations: COCO JSON with the file names of image ids, for instances in `preds`.
+        max_side: See `OffsetModel.offsets`.
+        recursive: Whether to go into folders within.
+        naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
+        run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
+            `segfix.jobs.settings.RunSettings`.
+
+    Returns:
+        Rows of the files written (`done`), paths of those that were there (`skipped`), and a text
+        for each failure (`failed`).
+
+    Raises:
+        SegfixError: There is nothing to predict or to pair, or the weights can't be used.
+        DeviceError: The device isn't there.
+
+    Example:
+        >>> summary = predict_folder("images", "offsets", overwrite=True)  # doctest: +SKIP
+        >>> summary.failed  # doctest: +SKIP
+        []
+    """
+    settings = RunSettings(**run)
+    with stage_urls(images, preds, out=out, recursive=recursive) as (source, maps, folder):
+        jobs = list_photographs(
+            source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
+        )
+        model = load_for(settings.cluster, weights, device)
+        task = predict_task(model, max_side=max_side, reading=None if maps is None else reading)
+        with require_extra("eval"):
+            return run_task(task, jobs, folder, settings)
+
+
+def load_for(
+    cluster: Workers | None, weights: str | Path | None = None, device: str = "auto"
+) -> OffsetModel:
+    """Load the network that predicts here or, if there is a cluster, there; see `segfix.load`."""
+    model = load(weights, device="cpu" if cluster else device)
+    if cluster:
+        # Opened there again; here nobody runs it.
+        model.device, model.threads = cluster.device(device), cluster.threads
+    return model
+
+
+def list_photographs(
+    images: Path,
+    out: Path,
+    preds: Path | None = None,
+    *,
+    annotations: Path | None = None,
+    recursive: bool = False,
+    naming: Mapping[str, Any] | None = None,
+) -> Iterable[Pair]:
+    """List photographs, each with its prediction if there are any.
+
+    Args:
+        images: A photograph or a folder of them.
+        out: Folder of the results.
+        preds: Predictions: label maps, arrays, or files of instances.
+        annotations: COCO JSON with the file names of image ids, for instances.
+        recursive: Whether to go into folders within.
+        naming: Of `pair_entries`.
+
+    Raises:
+        PairingError: There is nothing to list or to pair.
+        ArgumentError: A result would replace an input.
+    """
+    check_folders({"IMAGES": images, "PREDS": preds}, out)
+    leave_out = [out] if preds is None else [out, preds]
+    entries = list_entries(
+        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=leave_out
+    )
+    maps: list[Entry] = []
+    jobs: Iterable[Pair] = [Pair(entry, None) for entry in entries]
+    if preds is not None and holds_instances(preds, recursive=recursive):
+        maps = list_instance_files(
+            preds, away=[images, out], recursive=recursive, leave_out=[out, images]
+        )
+        root = preds if preds.is_dir() else preds.parent
+        file_names = read_file_names(annotations) if annotations else None
+        jobs = pair_instances(maps, entries, root, naming=naming, file_names=file_names)
+        # Of one file, how many there are is known soon.
+        jobs = list(jobs) if len(maps) == 1 else jobs
+    elif preds is not None:
+        maps = list_preds(preds, recursive=recursive, leave_out=[out, images])
+        jobs = pair_entries(entries, maps, **(naming or {}))
+    inputs = (entry.path for entry in (*entries, *maps))
+    check_results((out / name_png(entry) for entry in entries), inputs)
+    return jobs
+
+
+def predict_task(
+    model: OffsetModel, *, max_side: int | None = None, reading: FileSettings | None = None
+) -> Task[Pair]:
+    """Make the task of predicting offset maps of photographs.
 
     Args:
         model: The network.
-        image: The photograph.
-        out: Folder of the result, named after the photograph.
-        prediction: What is to be refined, where the offset map is to fit that alone: a file, or a
-            photograph's instances in one; without any, the offset map fits all.
-        reading: How to read the prediction; None: as it looks.
         max_side: See `OffsetModel.offsets`.
-        overwrite: Whether to replace an existing result.
-
-    Returns:
-        The paths, the number of pixels and of those on a boundary.
+        reading: How to read the predictions that the offset maps are to fit, which every
+            photograph must have; None: offset maps fit all.
 
     Raises:
-        Skipped: The result is there already.
-        SegfixError: A file is missing or broken, or the sizes differ.
+        ArgumentError: There are to be predictions, and the network looks at photographs alone.
     """
-    if image.problem:
-        raise SegfixError(image.problem)
-    path = png_path(image, out)
-    digest = content_digest(image.path)
+    if reading is not None:
+        try:
+            model.check_conditioned()
+        except SegfixError as error:
+            raise ArgumentError(str(error)) from error
+    work = partial(predict_file, model=model, max_side=max_side, reading=reading)
+    return Task(work, "image", network=True)
+
+
+def predict_file(
+    pair: Pair,
+    output: Output,
+    *,
+    model: OffsetModel,
+    max_side: int | None = None,
+    reading: FileSettings | None = None,
+) -> Row:
+    """Predict the offset map of one photograph file; see `predict_task`.
+
+    Returns:
+        The number of pixels and of those on a boundary, and the `prediction` if there is one.
+    """
+    image, prediction = pair.entry, pair.partner
+    if reading is not None and prediction is None:
+        raise SegfixError(
+            "no prediction of that name",
+            path=image.path,
+            advice="say with --map or --suffix which one it is, or leave --preds out",
+        )
     with open_photograph(image.path) as photograph:
-        source = {**model.record(photograph.shape, max_side), "image": digest}
+        source = {**model.record(photograph.shape, max_side), "image": content_digest(image.path)}
         orientation = orientation_of(photograph.picture)
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
-    reading = reading or FileSettings()
-    following: tuple[str, ...] = ()
-    if isinstance(prediction, InstanceEntry):
-        masks = {item.parent.resolve() for item in prediction.items if isinstance(item, Path)}
-        if path.parent.resolve() in masks:
-            raise SegfixError(
-                f"{path.parent}: the folder of the masks of {prediction.where}; choose another one "
-                "with -o."
-            )
-        source["prediction"] = prediction.digest()
-        following = (PREDICTION_KEY,)
-    elif prediction is not None:
-        settings = {"soft": reading.soft or None, "key": reading.key}
-        source |= {name: value for name, value in settings.items() if value is not None}
-        source["prediction"] = content_digest(prediction.path)
-        following = (PREDICTION_KEY,)
-    check_output(path, {"source": source}, ("source",), overwrite, following=following)
-    with open_photograph(image.path) as photograph:
-        size = photograph.shape[0], photograph.shape[1]
+        if prediction is not None:
+            source |= record_prediction(prediction, reading or FileSettings(), output)
+        output.check({"source": source}, following=(PREDICTION_KEY,))
         label_map = None
-        if isinstance(prediction, InstanceEntry):
-            label_map = prediction.read(size, image.path)
-        elif prediction is not None:
-            label_map = read_prediction(prediction.path, reading, image.path, size, orientation)
-        offset_map = predict_map(model, photograph, max_side, str(image.path), source, label_map)
-    row = write_row(image.path, path, offset_map)
-    return row if prediction is None else {**row, "prediction": str(prediction.path)}
+        if prediction is not None:
+            size = photograph.shape[0], photograph.shape[1]
+            label_map = read_prediction(
+                prediction, reading or FileSettings(), image, size, orientation
+            )
+        offset_map = predict_map(model, photograph, max_side, f"{image.path}", source, label_map)
+    write_offset_map(output.path, offset_map)
+    row = count_pixels(offset_map)
+    return row if prediction is None else {**row, "prediction": f"{prediction.path}"}
 
 
-def predict_pair(
-    model: OffsetModel, pair: Pair, out: Path, reading: FileSettings, **settings: Any
-) -> dict[str, Any]:
-    """Predict the offset map of a photograph that fits its prediction; see `predict_file`.
+def record_prediction(prediction: Entry, reading: FileSettings, output: Output) -> dict[str, Any]:
+    """Tell, for the record of an offset map, which prediction it is made for.
 
     Raises:
-        SegfixError: As there; or there is no prediction.
+        SegfixError: The prediction can't be read, or the offset map would be among its masks.
     """
-    image, prediction = pair.entry, pair.partner
-    if prediction is None and not image.problem:
-        raise SegfixError(
-            f"{image.path}: no prediction of that name; say with --map or --suffix which one it "
-            "is, or leave --preds out."
-        )
-    return predict_file(model, image, out, prediction=prediction, reading=reading, **settings)
+    if isinstance(prediction, InstanceEntry):
+        folder = output.path.parent
+        if folder.resolve() in prediction.folders():
+            raise SegfixError(
+                f"the folder of the masks of {prediction.where}",
+                path=folder,
+                advice="choose another one with -o",
+            )
+        return {"prediction": prediction.digest()}
+    settings = {"soft": reading.soft or None, "key": reading.key}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {**given, "prediction": content_digest(prediction.path)}
 
 
 def read_prediction(
-    path: Path, reading: FileSettings, image: Path, size: tuple[int, int], orientation: int
-) -> LabelMap:
+    prediction: Entry,
+    reading: FileSettings,
+    image: Entry,
+    size: tuple[int, int],
+    orientation: int,
+) -> LabelMap | None:
     """Read a prediction of a photograph, as that is displayed.
 
     Args:
-        path: Its file.
+        prediction: Its file, or the photograph's instances in one.
         reading: How to read it.
-        image: The photograph's file, for messages.
+        image: The photograph, for messages.
         size: Height and width of the photograph as displayed.
         orientation: How the photograph is stored, see `as_displayed`.
+
+    Returns:
+        The prediction; None where there is no instance.
 
     Raises:
         SegfixError: The file is missing or broken, or of another size.
     """
-    found = read_label_map(path, soft=reading.soft, key=reading.key, masks=True, shape=size)
+    if isinstance(prediction, InstanceEntry):
+        return prediction.read(size, image.path)
+    found = read_label_map(
+        prediction.path, soft=reading.soft, key=reading.key, masks=True, shape=size
+    )
     label_map = as_displayed(found, size, orientation)
     if label_map.shape != size:
         raise SegfixError(
-            f"{path}: {found.size}, but its photograph {image} is {size[1]}×{size[0]}; write "
-            "predictions of the photographs' size, or leave --preds out and let refine --fit."
+            found.size,
+            path=prediction.path,
+            expected=f"its photograph {image.path} is {size[1]}×{size[0]}",
+            advice="write predictions of the photographs' size, or leave --preds out and let "
+            "refine --fit",
         )
     return label_map
 
@@ -150,49 +290,51 @@ def predict_map(
         raise SegfixError(f"{name}: {error}") from error
 
 
+def count_pixels(offset_map: OffsetMap) -> Row:
+    """Count the pixels of an offset map, and those on a boundary."""
+    return {"pixels": offset_map.codes.size, "boundary": int((offset_map.codes > 0).sum())}
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame of a video.
 
     Attributes:
-        video: The file.
-        digest: Of its bytes.
+        entry: The video's file; the stem is the frame's number, as ffmpeg writes it to %06d.png.
+        digest: Of the file's bytes.
         number: From 1.
         image: (H, W, 3) uint8 RGB.
     """
 
-    video: Path
+    entry: Entry
     digest: str
     number: int
     image: NDArray[np.uint8]
 
 
-def video_frames(video: Path) -> Iterator[Frame]:
-    """The frames of a video, to predict one after the other; see `read_frames`."""
+def read_video(video: Path) -> Iterator[Frame]:
+    """Read the frames of a video, to predict one after the other; see `read_frames`."""
     images, digest = read_frames(video), content_digest(video)
-    return (Frame(video, digest, number, image) for number, image in enumerate(images, 1))
+    return (
+        Frame(Entry(video, f"{number:06d}"), digest, number, image)
+        for number, image in enumerate(images, 1)
+    )
 
 
-def frame_path(frame: Frame, out: Path) -> Path:
-    """Where a frame's offset map goes: numbered as ffmpeg numbers what it writes to %06d.png."""
-    return output_path(out, f"{frame.number:06d}")
+def frame_task(model: OffsetModel, *, max_side: int | None = None) -> Task[Frame]:
+    """Make the task of predicting offset maps of a video's frames; see `predict_task`."""
+    return Task(partial(predict_frame, model=model, max_side=max_side), "frame", network=True)
 
 
-def predict_frame(
-    model: OffsetModel,
-    frame: Frame,
-    out: Path,
-    *,
-    max_side: int | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Predict the offset map of one frame, named after its number; see `predict_file`."""
-    path = frame_path(frame, out)
+def predict_frame(frame: Frame, output: Output, *, model: OffsetModel, max_side: int | None) -> Row:
+    """Predict the offset map of one frame; see `predict_file`."""
     settings = model.record(frame.image.shape, max_side)
     source = {**settings, "video": frame.digest, "frame": frame.number}
-    check_output(path, {"source": source}, ("source",), overwrite)
-    name = f"{frame.video}, frame {frame.number}"
-    return write_row(frame.video, path, predict_map(model, frame.image, max_side, name, source))
+    output.check({"source": source})
+    name = f"{frame.entry.path}, frame {frame.number}"
+    offset_map = predict_map(model, frame.image, max_side, name, source)
+    write_offset_map(output.path, offset_map)
+    return count_pixels(offset_map)
 
 
 def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = None) -> bytes:
@@ -201,22 +343,9 @@ def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = N
     Raises:
         SegfixError: The photograph is broken.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "-")
+    with TemporaryDirectory() as folder:
+        path = StandardInput(folder, "-")
         path.write_bytes(image)
-        try:
-            row = predict_file(model, Entry(path, "offsets"), Path(folder), max_side=max_side)
-        except SegfixError as error:
-            raise SegfixError(str(error).replace(str(path), "standard input")) from error
+        task = predict_task(model, max_side=max_side)
+        row = task.do(Pair(Entry(path, "offsets"), None), Path(folder))
         return Path(row["output"]).read_bytes()
-
-
-def write_row(source: Path, path: Path, offset_map: OffsetMap) -> dict[str, Any]:
-    """Write an offset map and report it."""
-    write_offset_map(path, offset_map)
-    return {
-        "input": str(source),
-        "output": str(path),
-        "pixels": offset_map.codes.size,
-        "boundary": int((offset_map.codes > 0).sum()),
-    }

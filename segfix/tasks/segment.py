@@ -1,61 +1,53 @@
-"""From photographs to label map files."""
+"""Predict label map files of photographs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from segfix.errors import SegfixError
 from segfix.files import Entry
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, read_image, write_label_map
-from segfix.jobs.run import check_output, png_path
+from segfix.jobs.task import Output, Row, Task
 from segfix.network.segmentation_model import Segmenting, average_probabilities, make_label_map
 
 
-def segment_file(
-    model: Segmenting,
-    image: Entry,
-    out: Path,
-    *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Predict the label map of one photograph file.
+def segment_task(
+    model: Segmenting, *, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Task[Entry]:
+    """Make the task of predicting label maps of photographs.
 
     Args:
         model: The network.
-        image: The photograph.
-        out: Folder of the result, named after the photograph.
         scales: See `average_probabilities`.
         flip: See `average_probabilities`.
-        overwrite: Whether to replace an existing result.
+    """
+    work = partial(segment_file, model=model, scales=scales, flip=flip)
+    return Task(work, "image", network=True)
+
+
+def segment_file(
+    image: Entry, output: Output, *, model: Segmenting, scales: Sequence[float], flip: bool
+) -> Row:
+    """Predict the label map of one photograph file.
 
     Returns:
-        The paths and the number of pixels.
-
-    Raises:
-        Skipped: The result is there already.
-        SegfixError: The photograph is missing or broken.
+        The number of pixels.
     """
-    if image.problem:
-        raise SegfixError(image.problem)
-    path = png_path(image, out)
     record = {
         "kind": "predicted label map",
         "settings": {"scales": list(scales), "flip": flip},
         "source": {**model.source, "image": content_digest(image.path)},
     }
-    check_output(path, record, record, overwrite)
+    output.check(record)
     pixels = read_image(image.path)
     try:
         probabilities = average_probabilities(model, pixels, scales=scales, flip=flip)
     except SegfixError as error:
         raise SegfixError(f"{image.path}: {error}") from error
     labels = make_label_map(probabilities, model.class_ids)
-    write_label_map(path, LabelMap(labels), record=json.dumps(record, sort_keys=True))
+    write_label_map(output.path, LabelMap(labels), record=json.dumps(record, sort_keys=True))
     height, width = labels.shape[:2]
-    return {"input": str(image.path), "output": str(path), "pixels": height * width}
+    return {"pixels": height * width}

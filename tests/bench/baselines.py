@@ -37,7 +37,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from segfix.evaluation import evaluate_folders
-from segfix.files import Entry, list_entries, pair_entries
+from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -46,12 +46,12 @@ from segfix.formats import (
     read_label_map,
     read_offset_map,
 )
-from segfix.jobs.run import Skipped
+from segfix.jobs.task import Skipped
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.weights import DEFAULT_WEIGHTS, find_weights
 from segfix.refinement.apply import refine
-from segfix.tasks.predict_offsets import predict_file
-from segfix.tasks.targets import target_file
+from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.targets import target_task
 from tests.bench.coarse_predictors import NETWORKS, normalise, write_label_map
 
 SECOND_WEIGHTS = "hrnet_w18_small_2x"
@@ -602,20 +602,16 @@ def prepare(predictors: list[Predictor]) -> None:
             labels = Entry(predictor.data / "labels" / f"{entry.stem}.png", entry.stem)
             jobs: list[Callable[[], Any]] = [
                 partial(
-                    predict_file, model, entry, offsets_folder(predictor, model.metadata["name"])
+                    predict_task(model).do,
+                    Pair(entry, None),
+                    offsets_folder(predictor, model.metadata["name"]),
                 )
                 for model in models
             ]
-            jobs.append(
-                partial(
-                    target_file,
-                    labels,
-                    offsets_folder(predictor, TRUTH),
-                    num_directions=models[0].num_directions,
-                    boundary_width=5,
-                    ignore_index=255,
-                )
+            task = target_task(
+                num_directions=models[0].num_directions, boundary_width=5, ignore_index=255
             )
+            jobs.append(partial(task.do, labels, offsets_folder(predictor, TRUTH)))
             for job in jobs:
                 try:
                     job()

@@ -36,9 +36,9 @@ from segfix.jobs.run import Batch
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.predict_offsets import predict_file, predict_pair
-from segfix.tasks.refine import FileSettings, refine_file
-from segfix.tasks.targets import target_file
+from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.refine import FileSettings, refine_task
+from segfix.tasks.targets import target_task
 
 SETTINGS = {
     "auto": RefineSettings(),
@@ -92,21 +92,11 @@ def main(
     model = load(weights)
     photographs = list_entries(images, IMAGE_SUFFIXES, what="images")
     base = work / f"offsets-{model.digest[:8]}"
-    make_all(Batch(photographs, lambda e: predict_file(model, e, base), "image"))
+    alone = [Pair(entry, None) for entry in photographs]
+    make_all(Batch(alone, partial(predict_task(model).do, out=base), "image"))
     if ceiling:
-        make_all(
-            Batch(
-                truth,
-                lambda e: target_file(
-                    e,
-                    work / "targets",
-                    num_directions=model.num_directions,
-                    boundary_width=5,
-                    ignore_index=VOID,
-                ),
-                "map",
-            )
-        )
+        task = target_task(num_directions=model.num_directions, boundary_width=5, ignore_index=VOID)
+        make_all(Batch(truth, partial(task.do, out=work / "targets"), "map"))
     results: dict[str, dict[str, Any]] = {}
     for predictor, folder in preds.items():
         sources = {"unconditioned": base}
@@ -144,7 +134,7 @@ def refine_all(preds: Path, offsets: Path, work: Callable[[Pair], dict[str, Any]
 
 def condition(model: OffsetModel, out: Path, pair: Pair) -> dict[str, Any]:
     """Make the offset map that fits a prediction."""
-    return predict_pair(model, pair, out, FileSettings())
+    return predict_task(model, reading=FileSettings()).do(pair, out)
 
 
 def decide_rightly(pair: Pair, labels: Path, out: Path) -> dict[str, Any]:
@@ -166,8 +156,8 @@ def decide_rightly(pair: Pair, labels: Path, out: Path) -> dict[str, Any]:
 
 
 def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, Any]:
-    """`refine_file` of a pair."""
-    return refine_file(pair.entry, pair.partner, out, settings)
+    """Refine the label map of a pair."""
+    return refine_task(settings).do(pair, out)
 
 
 def score(truth: list[Entry], folder: Path) -> dict[str, Any]:

@@ -26,7 +26,9 @@ from scipy import ndimage
 from segfix.evaluation import evaluate_instances
 from segfix.files import Entry, pair_entries
 from segfix.formats import read_label_map
-from segfix.instances.refine import InstanceSettings, Run, refine_instances
+from segfix.instances.refine_files import refine_instances
+from segfix.instances.refine_images import InstanceSettings, Run
+from segfix.jobs.task import Output
 from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings
 from tests.bench.gains import label_maps, parse_named
@@ -78,10 +80,9 @@ def main(
             for title, settings in SETTINGS.items():
                 bold = RefineSettings(settings.scale, settings.iterate, min_confidence)
                 out = place / title.replace(" ", "")
-                run = Run(
-                    maps, out, InstanceSettings(bold), overwrite=True, workers=available_threads()
-                )
-                row = refine_instances(Entry(source, "preds"), run)
+                run = Run(maps, out, InstanceSettings(bold), workers=available_threads())
+                output = Output(out / "preds.json", overwrite=True)
+                row = refine_instances(Entry(source, "preds"), output, run)
                 assert not row["failed"], row["failed"]
                 rows.setdefault(title, {}).update(scores(out / "preds.json", target))
                 rows[title][f"vanished {kind}"] = len(row["emptied"])

@@ -22,14 +22,14 @@ import click
 import numpy as np
 from safetensors import safe_open
 
-from segfix.files import list_entries, pair_entries
+from segfix.files import Pair, list_entries, pair_entries
 from segfix.formats import IMAGE_SUFFIXES
 from segfix.jobs.run import Batch
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.weights import shipped_weights
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.predict_offsets import predict_file
-from segfix.tasks.targets import target_file
+from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.targets import target_task
 from segfix.training.layouts import find_labelled_images
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 from tests.bench.network import measure
@@ -53,18 +53,15 @@ class Bench:
         """Offset maps of every photograph."""
         out = self.work / f"offsets-{model.digest[:8]}"
         images = list_entries(self.val / "images", IMAGE_SUFFIXES, what="images")
-        make_all(Batch(images, lambda entry: predict_file(model, entry, out), "image"))
+        pairs = [Pair(image, None) for image in images]
+        make_all(Batch(pairs, partial(predict_task(model).do, out=out), "image"))
         return out
 
     def targets(self, num_directions: int) -> Path:
         """Offset maps of the ground truth."""
         out = self.work / f"targets-m{num_directions}"
-        options: dict[str, Any] = {
-            "num_directions": num_directions,
-            "boundary_width": 5,
-            "ignore_index": 255,
-        }
-        make_all(Batch(self.truth, lambda entry: target_file(entry, out, **options), "map"))
+        task = target_task(num_directions=num_directions, boundary_width=5, ignore_index=255)
+        make_all(Batch(self.truth, partial(task.do, out=out), "map"))
         return out
 
     def gains(self, offsets: Path, step: str) -> dict[str, dict[str, float]]:

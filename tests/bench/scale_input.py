@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfix.files import Entry, list_entries, pair_entries
+from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.formats import IMAGE_SUFFIXES
 from segfix.formats.images import Photograph, open_photograph
 from segfix.geometry import direction_angles
@@ -34,7 +34,7 @@ from segfix.network.offset_model import OffsetModel
 from segfix.network.tiles import enlarge_tile
 from segfix.network.weights import find_weights
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.predict_offsets import predict_task
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 
 NETWORKS = ("hrnet_w18_small", "hrnet_w18_small_int8")
@@ -77,10 +77,11 @@ PATCHES = {
 
 
 def predict_scaled(model: OffsetModel, image: Entry, out: Path, scale: float) -> dict[str, Any]:
-    """`predict_file` of a photograph at so many times its size."""
+    """Predict the offset map of a photograph at so many times its size."""
     with open_photograph(image.path) as photograph:
         longer = max(photograph.shape)
-    return predict_file(model, image, out, max_side=max(1, round(scale * longer)))
+    task = predict_task(model, max_side=max(1, round(scale * longer)))
+    return task.do(Pair(image, None), out)
 
 
 def least_seconds(model: OffsetModel, image: Path, work: Path, scale: float) -> float:
@@ -91,8 +92,8 @@ def least_seconds(model: OffsetModel, image: Path, work: Path, scale: float) -> 
     times = []
     for _ in range(5):
         started = time.process_time()
-        entry, max_side = Entry(path, "large"), round(scale * max(LARGE))
-        predict_file(model, entry, work / "large", max_side=max_side, overwrite=True)
+        task = predict_task(model, max_side=round(scale * max(LARGE)))
+        task.do(Pair(Entry(path, "large"), None), work / "large", overwrite=True)
         times.append(time.process_time() - started)
     return min(times)
 

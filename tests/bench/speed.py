@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import io, ndimage
 
-from segfix.files import Entry
+from segfix.files import Entry, Pair
 from segfix.formats import OffsetMap, write_offset_map
 from segfix.geometry import label_distance, make_targets
 from segfix.jobs.run import Batch
@@ -35,8 +36,8 @@ from segfix.network.offset_model import OffsetModel, load
 from segfix.network.session import available_threads
 from segfix.network.weights import find_weights, shipped_weights
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.predict_offsets import predict_file
-from segfix.tasks.refine import refine_file
+from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.refine import refine_task
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
 RADII = (1, 2, 3)
@@ -219,10 +220,11 @@ def bench_refine(
     write_offset_map(folder / "offsets.png", offset_map)
     vectors = np.moveaxis(offset_map.vectors(), 0, -1).astype(np.int32)
     io.savemat(folder / "offsets.mat", {"mat": vectors}, do_compression=True)
-    pair = Entry(folder / "labels.png", "labels"), Entry(folder / "offsets.png", "offsets")
+    pair = Pair(Entry(folder / "labels.png", "labels"), Entry(folder / "offsets.png", "offsets"))
+    task = refine_task(RefineSettings(**settings))
     files = folder / "labels.png", folder / "offsets.mat", folder / "released.png"
     return compare(
-        lambda: refine_file(*pair, folder / "out", RefineSettings(**settings), overwrite=True),
+        lambda: task.do(pair, folder / "out", overwrite=True),
         lambda: theirs(*files),
         repeats,
     )
@@ -232,12 +234,8 @@ def bench_workers(folder: Path, repeats: int) -> tuple[float, float]:
     """32 label maps by one worker per core, against one worker."""
     bench_refine(folder, 0, lambda *_: None)
     labels, offsets = (Entry(folder / f"{name}.png", name) for name in ("labels", "offsets"))
-    entries = [Entry(labels.path, f"labels{number}") for number in range(32)]
-    batch = Batch(
-        entries,
-        lambda e: refine_file(e, offsets, folder / "out", RefineSettings(), overwrite=True),
-        "file",
-    )
+    pairs = [Pair(Entry(labels.path, f"labels{number}"), offsets) for number in range(32)]
+    batch = Batch(pairs, partial(refine_task().do, out=folder / "out", overwrite=True), "file")
     return compare(
         lambda: batch.run(workers=available_threads(), processes=True, quiet=True),
         lambda: batch.run(workers=1, quiet=True),
@@ -330,15 +328,16 @@ def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
     """A folder of eight 1024×512 photographs against bare session.run on ready arrays."""
     rng = np.random.default_rng(0)
     model = load(device="cpu")
-    entries, arrays = [], []
+    pairs, arrays = [], []
     for number in range(8):
         noise = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
         photograph = Image.fromarray(noise).resize((1024, 512), Image.Resampling.BICUBIC)
         path = folder / f"{number}.jpg"
         photograph.save(path, quality=95)
-        entries.append(Entry(path, path.stem))
+        pairs.append(Pair(Entry(path, path.stem), None))
         arrays.append(np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None]))
-    batch = Batch(entries, lambda e: predict_file(model, e, folder / "o", overwrite=True), "image")
+    work = partial(predict_task(model).do, out=folder / "o", overwrite=True)
+    batch = Batch(pairs, work, "image")
     return compare(
         lambda: batch.run(workers=2, quiet=True),
         lambda: [model.session.run(None, {"image": array}) for array in arrays],

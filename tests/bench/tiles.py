@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segfix.files import Entry, list_entries
+from segfix.files import Entry, Pair, list_entries
 from segfix.formats import read_image
 from segfix.formats.images import IMAGE_SUFFIXES
 from segfix.network import load
 from segfix.network.offset_model import BOUNDARY_THRESHOLD
 from segfix.network.tiles import tile_boxes
-from segfix.tasks.predict_offsets import predict_file
+from segfix.tasks.predict_offsets import predict_task
 
 MARGINS = (0, 32, 64, 128, 192)
 
@@ -78,8 +78,8 @@ def memory(side: int, work: Path, max_side: int | None) -> None:
     model.predict(np.zeros((64, 64, 3), np.uint8))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started, cpu = time.perf_counter(), time.process_time()
-    entry = Entry(path, path.stem)
-    predict_file(model, entry, work / "offsets", max_side=max_side, overwrite=True)
+    pair = Pair(Entry(path, path.stem), None)
+    predict_task(model, max_side=max_side).do(pair, work / "offsets", overwrite=True)
     print(
         json.dumps(
             {

@@ -16,7 +16,6 @@ from PIL import Image
 
 import segfix.cli as main_module
 from segfix.cli import main
-from segfix.files.limits import limits
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
 from segfix.network import offset_model as model_module
 
@@ -821,10 +820,7 @@ def test_a_broken_stream_gives_one_line_and_no_output(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_photograph_beyond_the_limit_of_bytes_is_told(
-    work: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "max_bytes", limits.max_bytes)
+def test_a_photograph_beyond_the_limit_of_bytes_is_told(work: Path, tiny_onnx: Path) -> None:
     result = run_stream(bytes(101), "--weights", tiny_onnx, "-q", "--max-bytes", "100")
     assert (result.exit_code, result.stdout_bytes) == (1, b"")
     assert result.stderr == (

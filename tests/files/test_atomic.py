@@ -19,7 +19,7 @@ from segfix.files.atomic import (
     machine,
     remove_unfinished,
 )
-from segfix.files.limits import limits
+from segfix.files.limits import limit_reading
 from segfix.files.reading import open_picture, path_within, read_text
 
 
@@ -152,13 +152,11 @@ def test_a_png_with_a_flipped_bit_is_named(tmp_path: Path) -> None:
     check_error(path, "broken or truncated label map")
 
 
-def test_a_picture_beyond_the_limit_of_pillow_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_beyond_the_limit_of_pillow_is_named(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     write_picture(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 40 // 3)
-    check_error(path, "too large")
+    with limit_reading(max_pixels=2 * 40 * 40 // 3):
+        check_error(path, "too large")
 
 
 def test_too_little_memory_is_told_with_the_file(tmp_path: Path) -> None:
@@ -183,19 +181,16 @@ def test_what_can_be_no_file_name_is_told(tmp_path: Path, name: str) -> None:
         path_within(tmp_path, name, tmp_path, "list.txt")
 
 
-def test_a_text_beyond_half_of_the_limit_is_told_with_what_allows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_beyond_half_of_the_limit_is_told_with_what_allows_it(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("x" * 100)
-    monkeypatch.setattr(limits, "max_bytes", 199)
-    with pytest.raises(FileFormatError) as caught:
+    with limit_reading(max_bytes=199), pytest.raises(FileFormatError) as caught:
         read_text(path)
     assert str(caught.value) == (
         f"{path}: more than 99 bytes; --max-bytes of twice its size allows it, or split the file."
     )
-    monkeypatch.setattr(limits, "max_bytes", 200)
-    assert len(read_text(path)) == 100
+    with limit_reading(max_bytes=200):
+        assert len(read_text(path)) == 100
 
 
 def test_errors_of_our_own_pass_through_unchanged(tmp_path: Path) -> None:

@@ -70,13 +70,13 @@ for folder in folders:
 
 RESULT = """
 from segfix.files.provenance import read_record
-from segfix.jobs.run import check_output
+from segfix.jobs.task import Output
 
 for folder in folders:
     # In nothing's place, a result is welcome.
     for name in ("x.png", "x.npy") if (folder / "x.png").exists() else ():
         for overwrite in (False, True):
-            read(lambda path: check_output(path, {}, (), overwrite), folder / name)
+            read(lambda path: Output(path, overwrite).check({}), folder / name)
 """
 
 RECORD = """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
-from segfix.files import Entry
+from segfix.files import Entry, Pair
 from segfix.files.pairing import list_entries, read_name_map
 from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import read_frames, read_image, read_label_map, read_offset_map
@@ -17,9 +17,9 @@ from segfix.formats.arrays import read_npy, read_npz
 from segfix.formats.class_names import read_class_names
 from segfix.formats.mat_files import read_mat
 from segfix.instances.by_image import read_file_names
-from segfix.jobs.run import Skipped
+from segfix.jobs.task import Output, Skipped
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.refine import FileSettings, refine_file
+from segfix.tasks.refine import FileSettings, refine_task
 from segfix.training.layouts import find_labelled_images
 from tests.fuzz import samples
 from tests.fuzz.samples import SIZE, Files
@@ -54,13 +54,8 @@ def refine_labels(folder: Path) -> None:
         next((folder / name).glob("*"), folder / name / "missing.png")
         for name in ("preds", "offsets")
     )
-    refine_file(
-        Entry(labels, labels.stem),
-        Entry(offset_map, offset_map.stem),
-        folder.with_name("out"),
-        RefineSettings(),
-        FileSettings(fit="labels"),
-    )
+    pair = Pair(Entry(labels, labels.stem), Entry(offset_map, offset_map.stem))
+    refine_task(RefineSettings(), FileSettings(fit="labels")).do(pair, folder.with_name("out"))
 
 
 def read_records(folder: Path) -> None:
@@ -77,17 +72,18 @@ def evaluate_files(folder: Path) -> None:
 
 
 def run_of(folder: Path) -> Any:
-    from segfix.instances.refine import Run
+    from segfix.instances.refine_images import Run
 
     maps = list_entries(folder / "offsets", (".png",), what="offset maps")
     return Run(maps, folder.with_name("out"))
 
 
 def refine_json(folder: Path) -> None:
-    from segfix.instances.refine import refine_instances
+    from segfix.instances.refine_files import refine_instances
 
     path = next(folder.glob("[!l]*.json"), folder / "a.json")
-    refine_instances(Entry(path, path.stem, chosen=True), run_of(folder))
+    run = run_of(folder)
+    refine_instances(Entry(path, path.stem, chosen=True), Output(run.out / path.name), run)
 
 
 def read_panoptic(folder: Path) -> None:
@@ -98,11 +94,12 @@ def read_panoptic(folder: Path) -> None:
 
 def read_cityscapes(folder: Path) -> None:
     from segfix.evaluation import evaluate_instances
-    from segfix.instances.refine import refine_list
+    from segfix.instances.refine_files import refine_list
 
     with suppress(SegfixError, Skipped):
         path = folder / "preds" / "a_pred.txt"
-        refine_list(Entry(path, "a_pred"), folder / "preds", run_of(folder))
+        run = run_of(folder)
+        refine_list(Entry(path, "a_pred"), Output(run.out / path.name), folder / "preds", run)
     evaluate_instances(folder / "preds", folder / "labels")
 
 

@@ -34,9 +34,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from segfix import cli
 from segfix.errors import SegfixError
-from segfix.jobs.run import Skipped
+from segfix.files.limits import limit_reading
+from segfix.jobs.task import Skipped
 from tests.fuzz.changes import CHANGES, change_bytes
 from tests.fuzz.readers import READERS, Reader
 from tests.fuzz.samples import Files
@@ -257,7 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := set(given.readers) - set(READERS):
         parser.error(f"no such reader: {', '.join(unknown)}")
-    cli.options.limit_pixels(None, None, 500_000_000)  # type: ignore[arg-type]
+    with limit_reading(max_pixels=500_000_000):
+        return 1 if fuzz_all(given) else 0
+
+
+def fuzz_all(given: argparse.Namespace) -> int:
+    """Fuzz the readers asked for and print what was found; how many findings there are."""
     found = 0
     print("| reader | files | values | errors | findings | s | peak, MiB |")
     print("|---|---|---|---|---|---|---|", flush=True)
@@ -276,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text, count in kinds.most_common(12):
             print(f"    {count} × {text!r}, first {given.keep}/{name}/{first[text]}", flush=True)
         found += len(result.findings)
-    return 1 if found else 0
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import segfix
 from segfix.formats import LabelMap, OffsetMap
 from segfix.geometry import apply_offsets, follow_offsets
-from segfix.instances.refine import _segment_ids
+from segfix.instances.refine_panoptic import _segment_ids
 from segfix.refinement import refine_masks
 from segfix.refinement.apply import keep_ids, surroundings
 

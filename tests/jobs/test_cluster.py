@@ -23,9 +23,12 @@ import pytest
 from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
 from segfix.files import Entry
+from segfix.files.limits import Limits
 from segfix.jobs import cluster as cluster_module
-from segfix.jobs.cluster import QUIET, UnfitError, Worker, Workers, marked, run_on_ray
-from segfix.jobs.run import Batch, Skipped, Summary
+from segfix.jobs.cluster import QUIET, UnfitError, Worker, mark_folder, run_on_ray
+from segfix.jobs.run import Batch, Summary
+from segfix.jobs.settings import Workers
+from segfix.jobs.task import Skipped
 
 # Of Ray itself, as it starts.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -226,12 +229,12 @@ def test_a_machine_that_does_not_see_the_folder_of_the_results_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    work, row = pickle.dumps((str, None, 1 << 30)), {"number": 0, "job": pickle.dumps(7)}
+    work, row = pickle.dumps((str, Limits())), {"number": 0, "job": pickle.dumps(7)}
 
     def outcome(version: str, mark: Path | None) -> Any:
         return pickle.loads(Worker(work, version, tmp_path, mark, None)(row)["outcome"])
 
-    with marked(Path("offsets")) as mark:
+    with mark_folder(Path("offsets")) as mark:
         assert mark is not None
         assert Worker(work, __version__, tmp_path, mark, None).fault == ""
     assert not Path("offsets").exists()
@@ -317,7 +320,7 @@ def test_every_outcome_finds_its_way_back_to_its_job(
 ) -> None:
     ray = LocalRay()
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(cluster_module, "connected", lambda _: nullcontext((ray, 2)))
+    monkeypatch.setattr(cluster_module, "connect_ray", lambda _: nullcontext((ray, 2)))
     out = tmp_path / "out"
     jobs = [Entry(Path(f"{stem}.png"), stem) for stem in ("b", "huge", "broken", "done", "a")]
     batch = Batch(jobs, work_by_name, "file")

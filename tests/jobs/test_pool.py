@@ -14,7 +14,8 @@ import pytest
 
 from segfix.errors import SegfixError
 from segfix.jobs.pool import FEW_JOBS, Threads, open_pool
-from segfix.jobs.run import Batch, Skipped
+from segfix.jobs.run import Batch
+from segfix.jobs.task import Skipped
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux alone")
 

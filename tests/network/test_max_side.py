@@ -11,15 +11,15 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry
+from segfix.files.pairing import Entry, Pair
 from segfix.formats import read_offset_map
 from segfix.formats.images import open_photograph, read_image, reduced_size
-from segfix.jobs.run import Skipped
+from segfix.jobs.task import Skipped
 from segfix.network import OffsetModel, load
 from segfix.network import offset_model as model_module
 from segfix.network import tiles as tiles_module
 from segfix.network.tiles import enlarge_tile, tile_boxes
-from segfix.tasks.predict_offsets import predict_file, predict_stream
+from segfix.tasks.predict_offsets import predict_stream, predict_task
 
 # Green is the direction that `tiny_onnx` answers, times 16.
 NOISE = np.random.default_rng(0).integers(0, [256, 128, 256], (47, 101, 3)).astype(np.uint8)
@@ -204,7 +204,7 @@ def test_files_and_streams_record_it(tmp_path: Path, tiny_onnx: Path) -> None:
     path = tmp_path / "photo.png"
     Image.fromarray(NOISE).save(path)
     model = load(tiny_onnx)
-    predict_file(model, Entry(path, "photo"), tmp_path / "out", max_side=40)
+    predict_task(model, max_side=40).do(Pair(Entry(path, "photo"), None), tmp_path / "out")
     written = read_offset_map(tmp_path / "out" / "photo.png")
     assert written.source["max_side"] == 40
     assert np.array_equal(written.codes, model.offsets(NOISE, max_side=40).codes)
@@ -218,7 +218,9 @@ def test_a_photograph_cut_short_is_named(tmp_path: Path, tiny_onnx: Path, suffix
     Image.fromarray(NOISE).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(FileFormatError, match=rf"photo\{suffix}: "):
-        predict_file(load(tiny_onnx), Entry(path, "photo"), tmp_path / "out", max_side=40)
+        predict_task(load(tiny_onnx), max_side=40).do(
+            Pair(Entry(path, "photo"), None), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -228,7 +230,7 @@ def test_what_is_done_is_not_decoded_again(
     path = tmp_path / "photo.jpg"
     Image.fromarray(NOISE).save(path)
     model = load(tiny_onnx)
-    predict_file(model, Entry(path, "photo"), tmp_path / "out", max_side=40)
+    predict_task(model, max_side=40).do(Pair(Entry(path, "photo"), None), tmp_path / "out")
     monkeypatch.setattr(JpegImageFile, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(Skipped):
-        predict_file(model, Entry(path, "photo"), tmp_path / "out", max_side=40)
+        predict_task(model, max_side=40).do(Pair(Entry(path, "photo"), None), tmp_path / "out")

@@ -15,7 +15,7 @@ from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, read_record
 from segfix.formats import LabelMap, read_label_map, write_label_map
-from segfix.jobs.run import Skipped
+from segfix.jobs.task import Skipped
 from segfix.network.offset_model import OffsetModel
 from segfix.network.segmentation_model import (
     SegmentationModel,
@@ -23,7 +23,7 @@ from segfix.network.segmentation_model import (
     make_label_map,
 )
 from segfix.network.weights import file_digest
-from segfix.tasks.segment import segment_file
+from segfix.tasks.segment import segment_task
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_label_map_file_says_what_made_it(
     tmp_path: Path, model: SegmentationModel, image: NDArray[np.uint8]
 ) -> None:
     entry, out = entry_of(tmp_path, image), tmp_path / "preds"
-    row = segment_file(model, entry, out, scales=(0.5, 1), flip=True)
+    row = segment_task(model, scales=(0.5, 1), flip=True).do(entry, out)
     path = out / "a.png"
     assert row == {"input": str(entry.path), "output": str(path), "pixels": 23 * 37}
     assert [p.name for p in out.iterdir()] == ["a.png"]
@@ -143,22 +143,22 @@ def test_what_is_done_is_skipped_and_what_differs_is_refused(
     tmp_path: Path, model: SegmentationModel, image: NDArray[np.uint8]
 ) -> None:
     entry, out = entry_of(tmp_path, image), tmp_path / "preds"
-    segment_file(model, entry, out)
+    segment_task(model).do(entry, out)
     with pytest.raises(Skipped):
-        segment_file(model, entry, out)
+        segment_task(model).do(entry, out)
     before = (out / "a.png").read_bytes()
     for settings in ({"flip": True}, {"scales": (1.0, 2.0)}):
         with pytest.raises(SegfixError, match="--overwrite replaces it"):
-            segment_file(model, entry, out, **settings)
+            segment_task(model, **settings).do(entry, out)
     assert (out / "a.png").read_bytes() == before
-    segment_file(model, entry, out, flip=True, overwrite=True)
+    segment_task(model, flip=True).do(entry, out, overwrite=True)
     assert (out / "a.png").read_bytes() != before
     (out / "a.png").write_bytes(before[: len(before) // 2])
-    segment_file(model, entry, out)
+    segment_task(model).do(entry, out)
     assert (out / "a.png").read_bytes() == before, "one cut short is made anew"
     entry_of(tmp_path, image[::-1])
     with pytest.raises(SegfixError, match="not what this run would make"):
-        segment_file(model, entry, out)
+        segment_task(model).do(entry, out)
 
 
 def test_a_network_that_fails_names_the_photograph(
@@ -171,7 +171,7 @@ def test_a_network_that_fails_names_the_photograph(
     model.session = Broken()
     entry = entry_of(tmp_path, image)
     with pytest.raises(SegfixError) as caught:
-        segment_file(model, entry, tmp_path / "preds")
+        segment_task(model).do(entry, tmp_path / "preds")
     assert str(caught.value) == (
         f"{entry.path}: the network failed on a picture of 37×23 (Failed to allocate); use "
         "smaller pictures."

@@ -10,14 +10,15 @@ import torch
 from PIL import Image
 
 from segfix.errors import SegfixError
-from segfix.files import Entry
+from segfix.files import Entry, Pair
 from segfix.files.provenance import read_record
 from segfix.formats import OffsetMap, read_label_map, write_offset_map
 from segfix.geometry import make_targets
-from segfix.jobs.run import Batch, Skipped
+from segfix.jobs.run import Batch
+from segfix.jobs.task import Skipped
 from segfix.refinement import refine, refine_masks
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.refine import refine_file
+from segfix.tasks.refine import refine_task
 
 
 def arrows(height: int, width: int, sector: int) -> OffsetMap:
@@ -67,29 +68,29 @@ def test_soft_predictions_take_the_step_of_their_most_likely_class() -> None:
     assert {*map(bytes, refined.reshape(-1, 3))} <= {*map(bytes, soft.reshape(-1, 3))}
 
 
-def files(folder: Path) -> tuple[Entry, Entry]:
+def files(folder: Path) -> Pair:
     labels = folder / "in" / "x.png"
     labels.parent.mkdir()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(labels)
     write_offset_map(folder / "offsets" / "x.png", arrows(8, 8, 4))
-    return Entry(labels, "x"), Entry(folder / "offsets" / "x.png", "x")
+    return Pair(Entry(labels, "x"), Entry(folder / "offsets" / "x.png", "x"))
 
 
 def test_a_second_run_skips_and_a_changed_input_is_noticed(tmp_path: Path) -> None:
-    labels, offsets = files(tmp_path)
-    out, settings = tmp_path / "out", RefineSettings()
-    row = refine_file(labels, offsets, out, settings)
+    pair = files(tmp_path)
+    out, task = tmp_path / "out", refine_task()
+    row = task.do(pair, out)
     assert (row["pixels"], row["changed"]) == (64, 56), "the last column stays at the frame"
     written = (out / "x.png").read_bytes()
     with pytest.raises(Skipped):
-        refine_file(labels, offsets, out, settings)
+        task.do(pair, out)
     with pytest.raises(SegfixError, match="--overwrite"):
-        refine_file(labels, offsets, out, RefineSettings(scale=1))
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(labels.path)
+        refine_task(RefineSettings(scale=1)).do(pair, out)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(pair.entry.path)
     with pytest.raises(SegfixError, match="--overwrite"):
-        refine_file(labels, offsets, out, settings)
+        task.do(pair, out)
     assert (out / "x.png").read_bytes() == written
-    refine_file(labels, offsets, out, settings, overwrite=True)
+    task.do(pair, out, overwrite=True)
     assert not read_label_map(out / "x.png").array.any()
     record = json.loads(read_record(out / "x.png") or "")
     assert record["settings"] == {
@@ -105,23 +106,23 @@ def test_a_second_run_skips_and_a_changed_input_is_noticed(tmp_path: Path) -> No
 
 
 def test_a_result_cut_short_is_made_again(tmp_path: Path) -> None:
-    labels, offsets = files(tmp_path)
-    refine_file(labels, offsets, tmp_path / "out", RefineSettings())
+    pair = files(tmp_path)
+    refine_task().do(pair, tmp_path / "out")
     result = tmp_path / "out" / "x.png"
     whole = result.read_bytes()
     for length in (0, whole.index(b"IDAT") + 8, len(whole) - 3):
         result.write_bytes(whole[:length])
-        refine_file(labels, offsets, tmp_path / "out", RefineSettings())
+        refine_task().do(pair, tmp_path / "out")
         assert result.read_bytes() == whole
 
 
 def test_a_file_that_is_not_ours_is_never_replaced_unasked(tmp_path: Path) -> None:
-    labels, offsets = files(tmp_path)
+    pair = files(tmp_path)
     (tmp_path / "out").mkdir()
-    for content in (b"precious", labels.path.read_bytes()):
+    for content in (b"precious", pair.entry.path.read_bytes()):
         (tmp_path / "out" / "x.png").write_bytes(content)
         with pytest.raises(SegfixError, match="exists"):
-            refine_file(labels, offsets, tmp_path / "out", RefineSettings())
+            refine_task().do(pair, tmp_path / "out")
         assert (tmp_path / "out" / "x.png").read_bytes() == content
 
 

@@ -22,7 +22,7 @@ from segfix.files import Entry
 from segfix.formats import read_image, read_label_map
 from segfix.network import offset_model
 from segfix.network.segmentation_model import SegmentationModel, average_probabilities
-from segfix.tasks.segment import segment_file
+from segfix.tasks.segment import segment_task
 from segfix.training.checkpoint_model import CheckpointModel, ProbabilityNetwork, find_device
 from segfix.training.checkpoints import write_checkpoint
 from segfix.training.export import export_onnx
@@ -74,7 +74,7 @@ def image() -> NDArray[np.uint8]:
 
 
 def labels_of(network: Any, image: Path, out: Path, **settings: Any) -> NDArray[Any]:
-    segment_file(network, Entry(image, image.stem), out, **settings)
+    segment_task(network, **settings).do(Entry(image, image.stem), out)
     return np.asarray(read_label_map(out / f"{image.stem}.png").array)
 
 

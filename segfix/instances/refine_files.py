@@ -1,0 +1,265 @@
+"""Refine instances: each mask is looked up on its own through its image's offset map."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.errors import SegfixError, require_extra
+from segfix.files import Entry
+from segfix.files.provenance import content_digest, recorded_path
+from segfix.formats import read_label_map, read_offset_map
+from segfix.instances.by_image import ImageInstances, InstanceFile, read_file_names, sort_instances
+from segfix.instances.cityscapes import holds_lists, read_list
+from segfix.instances.coco import read_json, write_json
+from segfix.instances.listing import list_instance_files, name_images, pair_images
+from segfix.instances.masks import with_mask
+from segfix.instances.panoptic import is_panoptic
+from segfix.instances.photographs import check_size, decode_instance, mark_pixels
+from segfix.instances.refine_images import (
+    InstanceSettings,
+    Run,
+    check_apart,
+    check_result,
+    find_partner,
+    made_for_others,
+    name_map_of,
+    pair_file,
+    refine_images,
+    start_record,
+    write_picture,
+)
+from segfix.instances.refine_panoptic import refine_panoptic
+from segfix.jobs.run import Summary, run_task
+from segfix.jobs.settings import RunSettings
+from segfix.jobs.sources import check_folders, check_results, list_offsets
+from segfix.jobs.task import Job, Output, Row, Skipped, Task
+from segfix.network.session import available_threads
+from segfix.refinement.apply import refine_into
+
+
+def refine_instance_files(
+    preds: Path,
+    offsets: Path,
+    out: Path,
+    settings: InstanceSettings,
+    spread: RunSettings = RunSettings(),
+    *,
+    annotations: Path | None = None,
+    recursive: bool = False,
+    naming: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Refine a file or a folder of instances.
+
+    Args:
+        preds: What `holds_instances` knows; of Cityscapes, folders within are always read.
+        offsets: The offset maps.
+        out: Folder of the results.
+        settings: How to refine.
+        spread: How the files are spread; of one file, `workers` is the images worked on at a time.
+        annotations: COCO JSON with the file names of image ids.
+        recursive: Whether to go into folders within.
+        naming: Of `pair_entries`.
+
+    Returns:
+        Of each file a row as `refine_instances` reports it, but the images that `failed` and those
+        that were `left` among those of the summary.
+
+    Raises:
+        SegfixError: Nothing can be read or paired.
+        MissingExtraError: pycocotools isn't installed.
+    """
+    check_folders({"PREDS": preds, "the offset maps": offsets}, out)
+    lists = holds_lists(preds)
+    files = list_instance_files(
+        preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
+    )
+    maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+    inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
+    check_results((out / _name(file) for file in files), inputs)
+    # Of one file the images are worked on side by side, of many the files.
+    one = len(files) == 1 and not lists
+    run = Run(
+        maps,
+        out,
+        settings,
+        naming=naming or {},
+        file_names=read_file_names(annotations) if annotations else {},
+        workers=(spread.workers or available_threads()) if one else 1,
+        max_failures=spread.max_failures,
+        quiet=spread.quiet or not one,
+    )
+    root = preds if preds.is_dir() else preds.parent
+    work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
+    task = Task(work, "file", _name)
+    with require_extra("eval"):
+        over_files = replace(spread, workers=1, quiet=True) if one else spread
+        summary = run_task(task, files, out, over_files)
+    for row in summary.done:
+        summary.failed += row.pop("failed", [])
+        summary.left += row.pop("left", 0)
+    summary.failed.sort()
+    return summary
+
+
+def _name(file: Job) -> str:
+    return file.entry.stem + file.entry.path.suffix
+
+
+def refine_instances(file: Entry, output: Output, run: Run) -> Row:
+    """Refine a JSON file of instances or of panoptic segments.
+
+    Instances of images that have no offset map, or a fault, stay in the file as they are; a later
+    run tries them again.
+
+    Args:
+        file: The file.
+        output: The result, of the same kind.
+        run: The rest.
+
+    Returns:
+        The number of `instances` and of those `changed`, `emptied`: which would have
+        vanished; `images`: how many were refined, and `other_predictions`: how many of their offset
+        maps were made for other ones; `failed`: one text per image that failed, and `left`: how
+        many were not tried.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: The file is broken, or every image failed.
+        ModuleNotFoundError: The extra isn't installed.
+    """
+    document = read_json(file.path)
+    if is_panoptic(document):
+        return refine_panoptic(file, document, output, run)
+    return _refine_json(file, sort_instances(file, document, run.file_names), output, run)
+
+
+def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
+    """Refine the masks of a list `*_pred.txt` of Cityscapes; the list itself stays as it is.
+
+    Args:
+        file: The list.
+        output: The list of the results.
+        root: Folder of the predictions, whose layout the results mirror.
+        run: The rest.
+
+    Returns:
+        As `refine_instances`.
+
+    Raises:
+        Skipped: The result is there already.
+        SegfixError: A file is missing or broken, or the sizes differ.
+    """
+    name = file.stem + file.path.suffix
+    stem, *_ = names = name_images(file)
+    pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
+    offsets = find_partner(f"{file.path}", pairs.get(name))
+    masks = [Path(mask) for mask in read_list(file.path, root)]
+    results = [run.out / os.path.relpath(mask, root) for mask in masks]
+    check_apart(results, masks, run.out)
+    record = start_record("refined instance list", file.path, run) | {
+        "masks": [content_digest(mask) for mask in masks],
+        "offsets": {stem: content_digest(offsets.path)},
+    }
+    check_result(output, record, _listed(output.path, results, run))
+    offset_map = read_offset_map(offsets.path)
+    emptied, changed, kept = [], 0, []
+    for mask, result in zip(masks, results, strict=True):
+        label_map = read_label_map(mask)
+        check_size(str(mask), label_map.shape, offset_map.codes.shape, name_map_of(offsets))
+        refined = label_map.array.copy()
+        refine_into(refined, label_map.array, offset_map, run.settings.masks)
+        empty = not refined.any()
+        kept.append(not (empty and run.settings.drop_empty))
+        if empty:
+            emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
+            refined = label_map.array
+        if not kept[-1]:
+            continue
+        changed += not np.array_equal(refined, label_map.array)
+        own = start_record("refined mask", mask, run) | {"offsets": record["offsets"]}
+        with suppress(Skipped):
+            Output(result, output.overwrite).check(own)
+            write_picture(result, label_map.with_array(refined), own)
+    flags = iter(kept)
+    lines = file.path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.strip() or next(flags))
+    with recorded_path(output.path, json.dumps(record)) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+    return {
+        "instances": sum(kept),
+        "changed": changed,
+        "emptied": emptied,
+        "images": 1,
+        "other_predictions": int(
+            made_for_others(
+                (mark_pixels(read_label_map(mask)) for mask in masks), len(masks), offset_map
+            )
+        ),
+    }
+
+
+def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
+    """List those of the results that the list of an earlier run names."""
+    if not run.settings.drop_empty:
+        return results
+    with suppress(SegfixError, OSError):
+        return [Path(mask) for mask in read_list(path, run.out)]
+    return []
+
+
+def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
+    pairs = pair_file(file, content.images, run)
+    instances: list[dict[str, Any] | None] = list(content.instances)
+
+    def work(image: ImageInstances) -> Row:
+        where = f"{file.path}: image {image.image!r}"
+        offsets = find_partner(where, pairs.get(image.image))
+        offset_map = read_offset_map(offsets.path)
+        emptied, changed = [], dict[int, dict[str, Any] | None]()
+
+        def decoded(place: int) -> NDArray[np.uint8]:
+            height, width = offset_map.codes.shape
+            item = content.instances[place]
+            return decode_instance(
+                item, (height, width), image.size, where, place, name_map_of(offsets)
+            )
+
+        for place in image.places:
+            item, mask = content.instances[place], decoded(place)
+            refined = mask.copy(order="K")  # column by column, as run lengths are
+            refine_into(refined, mask, offset_map, run.settings.masks)
+            if not refined.any():
+                emptied.append({"image": image.image, "place": place, "id": item.get("id")})
+                if run.settings.drop_empty:
+                    changed[place] = None
+            elif not np.array_equal(refined, mask):
+                changed[place] = with_mask(item, refined)
+        # Only now: of an image with a fault, all instances stay as they are.
+        for place, item_or_none in changed.items():
+            instances[place] = item_or_none
+        kept = sum(item_or_none is not None for item_or_none in changed.values())
+        return {
+            "output": repr(image.image),
+            "emptied": emptied,
+            "changed": kept,
+            "other_prediction": made_for_others(
+                (decoded(place) != 0 for place in image.places), len(image.places), offset_map
+            ),
+        }
+
+    def write(path: Path, record: str) -> None:
+        kept = [item for item in instances if item is not None]
+        write_json(path, content.with_instances(kept), record=record)
+
+    row = refine_images(file, content.images, pairs, work, write, output, run)
+    return {**row, "instances": sum(item is not None for item in instances)}

@@ -1,0 +1,205 @@
+"""Refine the images of a file of instances, and write it when all have been tried."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.errors import SegfixError
+from segfix.files import Entry, Pair
+from segfix.files.provenance import content_digest, is_whole, read_record
+from segfix.formats import LabelMap, OffsetMap, write_label_map
+from segfix.formats.label_maps import pixel_digest
+from segfix.instances.by_image import ImageInstances
+from segfix.instances.listing import pair_images
+from segfix.jobs.run import Batch
+from segfix.jobs.task import Output, Row, Skipped
+from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
+
+
+@dataclass(frozen=True)
+class InstanceSettings:
+    """How files of instances are refined.
+
+    Attributes:
+        masks: How a mask is.
+        drop_empty: Whether an instance of whose mask nothing is left is left out, instead of kept
+            as it was.
+    """
+
+    masks: RefineSettings = field(default_factory=RefineSettings)
+    drop_empty: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a run share.
+
+    Attributes:
+        maps: The offset maps.
+        out: Folder of the results.
+        settings: How to refine.
+        naming: Of `pair_entries`.
+        file_names: Of images by their ids, for files that don't tell them.
+        workers: Images of one file worked on at a time.
+        max_failures: Stop after this many failed images of a file.
+        quiet: No progress bar over the images of a file.
+    """
+
+    maps: Sequence[Entry]
+    out: Path
+    settings: InstanceSettings = InstanceSettings()
+    naming: Mapping[str, Any] = field(default_factory=dict)
+    file_names: Mapping[int | str, str] = field(default_factory=dict)
+    workers: int = 1
+    max_failures: int | None = None
+    quiet: bool = True
+
+
+def refine_images(
+    file: Entry,
+    images: Sequence[ImageInstances],
+    pairs: Mapping[Any, Pair],
+    work: Callable[[ImageInstances], Row],
+    write: Callable[[Path, str], None],
+    output: Output,
+    run: Run,
+    parts: Sequence[Path] = (),
+    pictures: Mapping[Any, Path] = MappingProxyType({}),
+) -> Row:
+    """Work on every image of a file and write it, unless it is there already.
+
+    Args:
+        file: The file.
+        images: Those in it.
+        pairs: Their offset maps.
+        work: Does an image.
+        write: Writes the result with its record.
+        output: The result.
+        run: The rest.
+        parts: Pictures that belong to the result.
+        pictures: By image, those that belong to the file.
+    """
+    digests = dict[Any, str]()
+    for image, picture in pictures.items():
+        # Of one that can't be read, work tells.
+        with suppress(SegfixError):
+            digests[image] = content_digest(picture)
+    offsets = {
+        repr(image.image): content_digest(pair.partner.path) + digests.get(image.image, "")
+        if (pair := pairs.get(image.image)) and pair.partner
+        else None
+        for image in images
+    }
+    record = start_record("refined instances", file.path, run) | {"offsets": offsets}
+    check_result(output, record, parts)
+    summary = Batch(images, work, "image").run(
+        workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
+    )
+    if summary.failed and not summary.done:
+        all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
+        raise SegfixError(summary.failed[0] + all_of)
+    done = {row["output"] for row in summary.done}
+    record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
+    write(output.path, json.dumps(record))
+    return {
+        "changed": sum(row["changed"] for row in summary.done),
+        "emptied": [item for row in summary.done for item in row["emptied"]],
+        "images": len(summary.done),
+        "other_predictions": sum(row["other_prediction"] for row in summary.done),
+        "failed": summary.failed,
+        "left": summary.left,
+    }
+
+
+def pair_file(file: Entry, images: Sequence[ImageInstances], run: Run) -> dict[Any, Pair]:
+    """Find the offset map of each image of a file, see `pair_images`."""
+    names = {image.image: image.names for image in images}
+    return pair_images(names, run.maps, naming=run.naming, chosen=file.chosen)
+
+
+def find_partner(where: str, pair: Pair | None) -> Entry:
+    """Give the offset map of an image.
+
+    Raises:
+        SegfixError: There is none; the text begins with `where`.
+    """
+    if pair is not None and pair.partner is not None:
+        return pair.partner
+    if pair is not None and pair.entry.problem:
+        raise SegfixError(f"{where}: {pair.entry.problem}")
+    raise SegfixError(
+        "no offset map of that name",
+        path=where,
+        advice="run predict-offsets on its image, or give --annotations with the file names of "
+        "image ids",
+    )
+
+
+def name_map_of(offsets: Entry) -> str:
+    """Name an offset map as what a mask is compared with."""
+    return f"offset map {offsets.path}"
+
+
+def made_for_others(masks: Iterable[NDArray[np.bool_]], count: int, offset_map: OffsetMap) -> bool:
+    """Tell whether an offset map was made for other masks than these, all of its image."""
+    made_for = offset_map.source.get(PREDICTION_KEY)
+    shape = (count, *offset_map.codes.shape)
+    return made_for is not None and made_for != pixel_digest(masks, shape)
+
+
+def check_apart(results: Sequence[Path], sources: Sequence[Path], out: Path) -> None:
+    """Refuse pictures of masks that would replace what is read."""
+    if set(map(os.path.realpath, results)) & set(map(os.path.realpath, sources)):
+        raise SegfixError(
+            "results would replace what is read", path=out, advice="choose another with -o"
+        )
+
+
+def start_record(kind: str, source: Path, run: Run) -> dict[str, Any]:
+    """Begin the record of a result: what it is, how and of which file it was made."""
+    return {
+        "kind": kind,
+        "settings": asdict(run.settings),
+        "instances": content_digest(source),
+    }
+
+
+def check_result(output: Output, record: dict[str, Any], parts: Sequence[Path] = ()) -> None:
+    """Check an output as `Output.check` does, but have made again what was left unfinished.
+
+    Args:
+        output: The output.
+        record: Of which `offsets` holds digests by image, None where there is no offset map; in
+            the output's own record, where an image isn't refined.
+        parts: Pictures that belong to the output.
+    """
+    try:
+        found = json.loads(read_record(output.path) or "null")
+        refined = found["offsets"]
+        unfinished = (
+            {**found, "offsets": None} == {**record, "offsets": None}
+            and None in refined.values()
+            and all(digest in (None, record["offsets"][image]) for image, digest in refined.items())
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        unfinished = False
+    try:
+        replace(output, overwrite=output.overwrite or unfinished).check(record)
+    except Skipped:
+        if all(part.exists() and is_whole(part) for part in parts):
+            raise
+
+
+def write_picture(path: Path, label_map: LabelMap, record: dict[str, Any]) -> None:
+    """Write a picture of masks or segments with its record."""
+    write_label_map(path, label_map, record=json.dumps(record, sort_keys=True))

@@ -1,0 +1,115 @@
+"""List what a run reads, and refuse what it would overwrite."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from segfix.errors import ArgumentError, PairingError
+from segfix.files.pairing import Entry, list_entries
+from segfix.formats import LABEL_SUFFIXES, OFFSET_SUFFIXES
+
+
+def check_folders(sources: Mapping[str, Path | None], out: Path) -> None:
+    """Refuse to write into a folder that is read.
+
+    Args:
+        sources: By what a text calls them, files or folders.
+        out: Folder of the results.
+
+    Raises:
+        ArgumentError: It is one of them.
+    """
+    for name, source in sources.items():
+        if source is None or not source.exists():
+            continue
+        folder = source if source.is_dir() else source.parent
+        # Asked of the system, as some take preds and PREDS for one.
+        if out.exists() and out.samefile(folder):
+            raise ArgumentError(f"{out} is the folder of {name}; choose another one with -o.")
+
+
+def check_results(results: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse results that would replace an input, however the folders lie in each other.
+
+    Raises:
+        ArgumentError: One would.
+    """
+    real = functools.cache(os.path.realpath)
+
+    def place(path: Path | str) -> tuple[str, str]:
+        folder, name = os.path.split(path)
+        return real(folder), name
+
+    # A result takes the place of a link; an input is both the link and where it leads.
+    read = set[tuple[str, str]]()
+    for path in inputs:
+        read.add(place(path))
+        if path.is_symlink():
+            read.add(place(real(path)))
+    for path in results:
+        if place(path) in read:
+            raise ArgumentError(f"{path} would replace an input; choose another folder with -o.")
+
+
+def list_inputs(
+    source: Mapping[str, Path],
+    suffixes: Sequence[str],
+    what: str,
+    out: Path,
+    name_result: Callable[[Entry], str],
+    *,
+    recursive: bool = False,
+) -> list[Entry]:
+    """List the files that a task makes one file of each.
+
+    Args:
+        source: A file or a folder, by what a text calls it.
+        suffixes: See `list_entries`.
+        what: What the files are.
+        out: Folder of the results.
+        name_result: See `Task.name`.
+        recursive: Whether to go into folders within.
+
+    Raises:
+        PairingError: There is none.
+        ArgumentError: A result would replace an input.
+    """
+    check_folders(source, out)
+    (folder,) = source.values()
+    entries = list_entries(folder, suffixes, what=what, recursive=recursive, leave_out=[out])
+    results = (out / name_result(entry) for entry in entries)
+    check_results(results, (entry.path for entry in entries))
+    return entries
+
+
+def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
+    """List offset maps; two files that could both be one photograph's are refused."""
+    if not source.exists():
+        raise PairingError(
+            "no such file or folder",
+            path=source,
+            advice=f"make it: segfix predict-offsets IMAGES -o {source}",
+        )
+    entries = list_entries(
+        source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out
+    )
+    return refuse_problems(entries)
+
+
+def list_preds(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
+    """List predictions; two files that could both be one photograph's are refused."""
+    entries = list_entries(
+        source, LABEL_SUFFIXES, what="predictions", recursive=recursive, leave_out=leave_out
+    )
+    return refuse_problems(entries)
+
+
+def refuse_problems(entries: list[Entry]) -> list[Entry]:
+    """Raise `PairingError` if one of the entries has a problem."""
+    for entry in entries:
+        if entry.problem:
+            raise PairingError(entry.problem)
+    return entries
