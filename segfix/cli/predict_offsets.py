@@ -75,12 +75,12 @@ def predict_offsets(
     from segfix.formats import VIDEO_SUFFIXES
     from segfix.jobs.run import run_task
     from segfix.tasks.predict_offsets import (
-        FileSettings,
         frame_task,
         list_photographs,
         predict_task,
         read_video,
     )
+    from segfix.tasks.refine import FileSettings
 
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
         check_video(images, out, preds, batch)
