@@ -124,8 +124,8 @@ class Commands(click.Group):
             raise
         except ArgumentError as error:
             command = self.commands[ctx.invoked_subcommand or ""]
-            where = click.Context(command, info_name=command.name, parent=ctx)
-            raise click.UsageError(one_line(error), where) from error
+            usage = click.Context(command, info_name=command.name, parent=ctx)
+            raise click.UsageError(one_line(error), usage) from error
         except SegfixError as error:
             click.echo(f"segfix: {shortened(error)}", err=True)
             if isinstance(error, DeviceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,7 @@ def show(
         raise click.UsageError(
             "Nothing to draw on IMAGES: give --preds, --refined, --labels or --offsets."
         )
-    for panel in panels:
-        missing = [f"--{name}" for name in PANELS[panel] if name not in given]
-        if missing:
-            raise click.UsageError(f"--panel {panel} needs {' and '.join(missing)}.")
-    if not panels:
-        # Errors say more than changes.
-        panels = tuple(
-            panel
-            for panel, needed in PANELS.items()
-            if given.keys() >= {*needed} and not (panel == "changes" and labels)
-        )
+    panels = choose_panels(panels, given)
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
     from segfix.jobs.run import run_task
@@ -113,3 +104,17 @@ def show(
     settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
     sheets = pair_maps(entries, maps, **naming)
     finish(run_task(show_task(settings), sheets, out, batch), out, batch)
+
+
+def choose_panels(panels: tuple[str, ...], given: Mapping[str, Path]) -> tuple[str, ...]:
+    """Choose all panels that the folders given allow, if none were; refuse those they don't."""
+    for panel in panels:
+        missing = [f"--{name}" for name in PANELS[panel] if name not in given]
+        if missing:
+            raise click.UsageError(f"--panel {panel} needs {' and '.join(missing)}.")
+    # Errors say more than changes.
+    return panels or tuple(
+        panel
+        for panel, needed in PANELS.items()
+        if given.keys() >= {*needed} and not (panel == "changes" and "labels" in given)
+    )

@@ -252,6 +252,15 @@ def pair_entries(
                     "the ending of one kind takes that."
                 )
         pairs.append(Pair(entry, partner))
+    _check_paired(pairs, partners, name_map or {})
+    return pairs
+
+
+def _check_paired(
+    pairs: Sequence[Pair], partners: Sequence[Entry], name_map: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise `PairingError` if `name_map` is of other files, or nothing is paired."""
+    entries = [pair.entry for pair in pairs]
     if name_map and not any(entry.stem in name_map for entry in (*entries, *partners)):
         raise PairingError(
             f"--map names none of the files: neither {_sample(entries)} nor {_sample(partners)}."
@@ -262,7 +271,6 @@ def pair_entries(
             f"{_sample(entries)} on one side, {_sample(partners)} on the other; names must be "
             "equal up to a known suffix (--suffix adds one, --map pairs any names)."
         )
-    return pairs
 
 
 def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Entry]:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -118,7 +118,7 @@ def work_through(
     total: int | None,
     processes: bool = False,
     in_order: bool = False,
-) -> Iterator[tuple[_Job, Future[_Result]]]:
+) -> Generator[tuple[_Job, Future[_Result]], None, None]:
     """Do jobs a few at a time.
 
     Args:

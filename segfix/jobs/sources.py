@@ -88,10 +88,9 @@ def list_inputs(
 def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:
     """List offset maps; two files that could both be one photograph's are refused."""
     if not source.exists():
+        # Without a period: to be copied from there.
         raise PairingError(
-            "no such file or folder",
-            path=source,
-            advice=f"make it: segfix predict-offsets IMAGES -o {source}",
+            f"{source}: no such file or folder; make it: segfix predict-offsets IMAGES -o {source}"
         )
     entries = list_entries(
         source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out

@@ -865,7 +865,8 @@ def test_an_interruption_says_how_to_go_on(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segfix.files.list_entries", stop)
+    for room in ("files", "tasks.refine"):
+        monkeypatch.setattr(f"segfix.{room}.list_entries", stop)
     result = run(*arguments)
     assert result.exit_code == 130
     assert result.stderr.endswith(f"segfix: {advice}\n")

@@ -30,10 +30,10 @@ def test_folders_give_the_bytes_of_the_commands(work: Path, tiny_onnx: Path) -> 
     assert [row["output"] for row in predicted.done] == [f"offsets/{name}.png" for name in "abc"]
     assert contents("offsets") == contents("o")
     run("refine", "preds", "-o", "r", "--scale", 2)
-    refined = segfix.refine_folder(Path("preds"), out="refined", settings=RefineSettings(2))
+    refined = segfix.refine_folder(Path("preds"), out="refined", settings=RefineSettings(2.0))
     assert all(row["changed"] for row in refined.done)
     assert contents("refined") == contents("r")
-    again = segfix.refine_folder("preds", out="refined", settings=RefineSettings(2), workers=1)
+    again = segfix.refine_folder("preds", out="refined", settings=RefineSettings(2.0), workers=1)
     assert (again.done, again.skipped) == ([], [f"refined/{name}.png" for name in "abc"])
     other = segfix.refine_folder("preds", out="refined", max_failures=1, workers=1)
     assert len(other.failed) >= 1
