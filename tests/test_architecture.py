@@ -20,6 +20,7 @@ PYPROJECT = PACKAGE.parent / "pyproject.toml"
 # Top to bottom; a module imports from its own floor and from lower ones. `segfix` itself is the
 # ground, where the version is; what else it offers, it takes from the floor of tasks or lower ones.
 FLOORS = (
+    "__main__",
     "cli",
     "report",
     "training",
