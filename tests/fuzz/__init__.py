@@ -1,0 +1,1 @@
+"""Broken and hostile files for every reader; see `tests.fuzz.run`."""
