@@ -919,7 +919,9 @@ READERS = {
     "name-map": text_reader("# pairs\na.png b.png\nc d\n\"e f.jpg\" 'g'\n", read_name_map),
     "layout": Reader(layout_files, read_layout),
     "onnx": Reader(
-        network_files, run_network, imports=["onnx", "segfix.network.segmentation_model"]
+        network_files,
+        run_network,
+        imports=["onnx", "onnxruntime", "segfix.network.segmentation_model"],
     ),
     "checkpoint": Reader(
         checkpoint_files,
