@@ -74,7 +74,7 @@ def image() -> NDArray[np.uint8]:
 
 
 def labels_of(network: Any, image: Path, out: Path, **settings: Any) -> NDArray[Any]:
-    segment_task(network, **settings).do(Entry(image, image.stem), out)
+    segment_task(network, **settings).do(Entry(image, image.stem), out, overwrite=True)
     return np.asarray(read_label_map(out / f"{image.stem}.png").array)
 
 
@@ -84,7 +84,7 @@ def test_checkpoint_and_onnx_file_give_the_same_label_map(
     networks = CheckpointModel(pspnet, "cpu"), SegmentationModel(pspnet_onnx, "cpu")
     for settings in ({}, {"scales": (0.5, 1.2), "flip": True}):
         first, second = (
-            labels_of(network, PHOTOGRAPH, tmp_path / str(number), **settings, overwrite=True)
+            labels_of(network, PHOTOGRAPH, tmp_path / str(number), **settings)
             for number, network in enumerate(networks)
         )
         assert first.dtype == np.uint8
