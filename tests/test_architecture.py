@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,16 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
 def test_every_module_stands_on_a_floor() -> None:
     assert {floor_of(module) for module in MODULES} <= set(FLOORS)
     assert len(MODULES) > 30
+
+
+def test_no_module_name_occurs_twice() -> None:
+    """A command of the same word, in `cli`, aside."""
+    names = [
+        path.stem
+        for module, path in MODULES.items()
+        if path.stem != "__init__" and floor_of(module) != "cli"
+    ]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("module", MODULES)

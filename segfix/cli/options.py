@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from segfix.errors import SegfixError, require_extra
-from segfix.jobs.settings import RunSettings, Workers
+from segfix.jobs.run_settings import RunSettings, Workers
 
 STAGE = "segfix.stage"
 """Key of the context's `meta`: the folder of the URLs given, if any, see `place_url`."""

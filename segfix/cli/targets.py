@@ -33,7 +33,7 @@ def targets(
     from segfix.formats import LABEL_SUFFIXES
     from segfix.jobs.run import run_task
     from segfix.jobs.sources import list_inputs
-    from segfix.tasks.targets import target_task
+    from segfix.tasks.ground_truth import target_task
 
     task = target_task(
         num_directions=int(num_directions),

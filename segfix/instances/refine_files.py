@@ -40,7 +40,7 @@ from segfix.instances.refine_images import (
 )
 from segfix.instances.refine_panoptic import refine_panoptic
 from segfix.jobs.run import Summary, run_task
-from segfix.jobs.settings import RunSettings
+from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads

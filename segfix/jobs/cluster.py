@@ -23,7 +23,7 @@ from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
 from segfix.files.limits import Limits, current_limits, limit_reading
 from segfix.jobs.run import Batch, Summary
-from segfix.jobs.settings import Workers
+from segfix.jobs.run_settings import Workers
 from segfix.jobs.task import Row
 
 _Job = TypeVar("_Job")

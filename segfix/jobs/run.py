@@ -17,7 +17,7 @@ from tqdm import tqdm
 from segfix.errors import OUT_OF_MEMORY, Interrupted, SegfixError
 from segfix.files.places import StagedPath
 from segfix.jobs.pool import work_through
-from segfix.jobs.settings import RunSettings
+from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.task import Job, Row, Skipped, Task
 from segfix.jobs.urls import is_staged
 from segfix.network.session import available_threads

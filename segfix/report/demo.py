@@ -8,7 +8,7 @@ from segfix.errors import SegfixError
 from segfix.files import Pair, list_entries, pair_entries
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
 from segfix.jobs.run import Summary, run_task
-from segfix.jobs.settings import RunSettings
+from segfix.jobs.run_settings import RunSettings
 from segfix.network.offset_model import load
 from segfix.report.show import ShowSettings, pair_maps, show_task
 from segfix.tasks.predict_offsets import predict_task

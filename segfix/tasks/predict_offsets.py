@@ -29,7 +29,7 @@ from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
 from segfix.instances.photographs import InstanceEntry, pair_instances
 from segfix.jobs.run import Summary, run_task
-from segfix.jobs.settings import RunSettings, Workers
+from segfix.jobs.run_settings import RunSettings, Workers
 from segfix.jobs.sources import check_folders, check_results, list_preds
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
@@ -67,7 +67,7 @@ def predict_folder(
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
         run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
-            `segfix.jobs.settings.RunSettings`.
+            `segfix.jobs.run_settings.RunSettings`.
 
     Returns:
         Rows of the files written (`done`), paths of those that were there (`skipped`), and a text

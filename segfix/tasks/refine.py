@@ -27,7 +27,7 @@ from segfix.formats import (
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
-from segfix.jobs.settings import RunSettings
+from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Task
 from segfix.jobs.urls import stage_urls
@@ -92,7 +92,7 @@ def refine_folder(
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
         run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
-            `segfix.jobs.settings.RunSettings`.
+            `segfix.jobs.run_settings.RunSettings`.
 
     Returns:
         Rows of the files written (`done`, each with its number of pixels and of those `changed`),

@@ -50,8 +50,8 @@ from segfix.jobs.task import Skipped
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.weights import DEFAULT_WEIGHTS, find_weights
 from segfix.refinement.apply import refine
+from segfix.tasks.ground_truth import target_task
 from segfix.tasks.predict_offsets import predict_task
-from segfix.tasks.targets import target_task
 from tests.bench.coarse_predictors import NETWORKS, normalise, write_label_map
 
 SECOND_WEIGHTS = "hrnet_w18_small_2x"

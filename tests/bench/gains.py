@@ -36,9 +36,9 @@ from segfix.jobs.run import Batch
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings
+from segfix.tasks.ground_truth import target_task
 from segfix.tasks.predict_offsets import predict_task
 from segfix.tasks.refine import FileSettings, refine_task
-from segfix.tasks.targets import target_task
 
 SETTINGS = {
     "auto": RefineSettings(),

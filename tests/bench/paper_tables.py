@@ -28,8 +28,8 @@ from segfix.jobs.run import Batch
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.weights import shipped_weights
 from segfix.refinement.apply import RefineSettings
+from segfix.tasks.ground_truth import target_task
 from segfix.tasks.predict_offsets import predict_task
-from segfix.tasks.targets import target_task
 from segfix.training.layouts import find_labelled_images
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 from tests.bench.network import measure

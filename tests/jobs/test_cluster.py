@@ -27,7 +27,7 @@ from segfix.files.limits import Limits
 from segfix.jobs import cluster as cluster_module
 from segfix.jobs.cluster import QUIET, UnfitError, Worker, mark_folder, run_on_ray
 from segfix.jobs.run import Batch, Summary
-from segfix.jobs.settings import Workers
+from segfix.jobs.run_settings import Workers
 from segfix.jobs.task import Skipped
 
 # Of Ray itself, as it starts.

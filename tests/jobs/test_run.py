@@ -13,7 +13,7 @@ from segfix.errors import SegfixError
 from segfix.files import Entry
 from segfix.jobs import pool
 from segfix.jobs.run import Batch, run_task
-from segfix.jobs.settings import RunSettings
+from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.task import Task
 
 
