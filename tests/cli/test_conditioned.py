@@ -9,32 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
 import segfix
-from segfix.cli import main
 from segfix.formats import read_label_map, read_offset_map
+from tests.cli.commands import flat, run, run_json
 
 WARNING = "offset maps were made for other predictions, such as that of "
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
-
-
-def run_json(*arguments: object) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(run(*arguments, "--json", "-q").stdout)
-    return report
-
-
-def flat(text: str) -> str:
-    """Without the line ends that click puts into usage errors."""
-    return " ".join(text.split())
 
 
 @pytest.fixture

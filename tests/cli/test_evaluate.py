@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from segfix.cli import main
 from segfix.evaluation.statistics import BANDS, SCORES
+from tests.cli import commands
 
 CAMVID = Path(__file__).parents[1] / "data" / "camvid"
 
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["evaluate", *(str(argument) for argument in arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
-
-
-def run_json(*arguments: object) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(run(*arguments, "--json", "-q").stdout)
-    return report
+run = partial(commands.run, "evaluate")
+run_json = partial(commands.run_json, "evaluate")
 
 
 def cells(line: str) -> list[str]:

@@ -9,25 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
 from segfix import refine, refine_masks
-from segfix.cli import main
 from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
 from segfix.formats.images import turn_back
 from segfix.refinement.sizes import resize_linear, resize_nearest
+from tests.cli.commands import run
 
 CROPS = Path(__file__).parents[1] / "data" / "camvid"
 STEM = "0016E5_08079"
 NUM_CLASSES = 12
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.fixture

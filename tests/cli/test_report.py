@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from segfix.cli import main
+from tests.cli import commands
 
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["report", *(str(argument) for argument in arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
+run = partial(commands.run, "report")
 
 
 def test_a_report_is_one_file(work: Path) -> None:

@@ -5,33 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from segfix.cli import main
 from segfix.files.provenance import read_record
 from segfix.report import PANELS
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
+from tests.cli.commands import run, run_json
 
 WIDTH, HEIGHT = 40, 24
 GIVEN = ("--preds", "preds", "--refined", "refined", "--labels", "labels", "--offsets", "offsets")
 BARE = ("--no-captions", "-o", "bare")
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
-
-
-def run_json(*arguments: object) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(run(*arguments, "--json", "-q").stdout)
-    return report
 
 
 def drawn(path: str) -> np.ndarray:

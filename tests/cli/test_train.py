@@ -8,10 +8,8 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from segfix.cli import main
 from segfix.cli.train import RECIPES, train
 from segfix.cli.train_options import setting_fields
 from segfix.network import weights
@@ -25,14 +23,9 @@ from segfix.training.settings import (
     SegFixSettings,
     SegmentationSettings,
 )
+from tests.cli.commands import run
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-
-
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 @pytest.fixture

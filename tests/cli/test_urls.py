@@ -13,21 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from segfix.cli import main
+from tests.cli.commands import run
 
 fsspec = pytest.importorskip("fsspec")
 
 COMMAND = Path(sys.executable).with_name("segfix")
-
-
-def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.output
-    return result
 
 
 def contents(folder: Path) -> dict[str, bytes]:
