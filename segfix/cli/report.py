@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from segfix.cli import options
 from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
 from segfix.cli.outcome import list_failures
 from segfix.errors import one_line
+
+if TYPE_CHECKING:
+    from segfix.files import Entry, Pair
 
 
 @click.command()
@@ -72,7 +75,6 @@ def report(
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
-    from segfix.jobs.sources import check_results
     from segfix.network.session import available_threads
     from segfix.report.page import write_report
 
@@ -90,11 +92,7 @@ def report(
     if images:
         sources["IMAGES"] = str(images)
         photographs = list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
-    pairs = [pair for found in sets.values() for pair in found]
-    read = [entry for pair in pairs for entry in (pair.entry, pair.partner) if entry]
-    inputs = [entry.path for entry in (*read, *(photographs or ()))]
-    inputs += [class_file] if class_file else []
-    check_results([out], inputs)
+    check_page(out, sets, photographs or [], class_file)
     summary = write_report(
         out,
         sets,
@@ -115,3 +113,16 @@ def report(
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:
         click.get_current_context().exit(1)
+
+
+def check_page(
+    out: Path, sets: dict[str, list[Pair]], photographs: list[Entry], class_file: Path | None
+) -> None:
+    """Refuse a page that would replace an input."""
+    from segfix.jobs.sources import check_results
+
+    pairs = [pair for found in sets.values() for pair in found]
+    read = [entry for pair in pairs for entry in (pair.entry, pair.partner) if entry]
+    inputs = [entry.path for entry in (*read, *photographs)]
+    inputs += [class_file] if class_file else []
+    check_results([out], inputs)
