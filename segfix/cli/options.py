@@ -136,7 +136,7 @@ device = click.option(
 weights = click.option(
     "--weights",
     metavar="NAME|FILE",
-    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_w18_small]",
+    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_lite0]",
 )
 void = click.option(
     "--void",

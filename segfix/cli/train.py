@@ -197,7 +197,8 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
 @click.option(
     "--init",
     metavar="NAME|FILE",
-    help="Start from shipped weights by name, or from a checkpoint (model.safetensors).",
+    help="Start from shipped weights by name, or from a checkpoint (model.safetensors); --backbone "
+    "is its own unless given.",
 )
 @options.num_directions
 @options.boundary_width
@@ -245,6 +246,7 @@ def train(
         import accelerate
         import torch
 
+        from segfix.training.checkpoints import describe_checkpoint
         from segfix.training.loop import best_precision
         from segfix.training.offset_training import train_segfix
         from segfix.training.segmentation_losses import LOSSES
@@ -257,10 +259,13 @@ def train(
     if precision == "auto":
         precision = best_precision(given["device"])
     given |= {"num_directions": int(given["num_directions"]), "precision": precision}
+    checkpoint = None if init is None else find_checkpoint(init)
+    if checkpoint and of_segfix and not options.first_given("backbone"):
+        given["backbone"] = describe_checkpoint(checkpoint).get("backbone", given["backbone"])
     shared: dict[str, Any] = {
         "val": given["val"],
         "pretrained": given["pretrained"],
-        "init": None if init is None else find_checkpoint(init),
+        "init": checkpoint,
         "run": make_settings(RunSettings, given),
     }
     if of_segfix:

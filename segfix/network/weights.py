@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segfix.errors import SegfixError
 
-DEFAULT_WEIGHTS = "hrnet_w18_small"
+DEFAULT_WEIGHTS = "hrnet_lite0"
 CHECKSUMS = "SHA256SUMS"
 """Name of the file of checksums, in the form of `sha256sum`."""
 

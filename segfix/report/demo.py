@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from segfix.errors import SegfixError
-from segfix.files import Pair, list_entries, pair_entries
+from segfix.files import list_entries, pair_entries
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.network.offset_model import load
 from segfix.report.show import ShowSettings, pair_maps, show_task
 from segfix.tasks.predict_offsets import predict_task
-from segfix.tasks.refine import refine_task
+from segfix.tasks.refine import FileSettings, refine_task
 
 
 def run_demo(
     out: Path, *, device: str = "auto", overwrite: bool = False, quiet: bool = False
 ) -> list[Path]:
-    """Predict offsets, refine, and draw before and after.
+    """Predict offsets that fit the predictions, refine, and draw before and after.
 
     Args:
         out: Folder that receives `offsets/`, `refined/` and `overlays/`.
@@ -36,9 +36,8 @@ def run_demo(
     demo = Path(__file__).parents[1] / "demo"
     images = list_entries(demo / "images", IMAGE_SUFFIXES, what="images")
     preds = list_entries(demo / "preds", LABEL_SUFFIXES, what="label maps")
-    photographs = [Pair(image, None) for image in images]
-    task = predict_task(load(device=device))
-    collect_files(run_task(task, photographs, out / "offsets", spread))
+    task = predict_task(load(device=device), reading=FileSettings())
+    collect_files(run_task(task, pair_entries(images, preds), out / "offsets", spread))
     offsets = list_entries(out / "offsets", OFFSET_SUFFIXES, what="offset maps")
     pairs = pair_entries(preds, offsets)
     collect_files(run_task(refine_task(), pairs, out / "refined", spread))

@@ -108,13 +108,13 @@ def read_metadata(path: Path) -> Any:
         raise ValueError("its metadata is nested too deeply") from error
 
 
-def checkpoint_kind(path: Path) -> str | None:
-    """Read what a checkpoint holds, a key of `KINDS`; None where it is none of ours."""
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what a checkpoint says of itself, as kind and backbone; {} if it is none of ours."""
     try:
         metadata = read_metadata(path)
     except (SegfixError, OSError, SafetensorError, ValueError):
-        return None
-    return metadata.get("kind") if isinstance(metadata, dict) else None
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def read_checkpoint(

@@ -16,7 +16,7 @@ from segfix.errors import SegfixError
 from segfix.files.atomic import atomic_path
 from segfix.training.calibration import compare_scores, fit_calibration, measure
 from segfix.training.checkpoint_model import ProbabilityNetwork
-from segfix.training.checkpoints import checkpoint_kind
+from segfix.training.checkpoints import describe_checkpoint
 from segfix.training.heads import DetailHead
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
@@ -112,7 +112,7 @@ def load_trained(checkpoint: Path) -> Trained:
     Raises:
         FileFormatError: It can't be read.
     """
-    if checkpoint_kind(checkpoint) == "segmentation":
+    if describe_checkpoint(checkpoint).get("kind") == "segmentation":
         segmenter, described = load_segmenter(checkpoint)
         kept = SEGMENTER_METADATA
         return Trained(segmenter, "segmentation network", ProbabilityNetwork, described, kept)

@@ -17,7 +17,7 @@ DEMO = Path(segfix.__file__).parent / "demo"
 def test_weights_describes_the_shipped_network() -> None:
     listed = run("weights")
     assert listed.exit_code == 0
-    assert "hrnet_w18_small (default)" in listed.stdout
+    assert "hrnet_lite0 (default)" in listed.stdout
     assert "research-only data" in listed.stdout
 
 

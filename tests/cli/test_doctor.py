@@ -69,11 +69,11 @@ def test_a_whole_installation_has_no_problems() -> None:
     if sys.platform == "linux":
         assert machine["memory"] > 0.5
     assert set(report["shipped_weights"].values()) == {"as shipped"}
-    assert len(report["shipped_weights"]) == 3
+    assert set(report["shipped_weights"]) == set(weights.shipped_weights())
     listed = (ROOT / "weights" / "SHA256SUMS").read_text()
-    assert f"{report['weights']['sha256']}  hrnet_w18_small.onnx" in listed
+    assert f"{report['weights']['sha256']}  {weights.DEFAULT_WEIGHTS}.onnx" in listed
     prediction = report["prediction"]
-    assert (prediction["network"], prediction["device"]) == ("hrnet_w18_small", "cpu")
+    assert (prediction["network"], prediction["device"]) == (weights.DEFAULT_WEIGHTS, "cpu")
     assert 5 < float(prediction["boundary"].partition("%")[0]) < 40
     assert 0 < prediction["seconds_to_predict"] < 20
 
@@ -98,7 +98,7 @@ def test_text_and_json_tell_the_same() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert rows["numpy"] == np.__version__
-    assert rows["hrnet_w18_small_int8"] == "as shipped"
+    assert rows[f"{weights.DEFAULT_WEIGHTS}_int8"] == "as shipped"
     assert rows["problems"] == "none"
 
 
@@ -134,21 +134,21 @@ def test_damaged_weights_are_told_and_the_others_tried(
 ) -> None:
     folder = tmp_path / "segfix" / "weights"
     folder.mkdir(parents=True)
-    content = (ROOT / "weights" / "hrnet_w18_small.onnx").read_bytes()
-    (folder / "hrnet_w18_small.onnx").write_bytes(content[:-1])
+    content = (ROOT / "weights" / f"{weights.DEFAULT_WEIGHTS}.onnx").read_bytes()
+    (folder / f"{weights.DEFAULT_WEIGHTS}.onnx").write_bytes(content[:-1])
     for name in ("strong", "mine"):
         (folder / f"{name}.onnx").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    lines = [f"{digest}  {name}.onnx\n" for name in ("hrnet_w18_small", "strong")]
+    lines = [f"{digest}  {name}.onnx\n" for name in (weights.DEFAULT_WEIGHTS, "strong")]
     (folder / "SHA256SUMS").write_text("".join(lines))
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix" / "inference" / "weights.py"))
-    states = {"hrnet_w18_small": "damaged", "mine": "added", "strong": "as shipped"}
+    states = {weights.DEFAULT_WEIGHTS: "damaged", "mine": "added", "strong": "as shipped"}
     report = reported("--device", "cpu", status=1)
     assert report["shipped_weights"] == states
     assert report["weights"]["sha256"] == hashlib.sha256(content[:-1]).hexdigest()
     assert "prediction" not in report
     (problem,) = report["problems"]
-    assert "hrnet_w18_small.onnx: damaged" in problem
+    assert f"{weights.DEFAULT_WEIGHTS}.onnx: damaged" in problem
     report = reported("--device", "cpu", "--weights", "strong", status=1)
     assert len(report["problems"]) == 1
     assert report["prediction"]["device"] == "cpu"

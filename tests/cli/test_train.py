@@ -95,13 +95,16 @@ def test_training_starts_from_shipped_weights_by_name_or_from_a_file(
     calls: list[dict[str, Any]],
 ) -> None:
     Path("mine.safetensors").write_bytes(b"")
-    for init in ("hrnet_w18_small", "mine.safetensors"):
+    for init in ("hrnet_w18_small", "hrnet_lite0", "mine.safetensors"):
         assert run("train", "--init", init).exit_code == 0
     assert run("train").exit_code == 0
-    assert [call["init"] for call in calls] == [
-        WEIGHTS / "hrnet_w18_small.safetensors",
-        Path("mine.safetensors"),
-        None,
+    assert run("train", "--init", "hrnet_lite0", "--backbone", "hrnet_w18").exit_code == 0
+    assert [(call["init"], call["settings"].backbone) for call in calls] == [
+        (WEIGHTS / "hrnet_w18_small.safetensors", "hrnet_w18_small"),
+        (WEIGHTS / "hrnet_lite0.safetensors", "hrnet_lite0"),
+        (Path("mine.safetensors"), "hrnet_w18_small"),
+        (None, "hrnet_w18_small"),
+        (WEIGHTS / "hrnet_lite0.safetensors", "hrnet_w18"),
     ]
 
 
@@ -122,12 +125,14 @@ def test_a_checkpoint_that_is_not_there_is_one_line(calls: list[dict[str, Any]])
 def test_weights_lists_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").mkdir()
     shutil.copy(WEIGHTS / "SHA256SUMS", tmp_path / "weights")
-    for name in ("hrnet_w18_small", "strong"):
-        shutil.copy(WEIGHTS / "hrnet_w18_small.onnx", tmp_path / "weights" / f"{name}.onnx")
+    for name in (weights.DEFAULT_WEIGHTS, "strong"):
+        shutil.copy(
+            WEIGHTS / f"{weights.DEFAULT_WEIGHTS}.onnx", tmp_path / "weights" / f"{name}.onnx"
+        )
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "segfix/network/weights.py"))
     result = run("weights")
     assert result.exit_code == 0
-    for name in ("hrnet_w18_small", "strong"):
+    for name in (weights.DEFAULT_WEIGHTS, "strong"):
         assert str(tmp_path / "weights" / f"{name}.onnx") in result.stdout
     assert result.stdout.count("(default)") == 1
 

@@ -20,7 +20,6 @@ from segfix.network.weights import (
 )
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
-FLOAT = "hrnet_w18_small"
 
 
 def test_the_checksums_are_those_of_the_files() -> None:
@@ -40,8 +39,15 @@ def test_all_shipped_networks_have_a_card_and_are_below_50_mb() -> None:
         assert path.stat().st_size < 50e6
 
 
-def test_the_network_in_8_bits_finds_nearly_what_the_float_one_does() -> None:
-    whole, small = (load(name, device="cpu") for name in (FLOAT, f"{FLOAT}_int8"))
+# The share of pixels, and of directions, in which the two differ at most.
+@pytest.mark.parametrize(
+    ("name", "masks", "directions"),
+    [(DEFAULT_WEIGHTS, 0.02, 0.08), ("hrnet_w18_small", 0.01, 0.05)],
+)
+def test_the_network_in_8_bits_finds_nearly_what_the_float_one_does(
+    name: str, masks: float, directions: float
+) -> None:
+    whole, small = (load(weights, device="cpu") for weights in (name, f"{name}_int8"))
     assert (whole.metadata["precision"], small.metadata["precision"]) == ("fp32", "int8")
     for key in ("backbone", "num_directions", "boundary_width", "data", "step", "license", "terms"):
         assert small.metadata[key] == whole.metadata[key]
@@ -50,14 +56,14 @@ def test_the_network_in_8_bits_finds_nearly_what_the_float_one_does() -> None:
         expected, found = whole.offsets(image), small.offsets(image)
         mask, boundary = found.boundary_mask(), expected.boundary_mask()
         assert 0.05 < boundary.mean() < 0.5
-        assert np.mean(mask != boundary) < 0.01
+        assert np.mean(mask != boundary) < masks
         both = mask & boundary
-        assert np.mean((found.direction_map() != expected.direction_map())[both]) < 0.05
+        assert np.mean((found.direction_map() != expected.direction_map())[both]) < directions
 
 
 def test_the_checkpoint_of_the_network_in_8_bits_is_that_of_the_float_one() -> None:
-    with pytest.raises(SegfixError, match=rf"take weights/{FLOAT}\.safetensors from"):
-        find_checkpoint(f"{FLOAT}_int8")
+    with pytest.raises(SegfixError, match=rf"take weights/{DEFAULT_WEIGHTS}\.safetensors from"):
+        find_checkpoint(f"{DEFAULT_WEIGHTS}_int8")
 
 
 @pytest.fixture
@@ -91,7 +97,7 @@ def test_checkpoints_are_found_by_name_and_path(package: Path, tmp_path: Path) -
     assert find_checkpoint("strong") == package / "strong.safetensors"
     (tmp_path / "mine.safetensors").write_bytes(b"")
     assert find_checkpoint("mine.safetensors") == Path("mine.safetensors")
-    with pytest.raises(SegfixError, match=r"take weights/hrnet_w18_small\.safetensors from"):
+    with pytest.raises(SegfixError, match=r"take weights/hrnet_lite0\.safetensors from"):
         find_checkpoint(DEFAULT_WEIGHTS)
     with pytest.raises(SegfixError, match=r"weak: no such checkpoint; .* \(strong\)"):
         find_checkpoint("weak")
