@@ -22,7 +22,7 @@ GOLDEN = {"offsets": (), "offsets_of_preds": ("--preds", CROPS / "preds")}
 
 @pytest.fixture(scope="module", params=GOLDEN)
 def refined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("golden") / request.param
+    folder = tmp_path_factory.mktemp("golden") / str(request.param)
     out = ("-o", folder / "offsets", "-q", "--device", "cpu")
     for arguments in (
         ("predict-offsets", CROPS / "images", *GOLDEN[request.param], *out),
