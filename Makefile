@@ -32,11 +32,12 @@ lock: .venv/pyvenv.cfg
 		--custom-compile-command 'make lock' --extra dev --extra examples pyproject.toml \
 		--output-file .ci/requirements.lock
 
+# One thread for each process of the tests: more only wait for each other.
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 fix: .venv/dev
 	$(BIN)/ruff check --fix .
