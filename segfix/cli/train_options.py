@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass
@@ -80,6 +81,7 @@ def setting_options(settings: type, *names: str) -> Callable[[_Command], _Comman
     return decorate
 
 
+@functools.cache
 def setting_fields(settings: type) -> list[tuple[Field[Any], Any]]:
     """List the fields of a dataclass, and of those nested in it, that are options; with types."""
     kinds = get_type_hints(settings)

@@ -159,7 +159,7 @@ def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
         Skipped: The result is there already.
         SegfixError: A file is missing or broken, or the sizes differ.
     """
-    name = file.stem + file.path.suffix
+    name = _name(file)
     stem, *_ = names = name_images(file)
     pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
     offsets = find_partner(f"{file.path}", pairs.get(name))

@@ -102,31 +102,35 @@ def data(
     return folder
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
-    """A tiny training on two crops, with every step logged; its checkpoint needs `_small_hrnet`."""
+class TwoCrops(CropDataset):
+    """The same two crops again and again."""
 
-    class TwoCrops(CropDataset):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return super().__getitem__(index % 2)
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return super().__getitem__(index % 2)
 
-    out = tmp_path_factory.mktemp("trained")
+
+def train_on_two_crops(
+    data: Path, out: Path, settings: SegFixSettings, run: RunSettings, **options: Any
+) -> Trained:
+    """A tiny training of a small network, with every step logged."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch, small_hrnet():
+    with pytest.MonkeyPatch.context() as patch, small_hrnet(), small_lite():
         patch.setattr(loop, "LOG_EVERY", 1)
         patch.setattr(offset_training, "CropDataset", TwoCrops)
-        scores = train_segfix(
-            [DataFolder(data)],
-            out,
-            SegFixSettings(
-                boundary_width=3,
-                crops=CropSettings(crop_size=64),
-                optimization=Optimization(40, 2, learning_rate=5e-3, warmup=5, ema=0.8),
-            ),
-            val=[data],
-            run=RunSettings("cpu", workers=0, evaluate_every=30, quiet=True),
-        )
+        scores = train_segfix([DataFolder(data)], out, settings, val=[data], run=run, **options)
     return Trained(out, scores)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
+    """That of hrnet_w18_small; what loads its checkpoint needs `_small_hrnet`."""
+    settings = SegFixSettings(
+        boundary_width=3,
+        crops=CropSettings(crop_size=64),
+        optimization=Optimization(40, 2, learning_rate=5e-3, warmup=5, ema=0.8),
+    )
+    run = RunSettings("cpu", workers=0, evaluate_every=30, quiet=True)
+    return train_on_two_crops(data, tmp_path_factory.mktemp("trained"), settings, run)
 
 
 def shorten_encoder(encoder: Any) -> None:
@@ -174,44 +178,29 @@ def _small_lite() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def train_lite() -> Callable[..., Trained]:
-    """`train_on_two_crops`, for tests that train anew."""
-    return train_on_two_crops
+    """`train_conditioned`, for tests that train anew."""
+    return train_conditioned
 
 
-def train_on_two_crops(
+def train_conditioned(
     data: Path, out: Path, *, steps: int = 60, resume: bool = False, **options: Any
 ) -> Trained:
-    """A tiny training of a network that looks at predictions, too, on two crops."""
-
-    class TwoCrops(CropDataset):
-        def __getitem__(self, index: int) -> dict[str, Tensor]:
-            return super().__getitem__(index % 2)
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch, small_lite():
-        patch.setattr(loop, "LOG_EVERY", 1)
-        patch.setattr(offset_training, "CropDataset", TwoCrops)
-        scores = train_segfix(
-            [DataFolder(data)],
-            out,
-            SegFixSettings(
-                "hrnet_lite0",
-                boundary_width=3,
-                predicted=1,
-                crops=CropSettings(crop_size=64),
-                optimization=Optimization(steps, 2, learning_rate=3e-3, warmup=5, ema=0.8),
-            ),
-            val=[data],
-            run=RunSettings("cpu", workers=0, resume=resume, quiet=True),
-            **options,
-        )
-    return Trained(out, scores)
+    """A tiny training of a network that looks at predictions, too."""
+    settings = SegFixSettings(
+        "hrnet_lite0",
+        boundary_width=3,
+        predicted=1,
+        crops=CropSettings(crop_size=64),
+        optimization=Optimization(steps, 2, learning_rate=3e-3, warmup=5, ema=0.8),
+    )
+    run = RunSettings("cpu", workers=0, resume=resume, quiet=True)
+    return train_on_two_crops(data, out, settings, run, **options)
 
 
 @pytest.fixture(scope="session")
 def trained_lite(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     """That training; what loads its checkpoint needs `_small_lite`."""
-    return train_on_two_crops(data, tmp_path_factory.mktemp("trained-lite"))
+    return train_conditioned(data, tmp_path_factory.mktemp("trained-lite"))
 
 
 @pytest.fixture(scope="session")
