@@ -149,8 +149,8 @@ def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) 
 
 def pad_to_stride(image: Tensor) -> Tensor:
     """Pad (N, C, H, W) to multiples of `STRIDE`: the last row and column go on."""
-    height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    rows, cols = ((size + STRIDE - 1) // STRIDE * STRIDE - size for size in image.shape[-2:])
+    return F.pad(image, (0, cols, 0, rows), mode="replicate")
 
 
 def start_from(network: nn.Module, backbone: str, num_directions: int, checkpoint: Path) -> None:
