@@ -52,6 +52,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """Commands set torch's threads; two in each of two processes wait for each other."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_accelerate() -> Iterator[None]:
     """Accelerate remembers the first precision of a process and refuses any other."""
     AcceleratorState._reset_state(reset_partial_state=True)

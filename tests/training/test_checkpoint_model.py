@@ -20,7 +20,6 @@ from segfix.cli import main
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.files import Entry
 from segfix.formats import read_image, read_label_map
-from segfix.network import offset_model
 from segfix.network.segmentation_model import SegmentationModel, average_probabilities
 from segfix.tasks.segment import segment_task
 from segfix.training.checkpoint_model import CheckpointModel, ProbabilityNetwork, find_device
@@ -244,8 +243,6 @@ def test_train_segment_refine_evaluate(
     tiny_onnx: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # The command sets torch's threads, which the other tests share.
-    monkeypatch.setattr(offset_model, "available_threads", lambda: 1)
     for place, name in enumerate("abc"):
         part = blobs[20 * place : 20 * place + 70, :90]
         write_pair(Path(), name, np.array([3, 300, 301], np.uint16)[part])
