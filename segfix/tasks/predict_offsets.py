@@ -35,6 +35,7 @@ from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
+from segfix.refinement.orientation import settle_orientation
 from segfix.refinement.sizes import as_displayed
 from segfix.tasks.refine import FileSettings
 
@@ -209,6 +210,11 @@ def predict_file(
             label_map = read_prediction(
                 prediction, reading or FileSettings(), image, size, orientation
             )
+            if label_map and orientation != 1 and not isinstance(prediction, InstanceEntry):
+                with open_photograph(image.path) as again:
+                    plain = model.offsets(again, max_side=max_side)
+                plain = replace(plain, source={"orientation": orientation})
+                label_map = settle_orientation(label_map, plain)
         offset_map = predict_map(model, photograph, max_side, f"{image.path}", source, label_map)
     write_offset_map(output.path, offset_map)
     row = count_pixels(offset_map)

@@ -38,6 +38,7 @@ from segfix.refinement.apply import (
     refine_masks,
     refine_planes,
 )
+from segfix.refinement.orientation import ASSUMED
 from segfix.refinement.sizes import Fit, match_sizes
 
 KIND = "refined label map"
@@ -210,6 +211,7 @@ def refine_file(
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
+        **tell_turn(label_map),
     }
     # It has been said.
     offset_map = replace(offset_map, source={})
@@ -229,6 +231,14 @@ def refine_file(
     row["pixels"] = offset_map.codes.size
     row["changed"] = int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum())
     return row
+
+
+def tell_turn(label_map: LabelMap) -> Row:
+    """Tell how a prediction was turned to its photograph; None: left, without being sure of it."""
+    turned = label_map.rest.get("turned", 1)
+    if label_map.rest.get(ASSUMED) or turned == label_map.rest.get("orientation", 1):
+        return {"turned": None} if label_map.rest.get(ASSUMED) else {}
+    return {"turned": turned}
 
 
 def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[LabelMap, OffsetMap]:
