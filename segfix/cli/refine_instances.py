@@ -88,4 +88,6 @@ def finish_instances(
         preds,
     )
     note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
+    if nothing := sum(row.get("nothing", 0) for row in summary.done):
+        note += f"; {nothing} have no mask"
     finish(summary, out, batch, note=note, emptied=emptied)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError, require_extra
+from segfix.errors import FileFormatError, SegfixError, require_extra
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import read_label_map, read_offset_map
@@ -118,8 +118,8 @@ def _name(file: Job) -> str:
 def refine_instances(file: Entry, output: Output, run: Run) -> Row:
     """Refine a JSON file of instances or of panoptic segments.
 
-    Instances of images that have no offset map, or a fault, stay in the file as they are; a later
-    run tries them again.
+    Instances with a fault, and those of images that have no offset map or where all have one, stay
+    in the file as they are; a later run tries these images again.
 
     Args:
         file: The file.
@@ -127,10 +127,10 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         run: The rest.
 
     Returns:
-        The number of `instances` and of those `changed`, `emptied`: which would have
-        vanished; `images`: how many were refined, and `other_predictions`: how many of their offset
-        maps were made for other ones; `failed`: one text per image that failed, and `left`: how
-        many were not tried.
+        The number of `instances`, of those `changed`, and of those without a mask (`nothing`);
+        `emptied`: which would have vanished; `images`: how many were refined, and
+        `other_predictions`: how many of their offset maps were made for other ones; `failed`: one
+        text per image or instance that failed, and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -181,7 +181,8 @@ def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
         empty = not refined.any()
         kept.append(not (empty and run.settings.drop_empty))
         if empty:
-            emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
+            if label_map.array.any() or run.settings.drop_empty:
+                emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
             refined = label_map.array
         if not kept[-1]:
             continue
@@ -226,6 +227,8 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         offsets = find_partner(where, pairs.get(image.image))
         offset_map = read_offset_map(offsets.path)
         emptied, changed = [], dict[int, dict[str, Any] | None]()
+        faults, nothing = dict[int, FileFormatError](), 0
+        blank = np.zeros(offset_map.codes.shape, bool)
 
         def decoded(place: int) -> NDArray[np.uint8]:
             height, width = offset_map.codes.shape
@@ -235,7 +238,15 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             )
 
         for place in image.places:
-            item, mask = content.instances[place], decoded(place)
+            item = content.instances[place]
+            try:
+                mask = decoded(place)
+            except FileFormatError as error:
+                faults[place] = error
+                continue
+            if not mask.any() and not run.settings.drop_empty:
+                nothing += 1
+                continue
             refined = mask.copy(order="K")  # column by column, as run lengths are
             refine_into(refined, mask, offset_map, run.settings.masks)
             if not refined.any():
@@ -244,7 +255,8 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
                     changed[place] = None
             elif not np.array_equal(refined, mask):
                 changed[place] = with_mask(item, refined)
-        # Only now: of an image with a fault, all instances stay as they are.
+        if len(faults) == len(image.places) > 0:
+            raise next(iter(faults.values()))
         for place, item_or_none in changed.items():
             instances[place] = item_or_none
         kept = sum(item_or_none is not None for item_or_none in changed.values())
@@ -253,8 +265,12 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             "emptied": emptied,
             "changed": kept,
             "other_prediction": made_for_others(
-                (decoded(place) != 0 for place in image.places), len(image.places), offset_map
+                (blank if place in faults else decoded(place) != 0 for place in image.places),
+                len(image.places),
+                offset_map,
             ),
+            "faults": [str(error) for error in faults.values()],
+            "nothing": nothing,
         }
 
     def write(path: Path, record: str) -> None:

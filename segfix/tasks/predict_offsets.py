@@ -24,6 +24,7 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
+from segfix.formats.arguments import as_path
 from segfix.formats.images import Photograph, open_photograph, orientation_of
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
@@ -75,6 +76,7 @@ def predict_folder(
         for each failure (`failed`).
 
     Raises:
+        TypeError: An argument is no path.
         SegfixError: There is nothing to predict or to pair, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -83,6 +85,12 @@ def predict_folder(
         >>> summary.failed  # doctest: +SKIP
         []
     """
+    for name, value in {
+        "images": images,
+        "out": out,
+        "preds": "." if preds is None else preds,
+    }.items():
+        as_path(value, name)
     settings = RunSettings(**run)
     with stage_urls(images, preds, out=out, recursive=recursive) as (source, maps, folder):
         jobs = list_photographs(

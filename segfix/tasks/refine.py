@@ -24,6 +24,7 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
+from segfix.formats.arguments import as_path, describe
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
@@ -100,6 +101,7 @@ def refine_folder(
         paths of those that were there (`skipped`), and a text for each failure (`failed`).
 
     Raises:
+        TypeError: An argument is no path, or no settings.
         SegfixError: There is nothing to refine or to pair.
 
     Example:
@@ -107,6 +109,10 @@ def refine_folder(
         >>> sum(row["changed"] for row in summary.done)  # doctest: +SKIP
         20812
     """
+    for name, value in {"preds": preds, "offsets": offsets, "out": out}.items():
+        as_path(value, name)
+    if not isinstance(settings, RefineSettings):
+        raise TypeError(f"Expected settings as RefineSettings but got {describe(settings)}.")
     spread = RunSettings(**run)
     listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
     with stage_urls(preds, offsets, out=out, recursive=recursive) as (source, maps, folder):
@@ -294,6 +300,9 @@ def refine_whole(
     """
     if label_map.kind == "masks":
         refined, empty = refine_or_keep(label_map, offset_map, settings)
+        if keep:
+            # What was empty before stays, and hasn't vanished.
+            empty &= label_map.array.any(axis=(1, 2))
         return refined, [{"place": place} for place in np.flatnonzero(empty).tolist()]
     refined = refine_planes(label_map, offset_map, settings)
     if label_map.kind != "ids" or label_map.array.max() <= MOST_CLASSES:
