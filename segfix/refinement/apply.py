@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
-from segfix.formats.arguments import as_array, check_offset_map
+from segfix.formats.arguments import as_array, check_offset_map, describe
 from segfix.formats.label_maps import kind_of_array, pixel_digest
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
@@ -47,12 +47,15 @@ class RefineSettings:
         scale, iterate, least = self.scale, self.iterate, self.min_confidence
         if scale is not None and not (isinstance(scale, Real) and math.isfinite(scale)):
             raise ValueError(
-                f"Expected a finite scale, or None for the step that fits, but got {scale!r}."
+                "Expected a finite scale, or None for the step that fits, but got "
+                f"{describe(scale)}."
             )
         if not isinstance(iterate, Integral) or iterate < 0:
-            raise ValueError(f"Expected iterate as a number of steps, or 0, but got {iterate!r}.")
+            raise ValueError(
+                f"Expected iterate as a number of steps, or 0, but got {describe(iterate)}."
+            )
         if not isinstance(least, Real) or not 0 <= least <= 1:
-            raise ValueError(f"Expected min_confidence from 0 to 1 but got {least!r}.")
+            raise ValueError(f"Expected min_confidence from 0 to 1 but got {describe(least)}.")
 
 
 def refine(
