@@ -40,7 +40,7 @@ from segfix.refinement.apply import (
     refine_planes,
 )
 from segfix.refinement.orientation import ASSUMED
-from segfix.refinement.sizes import Fit, match_sizes
+from segfix.refinement.sizes import Fit, advise_fit, match_sizes
 
 KIND = "refined label map"
 """What the record of a result says that it is."""
@@ -272,8 +272,7 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
             f"{array_name}{found.size}",
             path=labels,
             expected=f"its offset map {offsets} is {width}×{height}",
-            advice="--fit image enlarges or reduces the prediction to that, --fit labels the "
-            "offset map",
+            advice=advise_fit(found, offset_map),
         ) from error
     if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
         raise SegfixError(
