@@ -140,12 +140,15 @@ def test_what_numpy_makes_arrays_of_is_taken() -> None:
     palette = Image.fromarray(IDS)
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     plain = np.ma.masked_array(IDS)
-    for value in (IDS.tolist(), Image.fromarray(IDS), palette, plain, IDS.astype(float)):
-        found = segfix.refine(value, OFFSETS)  # type: ignore[type-var]
+    values: list[Any] = [IDS.tolist(), Image.fromarray(IDS), palette, plain, IDS.astype(float)]
+    for value in values:
+        found = segfix.refine(value, OFFSETS)
         assert np.array_equal(np.asarray(found), expected)
-    for boolean in (IDS == 2, Image.fromarray(IDS == 2)):
-        assert np.array_equal(segfix.refine(boolean, OFFSETS), expected == 2)  # type: ignore[type-var]
-    masks = segfix.refine_masks([IDS == 1, IDS == 2], OFFSETS)  # type: ignore[arg-type]
+    booleans: list[Any] = [IDS == 2, Image.fromarray(IDS == 2)]
+    for value in booleans:
+        assert np.array_equal(segfix.refine(value, OFFSETS), expected == 2)
+    listed: Any = [IDS == 1, IDS == 2]
+    masks = segfix.refine_masks(listed, OFFSETS)
     assert np.array_equal(masks[1], expected == 2)
     assert segfix.refine_masks(np.zeros((0, 24, 40), bool), OFFSETS).shape == (0, 24, 40)
     ids = segfix.refine(holes(IDS), OFFSETS)
@@ -224,6 +227,6 @@ def test_settings_of_another_kind_are_named() -> None:
 
 def test_swapped_parts_of_an_offset_map_are_named() -> None:
     with pytest.raises(TypeError, match=r"direction_map of sectors but got bool \(swapped\?\)"):
-        segfix.OffsetMap.encode(np.full((24, 40), 4, np.uint8), BOUNDARY)  # type: ignore[arg-type]
+        segfix.OffsetMap.encode(np.full((24, 40), 4, np.uint8), BOUNDARY)
     with pytest.raises(ValueError, match=r"direction_map of \(24, 40\), as boundary_mask is"):
         segfix.OffsetMap.encode(BOUNDARY, np.zeros((24, 41), np.uint8))

@@ -34,10 +34,10 @@ def are_renumbered(preds: LabelMap, target: LabelMap) -> bool:
         return False
     colours = []
     for one in (preds, target):
-        table = np.frombuffer(one.palette or b"", np.uint8)
-        table = table[: len(table) // 3 * 3].reshape(-1, 3).tolist()
+        palette = one.palette or b""
+        table = [palette[start : start + 3] for start in range(0, len(palette), 3)]
         used = np.unique(one.array).tolist()
-        colours.append({number: tuple(table[number]) for number in used if number < len(table)})
+        colours.append({number: table[number] for number in used if number < len(table)})
     places = {colour: number for number, colour in colours[1].items()}
     return any(places.get(colour, number) != number for number, colour in colours[0].items())
 

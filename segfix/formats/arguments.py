@@ -59,7 +59,7 @@ def check_offset_map(value: Any) -> None:
             f"Expected offset_map as an OffsetMap but got {describe(value)}; "
             "segfix.load().offsets(image) makes one, and segfix.read_offset_map(path) reads one."
         )
-    codes = value.codes
+    codes: Any = value.codes
     if not isinstance(codes, np.ndarray) or codes.ndim != 2 or codes.dtype != np.uint8:
         raise TypeError(f"Expected offset_map.codes as (H, W) uint8 but got {describe(codes)}.")
 

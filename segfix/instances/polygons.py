@@ -89,7 +89,8 @@ def trace_rings(mask: NDArray[np.bool_]) -> list[tuple[Ring, bool]]:
     for start in range(len(points)):
         if seen[start]:
             continue
-        ring, here = [], start
+        ring: Ring = []
+        here = start
         while not ring or here != start:
             there = right[here]
             seen[here] = seen[there] = True

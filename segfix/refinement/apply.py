@@ -44,7 +44,8 @@ class RefineSettings:
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        scale, iterate, least = self.scale, self.iterate, self.min_confidence
+        given: tuple[Any, Any, Any] = (self.scale, self.iterate, self.min_confidence)
+        scale, iterate, least = given
         if scale is not None and not (isinstance(scale, Real) and math.isfinite(scale)):
             raise ValueError(
                 "Expected a finite scale, or None for the step that fits, but got "
