@@ -82,6 +82,8 @@ class Command(click.Command):
             ]
             many = "s" * (len(ctx.args) > 1)
             advice = advise(self.name or "", [*taken, *ctx.args])
+            # Limits of reading end here, not whenever the context is collected.
+            ctx.close()
             ctx.fail(f"Got unexpected extra argument{many} ({' '.join(ctx.args)}){advice}")
         return rest
 

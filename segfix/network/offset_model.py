@@ -186,9 +186,7 @@ class OffsetModel:
             (2, 40, 50)
         """
         if max_side is not None and not (isinstance(max_side, Integral) and max_side >= 1):
-            raise ValueError(
-                f"Expected max_side to be at least 1, in pixels, but got {max_side!r}."
-            )
+            raise ValueError(f"Expected max_side to be at least 1 but got {max_side!r}.")
         if not isinstance(image, Photograph):
             image = as_array(image, "image")
             check_image(image)
