@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +14,7 @@ from segfix.cli.refine_instances import (
     finish_instances,
     instance_options,
     refuse_others,
+    turned_note,
 )
 
 if TYPE_CHECKING:
@@ -187,17 +187,3 @@ def finish_label_maps(
     others = [row["input"] for row in summary.done if row["other_prediction"]]
     warn_of_others(len(others), len(summary.done), "".join(others[:1]), preds)
     finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)
-
-
-def turned_note(turns: Sequence[int | None]) -> str:
-    """Word what was done with predictions of photographs that EXIF says are stored turned."""
-    unsure = turns.count(None)
-    note = ""
-    if len(turns) > unsure:
-        note += f"; {len(turns) - unsure} turned as EXIF says of their photographs, and back"
-    if unsure:
-        note += (
-            f"; {unsure} taken as upright, though EXIF says that their photographs are stored "
-            "turned, and boundaries don't tell"
-        )
-    return note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError, SegfixError, require_extra
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
-from segfix.formats import read_label_map, read_offset_map
+from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
+from segfix.formats.images import turn_back, turn_upright
 from segfix.instances.by_image import ImageInstances, InstanceFile, read_file_names, sort_instances
 from segfix.instances.cityscapes import holds_lists, read_list
 from segfix.instances.coco import read_json, write_json
@@ -45,6 +46,7 @@ from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
 from segfix.refinement.apply import refine_into
+from segfix.refinement.orientation import ASSUMED, settle_orientation
 
 
 def refine_instance_files(
@@ -130,7 +132,8 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         The number of `instances`, of those `changed`, and of those without a mask (`nothing`);
         `emptied`: which would have vanished; `images`: how many were refined, and
         `other_predictions`: how many of their offset maps were made for other ones; `failed`: one
-        text per image or instance that failed, and `left`: how many images were not tried.
+        text per image or instance that failed, `turned`: how the masks of images were, see
+        `find_turn` (None: unsure), and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -237,10 +240,11 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
                 item, (height, width), image.size, where, place, name_map_of(offsets)
             )
 
+        turn, unsure = find_turn(image.places, decoded, offset_map)
         for place in image.places:
             item = content.instances[place]
             try:
-                mask = decoded(place)
+                mask = turn_upright(decoded(place), turn)
             except FileFormatError as error:
                 faults[place] = error
                 continue
@@ -254,7 +258,7 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
                 if run.settings.drop_empty:
                     changed[place] = None
             elif not np.array_equal(refined, mask):
-                changed[place] = with_mask(item, refined)
+                changed[place] = with_mask(item, turn_back(refined, turn))
         if len(faults) == len(image.places) > 0:
             raise next(iter(faults.values()))
         for place, item_or_none in changed.items():
@@ -265,12 +269,16 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             "emptied": emptied,
             "changed": kept,
             "other_prediction": made_for_others(
-                (blank if place in faults else decoded(place) != 0 for place in image.places),
+                (
+                    blank if place in faults else turn_upright(decoded(place), turn) != 0
+                    for place in image.places
+                ),
                 len(image.places),
                 offset_map,
             ),
             "faults": [str(error) for error in faults.values()],
             "nothing": nothing,
+            **({"turned": None if unsure else turn} if unsure or turn != 1 else {}),
         }
 
     def write(path: Path, record: str) -> None:
@@ -279,3 +287,22 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def find_turn(
+    places: Sequence[int], decode: Callable[[int], NDArray[np.uint8]], offset_map: OffsetMap
+) -> tuple[int, bool]:
+    """Find how masks of the stored pixels are turned, see `settle_orientation`; 1: they aren't.
+
+    Returns:
+        1 … 8, as EXIF counts, and whether 1 was assumed for want of evidence.
+    """
+    if offset_map.source.get("orientation", 1) == 1 or not places:
+        return 1, False
+    masks = np.zeros((len(places), *offset_map.codes.shape), np.bool_)
+    for mask, place in zip(masks, places, strict=True):
+        # Of a broken one, the caller tells.
+        with suppress(FileFormatError):
+            mask[:] = decode(place)
+    settled = settle_orientation(LabelMap(masks, "masks", channels_first=True), offset_map)
+    return settled.rest.get("turned", 1), settled.rest.get(ASSUMED, False)

@@ -119,6 +119,7 @@ def refine_images(
         "images": len(summary.done),
         "other_predictions": sum(row["other_prediction"] for row in summary.done),
         "nothing": sum(row.get("nothing", 0) for row in summary.done),
+        "turned": [row["turned"] for row in summary.done if "turned" in row],
         "failed": [*summary.failed, *faults],
         "left": summary.left,
     }

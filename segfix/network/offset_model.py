@@ -185,8 +185,9 @@ class OffsetModel:
             >>> offset_map.vectors().shape
             (2, 40, 50)
         """
-        if max_side is not None and not (isinstance(max_side, Integral) and max_side >= 1):
-            raise ValueError(f"Expected max_side to be at least 1 but got {max_side!r}.")
+        longest: Any = max_side
+        if longest is not None and not (isinstance(longest, Integral) and int(longest) >= 1):
+            raise ValueError(f"Expected max_side to be at least 1 but got {longest!r}.")
         if not isinstance(image, Photograph):
             image = as_array(image, "image")
             check_image(image)

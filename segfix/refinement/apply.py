@@ -55,7 +55,7 @@ class RefineSettings:
             raise ValueError(
                 f"Expected iterate as a number of steps, or 0, but got {describe(iterate)}."
             )
-        if not isinstance(least, Real) or not 0 <= least <= 1:
+        if not isinstance(least, Real) or not 0 <= float(least) <= 1:
             raise ValueError(f"Expected min_confidence from 0 to 1 but got {describe(least)}.")
 
 

@@ -218,7 +218,7 @@ def predict_file(
             label_map = read_prediction(
                 prediction, reading or FileSettings(), image, size, orientation
             )
-            if label_map and orientation != 1 and not isinstance(prediction, InstanceEntry):
+            if label_map and orientation != 1:
                 with open_photograph(image.path) as again:
                     plain = model.offsets(again, max_side=max_side)
                 plain = replace(plain, source={"orientation": orientation})

@@ -151,7 +151,7 @@ def test_rounded_sizes_have_the_photographs_aspect(
 def test_padding_to_a_multiple_of_32_leaves_the_scale(shape: tuple[int, int], stride: int) -> None:
     size = (375, 1242)
     box = place_photograph("corner", shape, size)
-    assert box == (0, 0, 375 / stride, 1242 / stride)
+    assert list(box) == [0, 0, 375 / stride, 1242 / stride]
     ids = scene(*size)
     whole = np.zeros((384, 1248), np.uint8)
     whole[:375, :1242] = ids

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segfix import read_offset_map, write_offset_map
+from segfix.formats.images import turn_back, turn_upright
 from tests.cli.refine_instances.instance_files import (
     FOUND,
     box,
+    compressed,
     decoded,
     items_of,
     out_of,
@@ -123,3 +127,23 @@ def test_a_part_of_two_points_is_passed_over() -> None:
     assert run(write_json(path, document)).exit_code == 0
     after = items_of(out_of(path))[0]["segmentation"]
     assert np.array_equal(decoded(after), refined(FOUND[7][0]))
+
+
+# Mirrored from left to right, the scene is nearly the same.
+@pytest.mark.parametrize("orientation", [3, 4])
+def test_masks_of_the_stored_pixels_are_turned_and_back(orientation: int) -> None:
+    path = write_results(Path("preds"))
+    assert run(path, "-o", "upright").exit_code == 0
+    for stem in "ab":
+        offset_map = read_offset_map(Path(f"offsets/{stem}.png"))
+        source = {**offset_map.source, "orientation": orientation}
+        write_offset_map(Path(f"offsets/{stem}.png"), replace(offset_map, source=source))
+    items = items_of(path)
+    for item in items:
+        item["segmentation"] = compressed(turn_back(decoded(item["segmentation"]), orientation))
+    done = run(write_json(path, items))
+    assert "2 turned as EXIF says of their photographs, and back" in done.stdout
+    upright = items_of(Path("upright/x.json"))
+    for old, new in zip(upright, items_of(out_of(path)), strict=True):
+        turned = turn_upright(decoded(new["segmentation"]), orientation)
+        assert np.array_equal(turned, decoded(old["segmentation"]))
