@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.instances.polygons import read_polygons, trace_polygons
+from segfix.instances.polygons import trace_polygons
 
 LONGEST_OUTLINE, LONGEST_OF_LARGE = 1_000_000, 16_000_000
 """Of a polygon, pixels; the latter where the image is large."""
@@ -150,6 +150,31 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(counts, str):
         return {"size": [height, width], "counts": counts}
     return masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def read_polygons(polygons: Sequence[Any]) -> list[NDArray[np.float64]]:
+    """Read the polygons of an instance; those of fewer than three points enclose nothing.
+
+    Returns:
+        Numbers of each of the others, x and y in turn; none where all are empty lists.
+
+    Raises:
+        ValueError: One is no list of numbers, or none has three points.
+    """
+    found, short = [], False
+    for place, polygon in enumerate(polygons):
+        if not isinstance(polygon, list) or not all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in polygon
+        ):
+            raise ValueError(f"polygon {place} is no list of numbers")
+        if len(polygon) % 2:
+            raise ValueError(f"polygon {place} has {len(polygon)} numbers, not x and y in turn")
+        if len(polygon) >= 6:
+            found.append(np.array(polygon, float))
+        short = short or bool(polygon)
+    if short and not found:
+        raise ValueError("no polygon of three points or more, x and y in turn")
+    return found
 
 
 def decode_runs(counts: str) -> Any:

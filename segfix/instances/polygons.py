@@ -1,4 +1,4 @@
-"""Polygons of instances: checked as they are read, and traced around a mask."""
+"""Polygons traced around the mask of an instance."""
 
 from __future__ import annotations
 
@@ -15,31 +15,6 @@ row, and along the column, each of the two outlines takes, so that the pixels st
 
 Ring = list[tuple[int, int]]
 """Corners x, y of an outline, the first to the right of which is its topmost edge."""
-
-
-def read_polygons(polygons: Sequence[Any]) -> list[NDArray[np.float64]]:
-    """Read the polygons of an instance; those of fewer than three points enclose nothing.
-
-    Returns:
-        Numbers of each of the others, x and y in turn; none where all are empty lists.
-
-    Raises:
-        ValueError: One is no list of numbers, or none has three points.
-    """
-    found, short = [], False
-    for place, polygon in enumerate(polygons):
-        if not isinstance(polygon, list) or not all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in polygon
-        ):
-            raise ValueError(f"polygon {place} is no list of numbers")
-        if len(polygon) % 2:
-            raise ValueError(f"polygon {place} has {len(polygon)} numbers, not x and y in turn")
-        if len(polygon) >= 6:
-            found.append(np.array(polygon, float))
-        short = short or bool(polygon)
-    if short and not found:
-        raise ValueError("no polygon of three points or more, x and y in turn")
-    return found
 
 
 def trace_polygons(mask: NDArray[Any]) -> list[list[int]]:
