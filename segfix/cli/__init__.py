@@ -21,6 +21,7 @@ from segfix.cli.demo import demo
 from segfix.cli.doctor import doctor
 from segfix.cli.evaluate import evaluate
 from segfix.cli.export import export
+from segfix.cli.extra_arguments import advise
 from segfix.cli.outcome import shortened
 from segfix.cli.predict_offsets import predict_offsets
 from segfix.cli.refine import refine
@@ -65,7 +66,26 @@ class Terminated(KeyboardInterrupt):
 
 
 class Command(click.Command):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and that knows what was meant."""
+
+    # Looked at below.
+    allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse arguments too many, with what to type instead."""
+        rest = super().parse_args(ctx, args)
+        if ctx.args:
+            taken = [
+                str(ctx.params[one.name])
+                for one in self.params
+                if isinstance(one, click.Argument) and ctx.params.get(one.name) is not None
+            ]
+            many = "s" * (len(ctx.args) > 1)
+            advice = advise(self.name or "", [*taken, *ctx.args])
+            # Limits of reading end here, not whenever the context is collected.
+            ctx.close()
+            ctx.fail(f"Got unexpected extra argument{many} ({' '.join(ctx.args)}){advice}")
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options below the headings of `OPTION_GROUPS`."""

@@ -125,6 +125,7 @@ def evaluate(
     """  # noqa: D301
     from segfix.cli.instances import report_instances
     from segfix.evaluation import evaluate_folders, is_instance_input
+    from segfix.evaluation.checks import check_void
     from segfix.files.places import StagedPath
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
@@ -156,7 +157,8 @@ def evaluate(
         quiet=quiet,
     )
     result = comparison.result()
-    check_void(result, labels, ignore_index)
+    void_given = options.first_given("ignore_index") is not None
+    check_void(result, labels, ignore_index, given=void_given)
     if as_json:
         click.echo(json.dumps(result, indent=2))
     elif as_csv:
@@ -183,16 +185,6 @@ def check_options(preds: Path) -> None:
     """Refuse options that would be ignored, since `preds` holds instances."""
     if given := options.first_given(*OF_LABEL_MAPS):
         raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
-
-
-def check_void(result: dict[str, Any], labels: Path, ignore_index: int) -> None:
-    """Refuse masks of 0 and 255 whose 255 would be taken for void, unless the user says so."""
-    held = [entry["name"] for entry in result["classes"] if entry["pixels"]]
-    if result["void"] and len(held) == 1 and not options.first_given("ignore_index"):
-        raise click.UsageError(
-            f"{labels} holds {held[0]} and void ({ignore_index}) alone. For masks of 0 and 255 say "
-            f"--void -1, or --void {ignore_index} if that is what you mean."
-        )
 
 
 def pair_sets(

@@ -14,7 +14,7 @@ import click
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import PairingError, SegfixError, one_line
-from segfix.report.wording import layout, percent
+from segfix.report.wording import layout, percent, plain_cell
 
 TITLES = {
     "coco": {
@@ -132,5 +132,6 @@ def csv_lines(results: Mapping[str, dict[str, Any]]) -> str:
     writer.writerow(["set", "class", "score", "value"])
     for name, result in results.items():
         for class_name, scores in (("", result["mean"]), *result["class"].items()):
-            writer.writerows([name, class_name, key, value] for key, value in scores.items())
+            cells_before = [plain_cell(name), plain_cell(class_name)]
+            writer.writerows([*cells_before, key, value] for key, value in scores.items())
     return text.getvalue()

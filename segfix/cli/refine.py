@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,10 +14,15 @@ from segfix.cli.refine_instances import (
     finish_instances,
     instance_options,
     refuse_others,
+    turned_note,
 )
 
 if TYPE_CHECKING:
     from segfix.jobs.run import Summary
+    from segfix.refinement.sizes import Fit
+
+FITS = ("image", "labels", "letterbox", "corner", "crop", "stretch-image", "stretch-labels")
+"""Of `segfix.refinement.sizes.Fit`, which takes NumPy to import."""
 
 
 class Scale(click.ParamType[float | None]):
@@ -87,9 +92,12 @@ class Steps(click.IntRange):
 )
 @click.option(
     "--fit",
-    type=click.Choice(["image", "labels"]),
-    help="Where a prediction and its photograph differ in size: enlarge or reduce the prediction "
-    "to the photograph's size, or the offset map to the prediction's. [default: an error]",
+    type=click.Choice(FITS),
+    help="Where a prediction and its photograph differ in size: image enlarges or reduces the "
+    "prediction to the photograph's size, labels the offset map to the prediction's; both refuse "
+    "to distort. letterbox, corner: as image, without the prediction's padding on both sides, or "
+    "below and on the right; crop: the prediction is of the photograph's middle, and keeps its "
+    "size; stretch-image, stretch-labels: whatever the aspect ratios. [default: an error]",
 )
 @click.option(
     "--soft",
@@ -111,7 +119,7 @@ def refine(
     scale: float | None,
     iterate: int,
     min_confidence: float,
-    fit: Literal["image", "labels"] | None,
+    fit: Fit | None,
     soft: bool,
     argmax: bool,
     key: str | None,
@@ -175,6 +183,7 @@ def finish_label_maps(
     again = sum(row["refined_before"] for row in summary.done)
     if again:
         note += f"; {again} had been refined before"
+    note += turned_note([row["turned"] for row in summary.done if "turned" in row])
     others = [row["input"] for row in summary.done if row["other_prediction"]]
     warn_of_others(len(others), len(summary.done), "".join(others[:1]), preds)
     finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)

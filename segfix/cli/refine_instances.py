@@ -56,6 +56,20 @@ def emptied_note(emptied: Sequence[Any], empty: str) -> str:
     return f"; {len(emptied)} instances {what}"
 
 
+def turned_note(turns: Sequence[int | None]) -> str:
+    """Word what was done with predictions of photographs that EXIF says are stored turned."""
+    unsure = turns.count(None)
+    note = ""
+    if len(turns) > unsure:
+        note += f"; {len(turns) - unsure} turned as EXIF says of their photographs, and back"
+    if unsure:
+        note += (
+            f"; {unsure} taken as upright, though EXIF says that their photographs are stored "
+            "turned, and boundaries don't tell"
+        )
+    return note
+
+
 def refuse_others(preds: Path, *, recursive: bool) -> bool:
     """Refuse options that would be ignored, since PREDS holds other predictions.
 
@@ -88,4 +102,7 @@ def finish_instances(
         preds,
     )
     note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
+    if nothing := sum(row.get("nothing", 0) for row in summary.done):
+        note += f"; {nothing} have no mask"
+    note += turned_note([turn for row in summary.done for turn in row.get("turned", ())])
     finish(summary, out, batch, note=note, emptied=emptied)

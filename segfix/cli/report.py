@@ -99,6 +99,7 @@ def report(
         photographs=photographs,
         sources=sources,
         ignore_index=ignore_index,
+        void_given=options.first_given("ignore_index") is not None,
         class_names=read_class_names(class_file) if class_file else None,
         naming=naming,
         examples=examples,

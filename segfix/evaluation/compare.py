@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, SegfixError
+from segfix.evaluation.checks import are_renumbered, read_ids
 from segfix.evaluation.image_scores import ImageScores, score_image
 from segfix.evaluation.totals import Comparison
 from segfix.files import Pair
 from segfix.files.places import StagedPath
-from segfix.formats import read_label_map
+from segfix.files.provenance import read_record
+from segfix.formats import LabelMap, read_label_map
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.jobs.pool import work_through
+from segfix.jobs.pool import hide_progress, work_through
 from segfix.jobs.urls import fetch_job, is_staged
+from segfix.tasks.refine import KIND as REFINED
 
 
 def evaluate_folders(
@@ -80,9 +81,15 @@ def score_images(
 
     def score_files(pairs: tuple[Pair, ...]) -> ImageScores:
         failed, target, preds, paths = [], None, [], []
+        renumbered = []
         for pair in pairs:
             try:
-                target, found = read_pair(pair)
+                true, found = read_pair(pair)
+                target = read_ids(true, pair.entry.path)
+                path = pair.partner.path if pair.partner else pair.entry.path
+                preds.append(read_ids(found, path))
+                paths.append(path)
+                renumbered.append(are_renumbered(found, true))
             except SegfixError as error:
                 failed.append(str(error))
                 continue
@@ -93,14 +100,14 @@ def score_images(
                 where = StagedPath(error.filename or pair.entry.path)
                 failed.append(f"{where}: {error.strerror or error}.")
                 continue
-            preds.append(found)
-            paths.append(pair.partner.path if pair.partner else pair.entry.path)
         if failed or target is None:
             # A broken ground truth fails once, not once per set.
             return ImageScores(failed=tuple(dict.fromkeys(failed)))
         truth = pairs[0].entry.path
         try:
-            return score_image(target, preds, paths=(truth, *paths), **options)
+            scores = score_image(target, preds, paths=(truth, *paths), **options)
+            refined = f'"{REFINED}"' in (read_record(truth) or "")
+            return replace(scores, renumbered=tuple(renumbered), refined_label=refined)
         except ValueError as error:
             return ImageScores(failed=(f"{truth}: {error}",))
         except MemoryError:
@@ -115,15 +122,15 @@ def score_images(
         processes=not any(map(is_staged, jobs)),
         in_order=True,
     )
-    bar = tqdm(total=len(jobs), unit="image", disable=quiet or sys.stderr is None)
+    bar = tqdm(total=len(jobs), unit="image", disable=hide_progress(quiet))
     with bar, closing(outcomes):
         for _, scores in outcomes:
             yield scores.result()
             bar.update()
 
 
-def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-    """Read ground truth and prediction as (H, W) ids.
+def read_pair(pair: Pair) -> tuple[LabelMap, LabelMap]:
+    """Read ground truth and prediction.
 
     Raises:
         SegfixError: One is missing or broken, or the sizes differ.
@@ -138,9 +145,4 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[
             f"{pair.partner.path}: {preds.size}, but its label map {pair.entry.path} is "
             f"{target.size}; sizes must be equal."
         )
-    for path, label_map in ((pair.entry.path, target), (pair.partner.path, preds)):
-        if label_map.kind == "colours":
-            raise SegfixError(
-                f"{path}: colour-coded; scores need class ids (a grey or palette PNG)."
-            )
-    return target.ids(), preds.ids()
+    return target, preds

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.evaluation.checks import count_shifted
 from segfix.evaluation.statistics import (
     BANDS,
     NUM_COLUMNS,
@@ -34,6 +35,10 @@ class ImageScores:
         void: Number of void pixels.
         pixels: Number of all other pixels.
         outside: For each set, pixels of each predicted id that isn't in the class list.
+        shifted: For each set, pixels that would be right with 1 added, and with 1 taken away, see
+            `count_shifted`.
+        renumbered: For each set, whether its palette numbers the colours otherwise.
+        refined_label: Whether the ground truth is a result of `segfix refine`.
         failed: One text per failure; the image counts in no set then.
     """
 
@@ -44,6 +49,9 @@ class ImageScores:
     void: int = 0
     pixels: int = 0
     outside: tuple[dict[int, int], ...] = ()
+    shifted: tuple[tuple[int, int], ...] = ()
+    renumbered: tuple[bool, ...] = ()
+    refined_label: bool = False
     failed: tuple[str, ...] = ()
 
 
@@ -105,6 +113,7 @@ def score_image(
         tuple(
             {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
         ),
+        tuple(count_shifted(found[valid], target[valid]) for found in preds),
     )
 
 

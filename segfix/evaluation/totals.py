@@ -65,6 +65,9 @@ class Comparison:
         self.images = self.left_out = self.void_images = self.pixels = self.void = 0
         self.failed: list[str] = []
         self._outside: list[Counter[int]] = [Counter() for _ in names]
+        self._shifted = np.zeros((len(names), 2), np.int64)
+        self._renumbered = np.zeros(len(names), np.int64)
+        self._refined_labels = 0
         self._draws = np.random.default_rng(seed)
         self._pending: list[tuple[list[int], NDArray[np.float64]]] = []
         self._rows: dict[int, int] = {}
@@ -90,6 +93,9 @@ class Comparison:
             self._add_replicas()
         for counts, found in zip(self._outside, image.outside, strict=True):
             counts.update(found)
+        self._shifted += np.array(image.shifted or 0)
+        self._renumbered += np.array(image.renumbered or 0)
+        self._refined_labels += image.refined_label
         self.images += 1
         self.void_images += not image.pixels
         self.pixels += image.pixels
@@ -126,10 +132,13 @@ class Comparison:
         """Compute all numbers, JSON-ready: scores in [0, 1], None where nothing counts.
 
         Returns:
-            `images`, `left_out`, `void_images`, `pixels`, `void`, `failed`; `classes`, one entry
+            `images`, `left_out`, `void_images`, `pixels`, `void`, `failed`; `refined_labels`, how
+            many labels are results of `segfix refine`; `classes`, one entry
             each with `id`, `name`, `pixels` and `within`, its pixels up to each of `bands` px from
             a boundary; `sets`, by name: `mean` and `class` scores, `errors` in each band,
-            `outside`, pixels of predicted ids that no label holds or the class list lacks; and
+            `outside`, pixels of predicted ids that no label holds or the class list lacks,
+            `shifted`, pixels right with 1 added to or taken from their id, of images wrong for the
+            most part, and `renumbered`, images whose palette has the label's colours at other ids;
             `changes`, by the name of every other set: differences to the first with their
             confidence interval (`mean` and `class`, each [difference, low, high]), and pixels
             `moved`, `fixed` and `broken` in each band and per class.
@@ -141,7 +150,9 @@ class Comparison:
         true = sums[0][:, COLUMNS["true"]] if self.names else np.zeros((0, len(BANDS) + 1))
         names = self.class_names or {}
         sets = {}
-        for name, total, unlisted in zip(self.names, sums, self._outside, strict=True):
+        for number, (name, total, unlisted) in enumerate(
+            zip(self.names, sums, self._outside, strict=True)
+        ):
             predicted, hits = (total[:, COLUMNS[key]] for key in ("predicted", "hits"))
             outside = Counter(unlisted)
             if self.class_names is None:
@@ -152,6 +163,8 @@ class Comparison:
                 "class": _plain(class_scores(total)),
                 "errors": (true - hits).sum(axis=0).astype(int).tolist(),
                 "outside": {str(k): outside[k] for k in sorted(outside)},
+                "shifted": self._shifted[number].tolist(),
+                "renumbered": int(self._renumbered[number]),
             }
         return {
             "images": self.images,
@@ -159,6 +172,7 @@ class Comparison:
             "void_images": self.void_images,
             "pixels": self.pixels,
             "void": self.void,
+            "refined_labels": self._refined_labels,
             "bands": [*BANDS, None],
             "classes": [
                 {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.files.limits import check_bytes, check_pixels
 from segfix.files.provenance import RECORD_KEY, recorded_path
+from segfix.formats.arguments import as_path, check_offset_map
 from segfix.formats.arrays import open_bytes, read_npz, write_npz
 from segfix.formats.mat_files import read_mat, write_mat
 from segfix.formats.offset_maps import (
@@ -44,9 +45,10 @@ def read_offset_map(path: Path | str) -> OffsetMap:
             off the boundary; confidence is 1 everywhere.
 
     Raises:
+        TypeError: `path` is none.
         FileFormatError: The file is missing, broken, or no offset map of a version we know.
     """
-    path = Path(path) if isinstance(path, str) else path
+    path = as_path(path, "path")
     return pick_by_suffix(READERS, path)(path)
 
 
@@ -62,9 +64,11 @@ def write_offset_map(
         record: What `read_record` gives back, for a PNG file beside the metadata.
 
     Raises:
+        TypeError: `path` is none, or `offset_map` no offset map.
         FileFormatError: The file can't be written, or the ending is another.
     """
-    path = Path(path) if isinstance(path, str) else path
+    path = as_path(path, "path")
+    check_offset_map(offset_map)
     pick_by_suffix(WRITERS, path)(path, offset_map, record)
 
 

@@ -80,13 +80,23 @@ class OffsetMap:
             metadata: The other attributes of the class.
 
         Raises:
-            ValueError: The codes would not fit into 8 bits.
+            TypeError: `direction_map` holds no sectors.
+            ValueError: The codes would not fit into 8 bits, or the shapes differ.
 
         Example:
             >>> mask, sectors = np.array([[True, True, False]]), np.array([[3, 255, 1]], np.uint8)
             >>> OffsetMap.encode(mask, sectors, 0.5).codes
             array([[36,  0,  0]], dtype=uint8)
         """
+        if direction_map.dtype.kind not in "iu":
+            raise TypeError(
+                f"Expected direction_map of sectors but got {direction_map.dtype} (swapped?)."
+            )
+        if boundary_mask.shape != direction_map.shape:
+            raise ValueError(
+                f"Expected direction_map of {boundary_mask.shape}, as boundary_mask is, but got "
+                f"{direction_map.shape}."
+            )
         if 1 + num_directions * num_levels > 256:
             raise ValueError(
                 "Expected 1 + num_directions · num_levels to be at most 256 but got "

@@ -104,11 +104,13 @@ def sort_instances(
     if not isinstance(document, list):
         check_table(path, document, ("annotations",))
         where, instances = "annotations", document["annotations"]
+    known = [isinstance(item, dict) and segmentation_of(item) is not None for item in instances]
     for number, item in enumerate(instances):
-        if not isinstance(item, dict) or segmentation_of(item) is None:
+        # Boxes alone may be among them.
+        if not isinstance(item, dict) or not any(known):
             raise FileFormatError(
-                f"{path}: {where}[{number}] has no 'segmentation'; expected a mask of every "
-                "instance, as run lengths or polygons."
+                f"{path}: {where}[{number}] has no 'segmentation'; expected masks of the "
+                "instances, as run lengths or polygons."
             )
     listed = file_names or (isinstance(document, dict) and "images" in document)
     if any("image_id" in item for item in instances) or (empty and listed and not instances):

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.instances.polygons import trace_polygons
+
 LONGEST_OUTLINE, LONGEST_OF_LARGE = 1_000_000, 16_000_000
 """Of a polygon, pixels; the latter where the image is large."""
 
@@ -30,7 +32,7 @@ def decode_mask(
         stated: Height and width of the image in words of its file, for polygons.
 
     Returns:
-        (height, width) 0 or 1.
+        (height, width) 0 or 1; 0 alone where the instance has no mask.
 
     Raises:
         ValueError: The mask is of another size, or broken.
@@ -38,7 +40,7 @@ def decode_mask(
     from pycocotools import mask as masks
 
     segmentation = segmentation_of(item)
-    if segmentation == []:
+    if segmentation in ([], [[]]) or (segmentation is None and item.get("segments") is None):
         return np.zeros((height, width), np.uint8)
     try:
         size = segmentation["size"] if isinstance(segmentation, dict) else stated
@@ -61,20 +63,25 @@ def with_mask(item: Mapping[str, Any], mask: NDArray[Any]) -> dict[str, Any]:
         mask: (H, W) bool, or 0 and 1.
 
     Returns:
-        The same keys in the same order. Run lengths stay compressed or plain, polygons (and
-        Ultralytics' `segments`, as `segmentation`) become compressed ones. Area and box are the
-        mask's where the instance has them, whole where they were.
+        The same keys in the same order. Run lengths stay compressed or plain, and polygons stay
+        polygons, see `trace_polygons`; Ultralytics' `segments` become compressed run lengths, as
+        `segmentation`. Area and box are the mask's where the instance has them, whole where they
+        were.
     """
     from pycocotools import mask as masks
 
     rle = masks.encode(np.asfortranarray(mask, np.uint8))
     x, y, width, height = masks.toBbox(rle).tolist()
-    counts: Any = rle["counts"].decode()
-    before = segmentation_of(item)
-    stated = before if isinstance(before, dict) else {}
-    if isinstance(stated.get("counts"), list):
-        counts = decode_runs(counts).tolist()
-    segmentation = {**stated, "size": list(mask.shape), "counts": counts}
+    segmentation: Any
+    if isinstance(item.get("segmentation"), list):
+        segmentation = trace_polygons(mask)
+    else:
+        before = segmentation_of(item)
+        stated = before if isinstance(before, dict) else {}
+        counts: Any = rle["counts"].decode()
+        if isinstance(stated.get("counts"), list):
+            counts = decode_runs(counts).tolist()
+        segmentation = {**stated, "size": list(mask.shape), "counts": counts}
     changed: dict[str, Any] = {}
     for key, value in item.items():
         if key in ("segmentation", "segments"):
@@ -116,10 +123,8 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
     from pycocotools import mask as masks
 
     if isinstance(segmentation, list):
-        for polygon in segmentation:
-            points = np.asarray(polygon, float)
-            if points.ndim != 1 or points.size < 6 or points.size % 2:
-                raise ValueError("expected polygons of three points or more, x and y in turn")
+        polygons = read_polygons(segmentation)
+        for points in polygons:
             if not (np.abs(points) <= 10 * max(height, width)).all():
                 raise ValueError("points far outside of the image")
             steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
@@ -127,9 +132,10 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
             # pycocotools takes some 60 bytes per pixel of the outline.
             if length > min(max(LONGEST_OUTLINE, 4 * height * width), LONGEST_OF_LARGE):
                 raise ValueError(f"an outline of {length:.0f} pixels")
-        if not segmentation:
+        if not polygons:
             raise ValueError("expected polygons or run lengths but got an empty list")
-        return masks.merge(masks.frPyObjects(segmentation, height, width))
+        outlines = [points.tolist() for points in polygons]
+        return masks.merge(masks.frPyObjects(outlines, height, width))
     size, counts = segmentation["size"], segmentation["counts"]
     if list(size) != [height, width]:
         raise ValueError(f"{size} high and wide, but the image is {[height, width]}")
@@ -144,6 +150,31 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(counts, str):
         return {"size": [height, width], "counts": counts}
     return masks.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def read_polygons(polygons: Sequence[Any]) -> list[NDArray[np.float64]]:
+    """Read the polygons of an instance; those of fewer than three points enclose nothing.
+
+    Returns:
+        Numbers of each of the others, x and y in turn; none where all are empty lists.
+
+    Raises:
+        ValueError: One is no list of numbers, or none has three points.
+    """
+    found, short = [], False
+    for place, polygon in enumerate(polygons):
+        if not isinstance(polygon, list) or not all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in polygon
+        ):
+            raise ValueError(f"polygon {place} is no list of numbers")
+        if len(polygon) % 2:
+            raise ValueError(f"polygon {place} has {len(polygon)} numbers, not x and y in turn")
+        if len(polygon) >= 6:
+            found.append(np.array(polygon, float))
+        short = short or bool(polygon)
+    if short and not found:
+        raise ValueError("no polygon of three points or more, x and y in turn")
+    return found
 
 
 def decode_runs(counts: str) -> Any:
@@ -165,7 +196,7 @@ def decode_runs(counts: str) -> Any:
 
 def _check_polygons(polygons: Sequence[Any], height: int, width: int, *, pixels: bool) -> None:
     """Refuse polygons that are drawn for a picture of another size."""
-    points = np.concatenate([np.asarray(polygon, float) for polygon in polygons])
+    points = np.concatenate([np.zeros(0), *read_polygons(polygons)])
     right, bottom = points[::2].max(initial=0), points[1::2].max(initial=0)
     if not pixels and max(right, bottom) <= 1:
         raise ValueError("coordinates from 0 to 1; write pixels, to_json(normalize=False)")

@@ -70,7 +70,8 @@ class InstanceEntry(Entry):
             The prediction; None where there is no instance.
 
         Raises:
-            SegfixError: A mask is broken or of another size, or all take more than `max_bytes`.
+            SegfixError: All masks are broken or of another size, or take more than `max_bytes`; or
+                a picture is.
             ModuleNotFoundError: The extra isn't installed.
         """
         if self.panoptic:
@@ -79,14 +80,22 @@ class InstanceEntry(Entry):
             return label_map
         check_bytes(len(self.items) * size[0] * size[1], self.where)
         masks = np.zeros((len(self.items), *size), bool)
+        faults = []
         for place, item in enumerate(self.items):
             if isinstance(item, Path):
                 mask = mark_pixels(read_label_map(item))
                 check_size(str(item), mask.shape, size, f"photograph {image}")
             else:
                 like = f"photograph {image}"
-                mask = decode_instance(item, size, self.size, self.where, place, like) != 0
+                try:
+                    mask = decode_instance(item, size, self.size, self.where, place, like) != 0
+                except FileFormatError as error:
+                    # Left out, as `segfix refine` leaves it, which names it.
+                    faults.append(error)
+                    continue
             masks[place] = mask
+        if len(faults) == len(self.items) > 0:
+            raise faults[0]
         return LabelMap(masks, "masks", channels_first=True) if self.items else None
 
 
@@ -207,8 +216,9 @@ def decode_instance(
     try:
         return decode_mask(item, *size, stated)
     except ValueError as error:
+        known = f" (id {item['id']!r})" if item.get("id") is not None else ""
         raise FileFormatError(
-            f"{where}: the mask of instance {place} is broken, or doesn't fit its {like} "
+            f"{where}: the mask of instance {place}{known} is broken, or doesn't fit its {like} "
             f"({error}); write it again, or predict offsets on images of the masks' size."
         ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError, require_extra
+from segfix.errors import FileFormatError, SegfixError, require_extra
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
-from segfix.formats import read_label_map, read_offset_map
+from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
+from segfix.formats.images import turn_back, turn_upright
 from segfix.instances.by_image import ImageInstances, InstanceFile, read_file_names, sort_instances
 from segfix.instances.cityscapes import holds_lists, read_list
 from segfix.instances.coco import read_json, write_json
@@ -45,6 +46,7 @@ from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
 from segfix.refinement.apply import refine_into
+from segfix.refinement.orientation import ASSUMED, settle_orientation
 
 
 def refine_instance_files(
@@ -118,8 +120,8 @@ def _name(file: Job) -> str:
 def refine_instances(file: Entry, output: Output, run: Run) -> Row:
     """Refine a JSON file of instances or of panoptic segments.
 
-    Instances of images that have no offset map, or a fault, stay in the file as they are; a later
-    run tries them again.
+    Instances with a fault, and those of images that have no offset map or where all have one, stay
+    in the file as they are; a later run tries these images again.
 
     Args:
         file: The file.
@@ -127,10 +129,11 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         run: The rest.
 
     Returns:
-        The number of `instances` and of those `changed`, `emptied`: which would have
-        vanished; `images`: how many were refined, and `other_predictions`: how many of their offset
-        maps were made for other ones; `failed`: one text per image that failed, and `left`: how
-        many were not tried.
+        The number of `instances`, of those `changed`, and of those without a mask (`nothing`);
+        `emptied`: which would have vanished; `images`: how many were refined, and
+        `other_predictions`: how many of their offset maps were made for other ones; `failed`: one
+        text per image or instance that failed, `turned`: how the masks of images were, see
+        `find_turn` (None: unsure), and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -181,7 +184,8 @@ def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
         empty = not refined.any()
         kept.append(not (empty and run.settings.drop_empty))
         if empty:
-            emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
+            if label_map.array.any() or run.settings.drop_empty:
+                emptied.append({"image": stem, "mask": os.path.relpath(mask, root)})
             refined = label_map.array
         if not kept[-1]:
             continue
@@ -226,6 +230,8 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         offsets = find_partner(where, pairs.get(image.image))
         offset_map = read_offset_map(offsets.path)
         emptied, changed = [], dict[int, dict[str, Any] | None]()
+        faults, nothing = dict[int, FileFormatError](), 0
+        blank = np.zeros(offset_map.codes.shape, bool)
 
         def decoded(place: int) -> NDArray[np.uint8]:
             height, width = offset_map.codes.shape
@@ -234,8 +240,17 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
                 item, (height, width), image.size, where, place, name_map_of(offsets)
             )
 
+        turn, unsure = find_turn(image.places, decoded, offset_map)
         for place in image.places:
-            item, mask = content.instances[place], decoded(place)
+            item = content.instances[place]
+            try:
+                mask = turn_upright(decoded(place), turn)
+            except FileFormatError as error:
+                faults[place] = error
+                continue
+            if not mask.any() and not run.settings.drop_empty:
+                nothing += 1
+                continue
             refined = mask.copy(order="K")  # column by column, as run lengths are
             refine_into(refined, mask, offset_map, run.settings.masks)
             if not refined.any():
@@ -243,8 +258,9 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
                 if run.settings.drop_empty:
                     changed[place] = None
             elif not np.array_equal(refined, mask):
-                changed[place] = with_mask(item, refined)
-        # Only now: of an image with a fault, all instances stay as they are.
+                changed[place] = with_mask(item, turn_back(refined, turn))
+        if len(faults) == len(image.places) > 0:
+            raise next(iter(faults.values()))
         for place, item_or_none in changed.items():
             instances[place] = item_or_none
         kept = sum(item_or_none is not None for item_or_none in changed.values())
@@ -253,8 +269,16 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             "emptied": emptied,
             "changed": kept,
             "other_prediction": made_for_others(
-                (decoded(place) != 0 for place in image.places), len(image.places), offset_map
+                (
+                    blank if place in faults else turn_upright(decoded(place), turn) != 0
+                    for place in image.places
+                ),
+                len(image.places),
+                offset_map,
             ),
+            "faults": [str(error) for error in faults.values()],
+            "nothing": nothing,
+            **({"turned": None if unsure else turn} if unsure or turn != 1 else {}),
         }
 
     def write(path: Path, record: str) -> None:
@@ -263,3 +287,22 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def find_turn(
+    places: Sequence[int], decode: Callable[[int], NDArray[np.uint8]], offset_map: OffsetMap
+) -> tuple[int, bool]:
+    """Find how masks of the stored pixels are turned, see `settle_orientation`; 1: they aren't.
+
+    Returns:
+        1 … 8, as EXIF counts, and whether 1 was assumed for want of evidence.
+    """
+    if offset_map.source.get("orientation", 1) == 1 or not places:
+        return 1, False
+    masks = np.zeros((len(places), *offset_map.codes.shape), np.bool_)
+    for mask, place in zip(masks, places, strict=True):
+        # Of a broken one, the caller tells.
+        with suppress(FileFormatError):
+            mask[:] = decode(place)
+    settled = settle_orientation(LabelMap(masks, "masks", channels_first=True), offset_map)
+    return settled.rest.get("turned", 1), settled.rest.get(ASSUMED, False)

@@ -108,15 +108,19 @@ def refine_images(
     if summary.failed and not summary.done:
         all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
         raise SegfixError(summary.failed[0] + all_of)
-    done = {row["output"] for row in summary.done}
+    # What holds a faulty instance is tried again, so that it is told again.
+    done = {row["output"] for row in summary.done if not row.get("faults")}
     record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
     write(output.path, json.dumps(record))
+    faults = [text for row in summary.done for text in row.get("faults", ())]
     return {
         "changed": sum(row["changed"] for row in summary.done),
         "emptied": [item for row in summary.done for item in row["emptied"]],
         "images": len(summary.done),
         "other_predictions": sum(row["other_prediction"] for row in summary.done),
-        "failed": summary.failed,
+        "nothing": sum(row.get("nothing", 0) for row in summary.done),
+        "turned": [row["turned"] for row in summary.done if "turned" in row],
+        "failed": [*summary.failed, *faults],
         "left": summary.left,
     }
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from segfix import __version__
 from segfix.errors import DeviceError, MissingExtraError, SegfixError
 from segfix.files.limits import Limits, current_limits, limit_reading
+from segfix.jobs.pool import hide_progress
 from segfix.jobs.run import Batch, Summary
 from segfix.jobs.run_settings import Workers
 from segfix.jobs.task import Row
@@ -164,7 +165,7 @@ def run_on_ray(
             .iter_rows()
         )
         tried = 0
-        with tqdm(total=len(jobs), unit=batch.unit, disable=quiet or sys.stderr is None) as bar:
+        with tqdm(total=len(jobs), unit=batch.unit, disable=hide_progress(quiet)) as bar:
             for row in outcomes:
                 summary.collect(as_future(pickle.loads(row["outcome"])), jobs[row["number"]])
                 tried += 1

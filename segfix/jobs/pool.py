@@ -43,6 +43,11 @@ BROKEN = (
 )
 
 
+def hide_progress(quiet: bool) -> bool:
+    """Tell whether a progress bar stays away: asked to, or stderr is closed or no terminal."""
+    return quiet or sys.stderr is None or not sys.stderr.isatty()
+
+
 class Threads(ThreadPoolExecutor):
     """Threads that are waited for at the end of a block, unless it ends with an error (Ctrl-C).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from contextlib import closing
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, Interrupted, SegfixError
 from segfix.files.places import StagedPath
-from segfix.jobs.pool import work_through
+from segfix.jobs.pool import hide_progress, work_through
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.task import Job, Row, Skipped, Task
 from segfix.jobs.urls import is_staged
@@ -168,7 +167,7 @@ class Batch(Generic[_Any]):
                 tried += 1
                 yield job
 
-        bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
+        bar = tqdm(total=total, unit=self.unit, disable=hide_progress(quiet))
         outcomes = work_through(
             take_jobs(), self.work, workers=workers, total=total, processes=processes
         )

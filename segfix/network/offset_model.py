@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.formats import LabelMap, OffsetMap
+from segfix.formats.arguments import as_array
 from segfix.formats.images import Photograph
 from segfix.formats.label_maps import pixel_digest
 from segfix.formats.offset_maps import NUM_LEVELS, WRONG_LABEL
@@ -172,6 +174,7 @@ class OffsetModel:
             boundaries is wrong with a probability above 0.05, which is then the confidence.
 
         Raises:
+            TypeError: `image` or `label_map` is no array of numbers.
             ValueError: `image` is no photograph, `label_map` of another size, or `max_side` below
                 1.
             SegfixError: The network failed, or looks at photographs alone.
@@ -182,10 +185,11 @@ class OffsetModel:
             >>> offset_map.vectors().shape
             (2, 40, 50)
         """
-        if max_side is not None and max_side < 1:
-            raise ValueError(f"Expected max_side to be at least 1 but got {max_side}.")
+        longest: Any = max_side
+        if longest is not None and not (isinstance(longest, Integral) and int(longest) >= 1):
+            raise ValueError(f"Expected max_side to be at least 1 but got {longest!r}.")
         if not isinstance(image, Photograph):
-            image = np.asarray(image)
+            image = as_array(image, "image")
             check_image(image)
         size = image.shape[0], image.shape[1]
         layers = None if label_map is None else self._layers(label_map, size)

@@ -53,8 +53,15 @@ that protobuf allows. Our files have none."""
 
 def check_image(image: NDArray[Any]) -> None:
     """Raise `ValueError` unless an array is a photograph."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}.")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        advice = "np.array(PIL.Image.open(path).convert('RGB')) gives one"
+        if image.ndim == 3 and image.shape[0] == 3:
+            advice = "image.transpose(1, 2, 0) puts the colours last"
+        elif image.ndim == 3 and image.shape[2] == 3 and image.dtype.kind == "f":
+            advice = "(255 * image).astype(np.uint8), if it is from 0 to 1"
+        raise ValueError(
+            f"Expected an (H, W, 3) uint8 image but got {image.shape} {image.dtype}; {advice}."
+        )
 
 
 @contextlib.contextmanager
@@ -134,7 +141,7 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
         DeviceError: The device isn't there; onnxruntime would fall back to the CPU without a word.
     """
     check_installation()
-    kind, _, index = device.partition(":")
+    kind, _, index = str(device).partition(":")
     if kind not in (*PROVIDERS, "auto") or (index and not index.isdecimal()):
         raise DeviceError(f"device {device!r}: expected auto, cpu, cuda, cuda:N or tensorrt.")
     tries = [kind] if kind != "auto" else ["cuda", "cpu"] if has_nvidia_driver() else ["cpu"]

@@ -6,12 +6,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
+from segfix.formats.arguments import as_array, check_offset_map, describe
 from segfix.formats.label_maps import kind_of_array, pixel_digest
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
@@ -40,6 +42,21 @@ class RefineSettings:
     scale: float | None = None
     iterate: int = 0
     min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        given: tuple[Any, Any, Any] = (self.scale, self.iterate, self.min_confidence)
+        scale, iterate, least = given
+        if scale is not None and not (isinstance(scale, Real) and math.isfinite(scale)):
+            raise ValueError(
+                "Expected a finite scale, or None for the step that fits, but got "
+                f"{describe(scale)}."
+            )
+        if not isinstance(iterate, Integral) or iterate < 0:
+            raise ValueError(
+                f"Expected iterate as a number of steps, or 0, but got {describe(iterate)}."
+            )
+        if not isinstance(least, Real) or not 0 <= float(least) <= 1:
+            raise ValueError(f"Expected min_confidence from 0 to 1 but got {describe(least)}.")
 
 
 def refine(
@@ -72,7 +89,9 @@ def refine(
         predicted boundary keep theirs.
 
     Raises:
-        ValueError: The sizes differ.
+        TypeError: `label_map` is no array of numbers, or `offset_map` no offset map.
+        ValueError: The sizes differ, an array has a mask or holds NaN among scores of classes, or a
+            setting is out of its range.
 
     Example:
         >>> boundary, right = np.array([[True, False, False]]), np.full((1, 3), 4, np.uint8)
@@ -85,6 +104,8 @@ def refine(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
+    label_map = as_array(label_map, "label_map")
+    check_offset_map(offset_map)
     whole = as_label_map(label_map, offset_map.codes.shape, "offset map")
     if made_for_another(whole, offset_map):
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
@@ -101,18 +122,22 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
         like: What has that size, for the message.
 
     Raises:
-        ValueError: The sizes differ.
+        TypeError: It is no array of numbers.
+        ValueError: The sizes differ, it has a mask, or scores of classes hold NaN.
     """
-    # Torch's tensors, too.
-    array = np.asarray(array)
+    array = as_array(array, "label_map")
     first = array.ndim == 3 and array.shape[:2] != size and array.shape[1:] == size
     if array.ndim not in (2, 3) or (not first and array.shape[:2] != size):
         height, width = size
         raise ValueError(
             f"Expected label_map of ({height}, {width}), (C, {height}, {width}) or "
-            f"({height}, {width}, C), as the {like} is, but got {array.shape}."
+            f"({height}, {width}, C), as the {like} is, but got {array.shape}"
+            f"{' (height and width swapped?)' * (array.shape[:2] == size[::-1])}."
         )
-    return LabelMap(array, kind_of_array(array), channels_first=first)
+    kind = kind_of_array(array)
+    if kind == "scores" and array.ndim == 3 and np.isnan(array).any():
+        raise ValueError("Expected scores of classes without NaN in label_map; np.nan_to_num.")
+    return LabelMap(array, kind, channels_first=first)
 
 
 def made_for_another(label_map: LabelMap, offset_map: OffsetMap) -> bool:
@@ -169,7 +194,9 @@ def refine_masks(
         small or thin, nothing may be left.
 
     Raises:
-        ValueError: The sizes differ, or `masks` has not three axes.
+        TypeError: `masks` is no array of numbers, or `offset_map` no offset map.
+        ValueError: The sizes differ, or `masks` has not three axes, has a mask of its own, or holds
+            NaN; or a setting is out of its range.
 
     Example:
         >>> boundary, left = np.array([[False, True, True, False]]), np.zeros((1, 4), np.uint8)
@@ -182,11 +209,16 @@ def refine_masks(
     Reference:
         Yuan et al., SegFix, ECCV 2020, eq. 1.
     """
-    masks = np.asarray(masks)
-    if masks.ndim != 3 or masks.shape[1:] != offset_map.codes.shape:
-        raise ValueError(
-            f"Expected masks of shape {('N', *offset_map.codes.shape)} but got {masks.shape}."
-        )
+    masks = as_array(masks, "masks")
+    check_offset_map(offset_map)
+    size = offset_map.codes.shape
+    if masks.ndim != 3 or masks.shape[1:] != size:
+        advice = {size: "; one mask: masks[None]"}.get(masks.shape, "")
+        if masks.ndim == 3 and masks.shape[:2] == size:
+            advice = "; np.moveaxis(masks, -1, 0)"
+        raise ValueError(f"Expected masks of shape {('N', *size)} but got {masks.shape}{advice}.")
+    if masks.dtype.kind == "f" and np.isnan(masks).any():
+        raise ValueError("Expected masks without NaN; np.nan_to_num(masks) makes it background.")
     # Masks that leave no pixel out and share none pass for classes where nobody says what they are.
     if made_for_another(
         LabelMap(masks, "masks", channels_first=True), offset_map

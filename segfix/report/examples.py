@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import SegfixError
+from segfix.evaluation.checks import read_ids
 from segfix.evaluation.image_scores import ImageScores
 from segfix.evaluation.statistics import mean_scores
 from segfix.formats import read_image, read_label_map
@@ -190,7 +191,7 @@ def draw_example(
     """
     files = {str(number): read_label_map(path) for number, path in enumerate(row.maps)}
     files["truth"] = read_label_map(row.truth)
-    maps = {name: label_map.ids() for name, label_map in files.items()}
+    maps = {name: read_ids(label_map, row.truth) for name, label_map in files.items()}
     target, first = maps["truth"], maps["0"]
     colours = label_colours(shared_palette({"truth": files["truth"], **files}), ignore_index)
     codes = error_map(first, target, maps.get("1"), ignore_index=ignore_index)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
+from segfix.evaluation.checks import check_void
 from segfix.evaluation.compare import score_images
 from segfix.evaluation.statistics import SCORES
 from segfix.evaluation.totals import Comparison
@@ -51,6 +52,7 @@ def write_report(
     photographs: Sequence[Entry] | None = None,
     sources: Mapping[str, str] | None = None,
     ignore_index: int = IGNORE_INDEX,
+    void_given: bool = False,
     class_names: Mapping[int, str] | None = None,
     naming: Mapping[str, Any] = {},
     examples: int = 6,
@@ -66,6 +68,7 @@ def write_report(
         photographs: To draw on, paired with the ground truth by name; None: none.
         sources: What was compared, for the page's head: names and paths.
         ignore_index: Void id of the ground truth.
+        void_given: Whether it is meant even where the labels hold one other id alone.
         class_names: Name of each class id; None: whatever ids the maps hold.
         naming: Of `pair_entries`, for the photographs.
         examples: Images shown per group.
@@ -78,12 +81,15 @@ def write_report(
 
     Raises:
         PairingError: There are photographs, none of which belongs to a label map.
+        ArgumentError: The labels are masks of 0 and 255, of which 255 would be void.
         FileFormatError: The file can't be written.
     """
     truths = [pair.entry for pair in next(iter(sets.values()))]
     partners, unpaired = pair_photographs(truths, photographs, naming)
     classes: dict[str, Any] = {"ignore_index": ignore_index, "class_names": class_names}
     result, rows = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
+    labels = (sources or {}).get("LABELS", "the ground truth")
+    check_void(result, labels, ignore_index, given=void_given)
     groups, undrawn = draw_groups(choose(rows, examples, seed), **classes)
     failed = [*result["failed"], *unpaired, *undrawn]
     page = render(

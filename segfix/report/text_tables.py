@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from segfix.evaluation.statistics import CHANGES, SCORES
-from segfix.report.wording import band_names, band_pixels, interval, layout, percent
+from segfix.report.wording import band_names, band_pixels, interval, layout, percent, plain_cell
 
 
 def lay_out_tables(result: dict[str, Any], *, errors: bool = False) -> str:
@@ -122,8 +122,8 @@ def csv_lines(result: dict[str, Any]) -> str:
     text = io.StringIO()
     writer = csv_files.writer(text, lineterminator="\n")
     writer.writerow(["set", "class_id", "class", "score", "value", "difference", "low", "high"])
-    for name, scores in result["sets"].items():
-        change = result["changes"].get(name)
+    for set_name, scores in result["sets"].items():
+        name, change = plain_cell(set_name), result["changes"].get(set_name)
         for key, value in scores["mean"].items():
             difference = change["mean"][key] if change else ["", "", ""]
             writer.writerow([name, "", "", key, value, *difference])
@@ -133,5 +133,7 @@ def csv_lines(result: dict[str, Any]) -> str:
         for key, values in scores["class"].items():
             for i, entry in enumerate(result["classes"]):
                 difference = change["class"][key][i] if change else ["", "", ""]
-                writer.writerow([name, entry["id"], entry["name"], key, values[i], *difference])
+                writer.writerow(
+                    [name, entry["id"], plain_cell(entry["name"]), key, values[i], *difference]
+                )
     return text.getvalue()

@@ -56,21 +56,58 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
                 ", …" if len(scores["outside"]) > 5 else ""
             )
             where = "that are no classes" if classes_given else "that are no class in LABELS"
-            void = scores["outside"].get(str(ignore_index))
-            hint = (
-                "PREDS and LABELS swapped? masks of 0 and 255: --void -1"
-                if void
-                else ("PREDS and LABELS swapped? another --void?")
-            )
+            hint = "PREDS and LABELS swapped? another --void?"
+            if scores["outside"].get(str(ignore_index)):
+                hint = "PREDS and LABELS swapped? masks of 0 and 255: --void -1"
+                if {entry["id"] for entry in held} == {0, 1}:
+                    hint = "masks of 0 and 255 beside labels of 0 and 1? write both alike"
             yield (
                 f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
                 f"({hint})"
             )
+    yield from doubts(result)
     if result["void"] and len(held) == 1:
         yield (
             f"LABELS hold a single id besides void ({ignore_index}); for masks of 0 and 255 say "
             "--void -1"
         )
+
+
+def doubts(result: dict[str, Any]) -> Iterator[str]:
+    """Tell what looks as if the wrong files had been compared."""
+    if result["refined_labels"]:
+        yield (
+            f"{result['refined_labels']} files of LABELS are results of 'segfix refine': PREDS and "
+            "LABELS swapped?"
+        )
+    pixels = result["pixels"]
+    for name, scores in result["sets"].items():
+        if pixels and not sum(scores["errors"]) and not scores["outside"]:
+            yield f"{name}: not a pixel differs from LABELS: copies of the ground truth?"
+        for step, right in zip(("+ 1", "- 1"), scores["shifted"], strict=True):
+            if 2 * right > pixels:
+                yield (
+                    f"{name}: {right / pixels:.0%} of the pixels would be right as their id {step}:"
+                    " are ids counted from 0 on one side, and from 1 on the other?"
+                )
+        if scores["renumbered"]:
+            yield (
+                f"{name}: in {scores['renumbered']} images the palette gives colours of LABELS to "
+                "other ids: were ids renumbered?"
+            )
+    for name, change in result["changes"].items():
+        if pixels and not sum(change["bands"]["moved"]):
+            yield f"{name}: not a label differs from {next(iter(result['sets']))}"
+
+
+def plain_cell(text: str) -> str:
+    """Mark a cell of CSV as text where a spreadsheet would take it for a formula.
+
+    Example:
+        >>> plain_cell("=1+1"), plain_cell("road")
+        ("'=1+1", 'road')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def layout(rows: list[list[str]]) -> str:

@@ -24,6 +24,7 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
+from segfix.formats.arguments import as_path
 from segfix.formats.images import Photograph, open_photograph, orientation_of
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
@@ -35,6 +36,7 @@ from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
+from segfix.refinement.orientation import settle_orientation
 from segfix.refinement.sizes import as_displayed
 from segfix.tasks.refine import FileSettings
 
@@ -74,6 +76,7 @@ def predict_folder(
         for each failure (`failed`).
 
     Raises:
+        TypeError: An argument is no path.
         SegfixError: There is nothing to predict or to pair, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -82,6 +85,12 @@ def predict_folder(
         >>> summary.failed  # doctest: +SKIP
         []
     """
+    for name, value in {
+        "images": images,
+        "out": out,
+        "preds": "." if preds is None else preds,
+    }.items():
+        as_path(value, name)
     settings = RunSettings(**run)
     with stage_urls(images, preds, out=out, recursive=recursive) as (source, maps, folder):
         jobs = list_photographs(
@@ -209,6 +218,11 @@ def predict_file(
             label_map = read_prediction(
                 prediction, reading or FileSettings(), image, size, orientation
             )
+            if label_map and orientation != 1:
+                with open_photograph(image.path) as again:
+                    plain = model.offsets(again, max_side=max_side)
+                plain = replace(plain, source={"orientation": orientation})
+                label_map = settle_orientation(label_map, plain)
         offset_map = predict_map(model, photograph, max_side, f"{image.path}", source, label_map)
     write_offset_map(output.path, offset_map)
     row = count_pixels(offset_map)

@@ -24,6 +24,7 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
+from segfix.formats.arguments import as_path, describe
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
@@ -38,7 +39,8 @@ from segfix.refinement.apply import (
     refine_masks,
     refine_planes,
 )
-from segfix.refinement.sizes import Fit, match_sizes
+from segfix.refinement.orientation import ASSUMED
+from segfix.refinement.sizes import Fit, advise_fit, match_sizes
 
 KIND = "refined label map"
 """What the record of a result says that it is."""
@@ -99,6 +101,7 @@ def refine_folder(
         paths of those that were there (`skipped`), and a text for each failure (`failed`).
 
     Raises:
+        TypeError: An argument is no path, or no settings.
         SegfixError: There is nothing to refine or to pair.
 
     Example:
@@ -106,6 +109,10 @@ def refine_folder(
         >>> sum(row["changed"] for row in summary.done)  # doctest: +SKIP
         20812
     """
+    for name, value in {"preds": preds, "offsets": offsets, "out": out}.items():
+        as_path(value, name)
+    if not isinstance(settings, RefineSettings):
+        raise TypeError(f"Expected settings as RefineSettings but got {describe(settings)}.")
     spread = RunSettings(**run)
     listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
     with stage_urls(preds, offsets, out=out, recursive=recursive) as (source, maps, folder):
@@ -210,6 +217,7 @@ def refine_file(
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
+        **tell_turn(label_map),
     }
     # It has been said.
     offset_map = replace(offset_map, source={})
@@ -229,6 +237,14 @@ def refine_file(
     row["pixels"] = offset_map.codes.size
     row["changed"] = int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum())
     return row
+
+
+def tell_turn(label_map: LabelMap) -> Row:
+    """Tell how a prediction was turned to its photograph; None: left, without being sure of it."""
+    turned = label_map.rest.get("turned", 1)
+    if label_map.rest.get(ASSUMED) or turned == label_map.rest.get("orientation", 1):
+        return {"turned": None} if label_map.rest.get(ASSUMED) else {}
+    return {"turned": turned}
 
 
 def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[LabelMap, OffsetMap]:
@@ -256,8 +272,7 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
             f"{array_name}{found.size}",
             path=labels,
             expected=f"its offset map {offsets} is {width}×{height}",
-            advice="--fit image enlarges or reduces the prediction to that, --fit labels the "
-            "offset map",
+            advice=advise_fit(found, offset_map),
         ) from error
     if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
         raise SegfixError(
@@ -284,6 +299,9 @@ def refine_whole(
     """
     if label_map.kind == "masks":
         refined, empty = refine_or_keep(label_map, offset_map, settings)
+        if keep:
+            # What was empty before stays, and hasn't vanished.
+            empty &= label_map.array.any(axis=(1, 2))
         return refined, [{"place": place} for place in np.flatnonzero(empty).tolist()]
     refined = refine_planes(label_map, offset_map, settings)
     if label_map.kind != "ids" or label_map.array.max() <= MOST_CLASSES:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from segfix.errors import SegfixError
 from segfix.geometry import UNDEFINED
 from segfix.geometry.label_distance import DISTANCE_STEPS, WRONG_WITHIN
+from segfix.jobs.pool import hide_progress
 from segfix.metrics import direction_reliability, offset_counts, offset_scores
 from segfix.network.offset_model import BOUNDARY_THRESHOLD, OffsetModel, calibrate
 from segfix.network.session import CALIBRATION
@@ -67,7 +68,9 @@ def measure(
         found = Measured(
             *(np.zeros(shape, np.int64) for shape in (5, (CALIBRATION_BINS, 2), 5, (256, 2)))
         )
-        for number, pair in enumerate(tqdm(images, name, unit="image", disable=quiet)):
+        for number, pair in enumerate(
+            tqdm(images, name, unit="image", disable=hide_progress(quiet))
+        ):
             image, labels = pair.read()
             direction, boundary, certainty, *_ = model.predict(image)
             true_boundary, true_direction = make_validation_targets(

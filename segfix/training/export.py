@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from segfix.errors import SegfixError
 from segfix.files.atomic import atomic_path
+from segfix.jobs.pool import hide_progress
 from segfix.training.calibration import compare_scores, fit_calibration, measure
 from segfix.training.checkpoint_model import ProbabilityNetwork
 from segfix.training.checkpoints import describe_checkpoint
@@ -180,7 +181,7 @@ def calibrate(
     """
     found = measure(path, held_out, sets, quiet=quiet)
     if metadata["precision"] == "int8":
-        chosen = tqdm(spread_evenly(held_out), "ranges", unit="image", disable=quiet)
+        chosen = tqdm(spread_evenly(held_out), "ranges", unit="image", disable=hide_progress(quiet))
         quantize_onnx(path, iter(chosen))
         exact, found = found, measure(path, held_out, sets, quiet=quiet)
         metadata["precision_scores"] = compare_scores(exact, found, sets)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
 from segfix.errors import DeviceError, Interrupted, SegfixError
+from segfix.jobs.pool import hide_progress
 from segfix.training.checkpoints import (
     check_unused,
     holds_training,
@@ -170,7 +171,7 @@ class Trainer:
             total=self.settings.steps,
             initial=self.step,
             unit="step",
-            disable=self.run.quiet or not self.main or sys.stderr is None,
+            disable=hide_progress(self.run.quiet or not self.main),
         )
         self.network.train()
         try:

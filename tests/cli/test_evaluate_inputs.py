@@ -42,7 +42,7 @@ def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> Non
 
 
 def test_evaluate_names_colour_coded_label_maps(work: Path) -> None:
-    Image.fromarray(np.zeros((24, 40, 3), np.uint8)).save("preds/b.png")
+    Image.new("RGB", (40, 24), (128, 64, 128)).save("preds/b.png")
     result = run("evaluate", "preds", "labels")
     assert result.exit_code == 1
     assert "preds/b.png: colour-coded; scores need class ids" in result.stderr

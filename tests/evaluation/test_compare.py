@@ -418,7 +418,7 @@ def test_what_fails_in_one_set_counts_in_none_and_is_stated(tmp_path: Path) -> N
     sets = save(tmp_path, images)
     sets["B"][0] = Pair(sets["B"][0].entry, None)
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "A/1.png")
-    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "B/2.png")
+    Image.new("RGB", (40, 30), (128, 64, 128)).save(tmp_path / "B/2.png")
     (tmp_path / "truth/3.png").write_bytes(b"no picture")
     truth = images[4][0].copy()
     truth[0, 0] = 77

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from segfix.instances.masks import decode_mask, decode_runs, run_lengths, with_mask
+from segfix.instances.masks import decode_mask, decode_runs, read_polygons, run_lengths, with_mask
 from tests.instances.scenes import compressed, runs
 
 masks = pytest.importorskip(
     "pycocotools.mask", reason="needs the extra: pip install 'segfix-refine[eval]'"
 )
+
+SQUARE = [1.0, 1, 4, 1, 4, 4, 1, 4]
 
 small_masks = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -117,3 +119,58 @@ def test_compressed_runs_of_any_mask_are_whole(tmp_path: Path) -> None:
         array = rng.random((70, 900)) < share
         decoded = decode_runs(compressed(array)["counts"]).tolist()
         assert decoded == runs(array)["counts"]
+
+
+@pytest.mark.parametrize(
+    ("polygons", "number"),
+    [
+        ([SQUARE], 1),
+        ([SQUARE, SQUARE], 2),
+        ([SQUARE, [1, 1, 5, 5]], 1),  # two points
+        ([SQUARE, [3, 3]], 1),
+        ([SQUARE, []], 1),
+        ([[]], 0),
+        ([], 0),
+    ],
+)
+def test_parts_that_enclose_nothing_are_passed_over(polygons: Any, number: int) -> None:
+    assert len(read_polygons(polygons)) == number
+    if number:
+        assert decode_mask({"segmentation": polygons}, 9, 9).sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("polygons", "text"),
+    [
+        ([[1, 1, 5, 5]], "no polygon of three points or more"),
+        ([[1, 1], [2, 2, 3, 3]], "no polygon of three points or more"),
+        ([SQUARE, [1, 2, 3]], "polygon 1 has 3 numbers"),
+        ([SQUARE, "1 2 3"], "polygon 1 is no list of numbers"),
+        ([[1, 1, 5, 1, None, 5]], "polygon 0 is no list of numbers"),
+        ([[[1, 1], [5, 1], [5, 5]]], "polygon 0 is no list of numbers"),
+        (SQUARE, "polygon 0 is no list of numbers"),
+        ([{"counts": [1]}], "polygon 0 is no list of numbers"),
+    ],
+)
+def test_broken_polygons_are_named(polygons: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        decode_mask({"segmentation": polygons}, 9, 9)
+
+
+def test_three_points_on_a_line_enclose_nothing() -> None:
+    assert decode_mask({"segmentation": [[1, 1, 5, 5, 9, 9]]}, 12, 12).sum() < 12
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"segmentation": None},
+        {"segmentation": []},
+        {"segmentation": [[]]},
+        {"segments": {"x": [], "y": []}},
+        {"segments": None},
+    ],
+)
+def test_an_instance_without_a_mask_has_no_pixels(item: Any) -> None:
+    assert decode_mask(item, 9, 9).sum() == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import threading
 from collections.abc import Iterable, Iterator
@@ -110,3 +111,14 @@ def test_an_interrupted_run_says_what_is_done_and_waits_for_nothing(
     assert str(stopped.value) == told
     assert not go_on.is_set()
     go_on.set()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_progress_bar_stays_out_of_files(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    Batch(["a", "b"], lambda name: {"output": name}, "map").run()
+    assert ("map/s" in stream.getvalue()) == terminal
+    monkeypatch.setattr("sys.stderr", None)
+    assert len(Batch(["a"], lambda name: {"output": name}, "map").run().done) == 1

@@ -95,7 +95,10 @@ def test_all_else_stays_as_it_is(kind: str) -> None:
         plain_before = isinstance(old.get("segmentation"), dict) and isinstance(
             old["segmentation"]["counts"], list
         )
-        assert isinstance(new["segmentation"]["counts"], list) == plain_before
+        polygons_before = isinstance(old.get("segmentation"), list)
+        assert isinstance(new["segmentation"], list) == polygons_before
+        if not polygons_before:
+            assert isinstance(new["segmentation"]["counts"], list) == plain_before
 
 
 def test_the_rest_of_a_dataset_stays_as_it_is() -> None:
@@ -239,5 +242,8 @@ def test_masks_that_were_empty_stay_unless_dropped(empty: str) -> None:
     items.append({"segmentation": []})
     path = write_json(Path("preds/a.json"), items)
     report = json.loads(run(path, "--empty", empty, "--json", "-q").stdout)
-    assert [item["place"] for item in report["emptied"]] == [3, 4]
+    assert [item["place"] for item in report["emptied"]] == ([3, 4] if empty == "drop" else [])
+    assert ("; 2 have no mask" in run(path, "--empty", empty, "--overwrite").stdout) == (
+        empty == "keep"
+    )
     assert items_of(out_of(path))[3:] == (items[3:] if empty == "keep" else [])

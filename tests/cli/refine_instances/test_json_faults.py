@@ -47,7 +47,11 @@ from tests.cli.refine_instances.instance_files import (
         ([[1, 1, 5, 5, float("nan"), 2]], "far outside"),
         ([[1, 1, 5, 5, 9, float("inf")]], "beyond 60×40"),
         ([[1, 1, 300, 1, 300, 5]], "polygons up to x = 300, y = 5, beyond 60×40 pixels"),
-        ([[[[[1]]]]], ""),
+        ([[[[[1]]]]], "polygon 0 is no list of numbers"),
+        ([[1, 1, 5, 5, "a", 2]], "polygon 0 is no list of numbers"),
+        ([[1, 1, 5, 1, 5, 5], [1, [2]]], "polygon 1 is no list of numbers"),
+        ([[1, 1, 5, 1, 5, 5, 7]], "polygon 0 has 7 numbers, not x and y in turn"),
+        ([1, 1, 5, 1, 5, 5], "polygon 0 is no list of numbers"),
         ("text", "neither run lengths nor polygons"),
         (True, "neither run lengths nor polygons"),
     ],
@@ -64,8 +68,9 @@ def test_a_broken_mask_is_named_and_other_images_are_done(segmentation: Any, tex
     assert text in told
     assert "offsets/b.png" in told
     after = items_of(out_of(path))
-    assert json.dumps(after[3:]) == json.dumps(items[3:])
+    assert json.dumps(after[4:]) == json.dumps(items[4:])
     assert np.array_equal(decoded(after[0]["segmentation"]), refined(FOUND[7][0]))
+    assert np.array_equal(decoded(after[3]["segmentation"]), refined(FOUND[12][0])), "its neighbour"
 
 
 def test_polygons_of_a_dataset_of_other_size_are_refused() -> None:
