@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.label_maps import kind_of_array, pixel_digest
+from segfix.formats.soft_masks import is_soft_mask
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
+from segfix.refinement.kept_ids import find_kept
 
 PREDICTION_KEY = "prediction_sha256"
 """In an offset map's `source`, where it was made for one prediction: `pixel_digest` of that."""
@@ -35,11 +38,19 @@ class RefineSettings:
         scale: Steps per offset; None: as many as fit the label map.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps; 0: don't.
         min_confidence: Pixels less confident than this keep their label.
+        keep: Ids that neither give nor take, see `refine`; of instances, None: crowd regions and
+            void do neither, (): they do.
     """
 
     scale: float | None = None
     iterate: int = 0
     min_confidence: float = 0.0
+    keep: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            # In the form in which a record gives them back.
+            object.__setattr__(self, "keep", sorted({int(one) for one in self.keep}))
 
 
 def refine(
@@ -49,6 +60,7 @@ def refine(
     scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
+    keep: Iterable[int] | None = None,
 ) -> NDArray[_Scalar]:
     """Refine a label map or a soft prediction.
 
@@ -63,6 +75,10 @@ def refine(
             label map, see `segfix.geometry.fit_offsets`.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this keep their label.
+        keep: Ids that mean "not known": pixels of theirs stay as they are, and no other pixel
+            takes them. Negative ids and NaN are added. Of scores, the likeliest class counts; of
+            colours, R + 256·G + 256²·B. None: 255, if it is the highest id and there are two others
+            from 0 on. (): none at all, not even negative ones.
 
     Warns:
         UserWarning: The offset map was made for another prediction.
@@ -72,7 +88,8 @@ def refine(
         predicted boundary keep theirs.
 
     Raises:
-        ValueError: The sizes differ.
+        ValueError: The sizes differ, or `label_map` holds grey levels of a soft mask: divide it by
+            its type's highest value.
 
     Example:
         >>> boundary, right = np.array([[True, False, False]]), np.full((1, 3), 4, np.uint8)
@@ -88,8 +105,9 @@ def refine(
     whole = as_label_map(label_map, offset_map.codes.shape, "offset map")
     if made_for_another(whole, offset_map):
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
-    settings = RefineSettings(scale, iterate, min_confidence)
-    return refine_planes(whole, offset_map, settings).array
+    settings = RefineSettings(scale, iterate, min_confidence, None if keep is None else [*keep])
+    _, kept = find_kept(whole, settings.keep)
+    return refine_planes(whole, offset_map, settings, kept).array
 
 
 def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> LabelMap:
@@ -101,7 +119,7 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
         like: What has that size, for the message.
 
     Raises:
-        ValueError: The sizes differ.
+        ValueError: The sizes differ, or it holds grey levels of a soft mask.
     """
     # Torch's tensors, too.
     array = np.asarray(array)
@@ -112,7 +130,13 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
             f"Expected label_map of ({height}, {width}), (C, {height}, {width}) or "
             f"({height}, {width}, C), as the {like} is, but got {array.shape}."
         )
-    return LabelMap(array, kind_of_array(array), channels_first=first)
+    kind = kind_of_array(array)
+    if kind in ("ids", "colours") and is_soft_mask(array):
+        raise ValueError(
+            "Expected label_map of ids or of probabilities but got grey levels of a soft mask "
+            f"(antialiased or blurred): divide one band of them by {array.max()}."
+        )
+    return LabelMap(array, kind, channels_first=first)
 
 
 def made_for_another(label_map: LabelMap, offset_map: OffsetMap) -> bool:
@@ -121,11 +145,23 @@ def made_for_another(label_map: LabelMap, offset_map: OffsetMap) -> bool:
     return made_for is not None and made_for != pixel_digest(label_map.layers())
 
 
-def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSettings) -> LabelMap:
-    """Refine a label map of any kind, all its channels alike; see `refine`."""
+def refine_planes(
+    label_map: LabelMap,
+    offset_map: OffsetMap,
+    settings: RefineSettings,
+    kept: NDArray[np.bool_] | None = None,
+) -> LabelMap:
+    """Refine a label map of any kind, all its channels alike; see `refine`.
+
+    Args:
+        label_map: Of any kind but masks.
+        offset_map: Of the same size.
+        settings: How; `keep` is what `kept` was made of.
+        kept: (H, W) pixels that neither give nor take; None: there are none.
+    """
     vectors, scale = offset_map.vectors(settings.min_confidence), settings.scale
     if settings.iterate:
-        refined = follow_offsets(label_map.planes, vectors, max_steps=settings.iterate)
+        move = partial(follow_offsets, vectors=vectors, max_steps=settings.iterate)
     else:
         if scale is None:
             vectors = fit_offsets(
@@ -135,7 +171,11 @@ def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSe
                 conditioned=offset_map.conditioned,
             )
             scale = 1
-        refined = apply_offsets(label_map.planes, vectors, scale=scale)
+        move = partial(apply_offsets, vectors=vectors, scale=scale)
+    refined = move(label_map.planes)
+    if kept is not None:
+        back = kept | move(kept)
+        refined[back] = label_map.planes[back]
     return label_map.with_planes(refined)
 
 
@@ -146,6 +186,7 @@ def refine_masks(
     scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
+    keep: Sequence[int] = (),
 ) -> NDArray[_Scalar]:
     """Refine the masks of an image's instances, which may overlap.
 
@@ -160,6 +201,8 @@ def refine_masks(
             (`tests/bench/instances.py`) that gains more.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this stay as they are.
+        keep: Places, from 0, of masks that mark crowd regions or what is not known: they stay as
+            they are, and no other mask gains or loses a pixel there, or by looking there.
 
     Warns:
         UserWarning: The offset map was made for another prediction.
@@ -170,6 +213,7 @@ def refine_masks(
 
     Raises:
         ValueError: The sizes differ, or `masks` has not three axes.
+        IndexError: There is no mask in one of the places to `keep`.
 
     Example:
         >>> boundary, left = np.array([[False, True, True, False]]), np.zeros((1, 4), np.uint8)
@@ -194,8 +238,11 @@ def refine_masks(
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
     settings = RefineSettings(scale, iterate, min_confidence)
     refined = masks.copy()
-    for mask, result in zip(masks, refined, strict=True):
-        refine_into(result, mask, offset_map, settings)
+    crowds = np.zeros(len(masks), np.bool_)
+    crowds[[*keep]] = True
+    kept = (masks[crowds] != 0).any(axis=0) if crowds.any() else None
+    for place in np.flatnonzero(~crowds):
+        refine_into(refined[place], masks[place], offset_map, settings, kept)
     return refined
 
 
@@ -204,8 +251,9 @@ def refine_into(
     mask: NDArray[_Scalar],
     offset_map: OffsetMap,
     settings: RefineSettings,
+    kept: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Refine one mask, (H, W) or (H, W, C), within a copy of it."""
+    """Refine one mask, (H, W) or (H, W, C), within a copy of it; see `refine_planes`."""
     # Farther from the mask than an offset leads, there is background at both of its ends.
     unit = int(np.abs(unit_offsets(offset_map.num_directions)).max())
     if settings.iterate:
@@ -216,8 +264,10 @@ def refine_into(
         reach = math.ceil(abs(settings.scale) * unit)
     crop = surroundings(mask, max(reach, 1))
     if crop:
-        codes = replace(offset_map, codes=offset_map.codes[crop], source={})
-        result[crop] = refine(mask[crop], codes, **asdict(settings))
+        codes = replace(offset_map, codes=offset_map.codes[crop])
+        part = LabelMap(mask[crop], kind_of_array(mask[crop]))
+        kept = None if kept is None else kept[crop]
+        result[crop] = refine_planes(part, codes, settings, kept).array
 
 
 def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
@@ -232,13 +282,13 @@ def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
     return tuple(found)
 
 
-def keep_ids(
+def restore_ids(
     label_map: LabelMap,
     refined: NDArray[Any],
     listed: Iterable[int],
     ids_of: Callable[[LabelMap], NDArray[np.integer[Any]]] = LabelMap.ids,
     *,
-    keep: bool = True,
+    restore: bool = True,
 ) -> list[int]:
     """Find ids of which nothing is left, and give them back their pixels.
 
@@ -247,7 +297,7 @@ def keep_ids(
         refined: Its planes afterwards; changed in place.
         listed: The ids to look for.
         ids_of: Of a label map.
-        keep: Whether to put the pixels back.
+        restore: Whether to put the pixels back.
 
     Returns:
         The ids of which nothing was left, or would not have been without others put back.
@@ -257,7 +307,7 @@ def keep_ids(
     left = _counts(after)
     wanted = dict.fromkeys(listed)
     lost = [one for one in wanted if one not in left]
-    if not keep or not lost:
+    if not restore or not lost:
         return lost
     order = before.argsort(kind="stable")
     numbers = _counts(before)
