@@ -33,8 +33,8 @@ def check_hard(path: Path, array: NDArray[Any]) -> None:
         raise FileFormatError(
             "grey levels of a soft mask (antialiased, blurred, or probabilities), not ids",
             path=path,
-            advice="refine and predict-offsets take one band of them with --soft; anything else "
-            "takes the mask of those above the middle, or ids",
+            advice="add --soft where there is such an option (one band), or write levels above the "
+            "middle as 1 and others as 0",
         )
 
 
@@ -64,7 +64,7 @@ def is_soft_mask(array: NDArray[Any]) -> bool:
     if array.dtype == np.uint16 and highest > 255:
         array, lowest, highest = array >> 8, lowest >> 8, highest >> 8
     # Of NaN, neither holds.
-    if not (0 <= lowest < NEAR_END and 256 - NEAR_END <= highest <= 255):
+    if not (0 <= lowest < NEAR_END and 128 <= highest <= 255):
         return False
     array = array.astype(np.uint8, copy=False)
     inner = (array > 0) & (array < 255)

@@ -132,9 +132,10 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
         )
     kind = kind_of_array(array)
     if kind in ("ids", "colours") and is_soft_mask(array):
+        highest = 255 if array.max() <= 255 else 65535
         raise ValueError(
             "Expected label_map of ids or of probabilities but got grey levels of a soft mask "
-            f"(antialiased or blurred): divide one band of them by {array.max()}."
+            f"(antialiased or blurred): divide one band of them by {highest}."
         )
     return LabelMap(array, kind, channels_first=first)
 

@@ -43,7 +43,7 @@ def explain_little_change(
         return None
     if not beside.any():
         return "one label holds the whole map"
-    if kept is not None and (beside & ~mark_changes(kept)).sum() < FEW * beside.sum():
+    if kept is not None and (beside & ~kept & ~mark_changes(kept)).sum() < FEW * beside.sum():
         return "the boundaries are those of kept ids"
     if (offset_map.codes[beside] > 0).mean() < FEW:
         return (
