@@ -88,7 +88,7 @@ def refine_folder(
             a URL, as `offsets` and `out`.
         offsets: Offset maps of their photographs.
         out: Folder of the results, which keep names and kinds of the predictions.
-        settings: How to refine.
+        settings: How to refine; its `keep` names ids that neither give nor take.
         reading: How predictions are read, and what of them is written.
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.

@@ -79,6 +79,7 @@ def superpixels(order: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 HARD = {
     "mask": np.array(mask()),
+    "three levels": np.array(mask()) // 2 + np.array(mask().rotate(180)) // 2,
     "trimap": np.where(
         np.array(mask().filter(ImageFilter.GaussianBlur(3))) % 255, 128, np.array(mask())
     ),
