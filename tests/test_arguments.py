@@ -88,7 +88,6 @@ def test_codes_of_another_kind_are_named(codes: Any) -> None:
         (IDS.ravel(), "but got (960,)."),
         (IDS[None, None], "but got (1, 1, 24, 40)."),
         (IDS.T, "but got (40, 24) (height and width swapped?)."),
-        (holes(np.zeros((3, 24, 40)) + 0.5), "without NaN"),
     ],
 )
 def test_label_maps_of_another_shape_are_named(value: Any, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +38,33 @@ class Scale(click.ParamType[float | None]):
         if value in (None, "auto"):
             return None
         return options.FiniteRange(0, 64).convert(value, param, ctx)
+
+
+class Ids(click.ParamType[tuple[int, ...]]):
+    """none, or ids with commas between; of colours, #RRGGBB."""
+
+    name = "ids"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Convert to the ids; () for none."""
+        if value == "none":
+            return ()
+        try:
+            return tuple(map(parse_id, str(value).split(",")))
+        except ValueError:
+            self.fail(
+                f"{value!r}: expected none, ids such as 255,0 or colours #RRGGBB.", param, ctx
+            )
+
+
+def parse_id(text: str) -> int:
+    """Parse a number, or a colour as its R + 256·G + 256²·B."""
+    text = text.strip()
+    if len(text) == 7 and text.startswith("#"):
+        return int.from_bytes(bytes.fromhex(text[1:]), "little")
+    return int(text)
 
 
 class Steps(click.IntRange):
@@ -91,6 +119,14 @@ class Steps(click.IntRange):
     help="Leave pixels alone whose offset is less sure than this.",
 )
 @click.option(
+    "--keep",
+    type=Ids(),
+    metavar="ID,…|none",
+    help="Ids that mean 'not known': their pixels stay, and no others take them. Negative ids and "
+    "NaN always are such, unless none. [default: 255 beside two lower ids; a GeoTIFF's nodata; of "
+    "instances, crowd regions and void]",
+)
+@click.option(
     "--fit",
     type=click.Choice(FITS),
     help="Where a prediction and its photograph differ in size: image enlarges or reduces the "
@@ -119,6 +155,7 @@ def refine(
     scale: float | None,
     iterate: int,
     min_confidence: float,
+    keep: tuple[int, ...] | None,
     fit: Fit | None,
     soft: bool,
     argmax: bool,
@@ -151,7 +188,7 @@ def refine(
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
     from segfix.refinement.apply import RefineSettings
 
-    settings = RefineSettings(scale, iterate, min_confidence)
+    settings = RefineSettings(scale, iterate, min_confidence, keep)
     listed: dict[str, Any] = {"recursive": batch.recursive, "naming": naming}
     if refuse_others(preds, recursive=batch.recursive):
         from segfix.instances.refine_files import refine_instance_files
@@ -169,17 +206,23 @@ def refine(
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
     pairs = list_pairs(preds, offsets, out, argmax=argmax, **listed)
     summary = run_task(refine_task(settings, reading), pairs, out, batch)
-    finish_label_maps(summary, preds, out, empty, batch)
+    finish_label_maps(summary, preds, out, empty, keep, batch)
 
 
 def finish_label_maps(
-    summary: Summary, preds: Path, out: Path, empty: str, batch: options.BatchOptions
+    summary: Summary,
+    preds: Path,
+    out: Path,
+    empty: str,
+    keep: tuple[int, ...] | None,
+    batch: options.BatchOptions,
 ) -> None:
     """Print what happened to label maps, and exit with 1 if any failed."""
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
     emptied = [item for row in summary.done for item in row.get("emptied", ())]
     note = f"; {share:.2%} of the pixels changed their label{emptied_note(emptied, empty)}"
+    note += kept_note(summary, keep) + little_note(summary)
     again = sum(row["refined_before"] for row in summary.done)
     if again:
         note += f"; {again} had been refined before"
@@ -187,3 +230,26 @@ def finish_label_maps(
     others = [row["input"] for row in summary.done if row["other_prediction"]]
     warn_of_others(len(others), len(summary.done), "".join(others[:1]), preds)
     finish(summary, out, batch, note=note, share_changed=share, emptied=emptied)
+
+
+def kept_note(summary: Summary, keep: tuple[int, ...] | None) -> str:
+    """Word what the summary says of ids that neither gave nor took."""
+    from segfix.instances.summary import list_some
+
+    kept = Counter(one for row in summary.done for one in row["kept"])
+    note = ""
+    if kept:
+        listed = list_some(f"{one} in {number}" for one, number in kept.items())
+        note = f"; kept {listed} of {len(summary.done)} (--keep none lets such ids move)"
+    if missing := [one for one in keep or () if one not in kept]:
+        note += f"; nothing holds {list_some(missing)} of --keep"
+    return note
+
+
+def little_note(summary: Summary) -> str:
+    """Word why almost nothing changed, if that is so in half of the label maps or more."""
+    reasons = Counter(row["little"] for row in summary.done if row.get("little"))
+    number, total = reasons.total(), len(summary.done)
+    if 2 * number < total or not number:
+        return ""
+    return f"; almost nothing changed in {number} of {total}: {reasons.most_common(1)[0][0]}"

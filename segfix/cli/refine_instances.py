@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,4 +106,8 @@ def finish_instances(
     if nothing := sum(row.get("nothing", 0) for row in summary.done):
         note += f"; {nothing} have no mask"
     note += turned_note([turn for row in summary.done for turn in row.get("turned", ())])
+    kept = sum((Counter(row.get("kept")) for row in summary.done), Counter[str]())
+    if kept:
+        counted = " and ".join(f"{number} {what}" for what, number in kept.items() if number)
+        note += f"; {counted} kept as they were (--keep none refines them, too)"
     finish(summary, out, batch, note=note, emptied=emptied)

@@ -17,7 +17,8 @@ from segfix.files.reading import open_picture
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
 from segfix.formats.images import orientation_of, turn_back, turn_upright
 from segfix.formats.png import decode_png, encode_png
-from segfix.formats.tiff import decode_tiff, encode_tiff
+from segfix.formats.soft_masks import check_hard
+from segfix.formats.tiff import decode_tiff, encode_tiff, nodata_of
 from segfix.formats.webp import decode_webp, encode_webp
 
 Kind = Literal["ids", "colours", "scores", "masks"]
@@ -83,6 +84,11 @@ class LabelMap:
         """Return width × height, for messages."""
         return f"{self.shape[1]}×{self.shape[0]}"
 
+    @property
+    def nodata(self) -> float | None:
+        """Return the value of pixels without data, where a GeoTIFF file states one."""
+        return nodata_of(self.rest.get("tags", {}))
+
     def with_array(self, array: NDArray[Any]) -> LabelMap:
         """Return the same kind of label map with another array."""
         return replace(self, array=array)
@@ -106,7 +112,9 @@ class LabelMap:
                 "Expected a label map but got masks, which may overlap: refine_masks takes them."
             )
         if self.kind == "scores":
-            return likeliest_class(self.planes)
+            unknown = self.unknown_scores() if self.nodata is not None else None
+            known = self.planes if unknown is None else np.where(unknown, np.nan, self.planes)
+            return likeliest_class(known)
         if self.array.ndim == 2:
             if self.array.dtype.kind == "f":
                 ids = np.full(self.array.shape, NO_ID, np.int64)
@@ -119,6 +127,21 @@ class LabelMap:
             # One by one: all at once would take four times the memory.
             packed += self.array[..., place].astype(np.int64) << 8 * place
         return packed
+
+    def unknown_scores(self) -> NDArray[np.bool_] | None:
+        """Mark, (H, W), pixels whose scores are NaN or the nodata value; None if there are none."""
+        planes = self.planes
+        if planes.dtype.kind != "f" or not planes.size:
+            return None
+        unknown = np.zeros(planes.shape, np.bool_)
+        # Of NaN and others, the highest is NaN.
+        if np.isnan(planes.max()):
+            unknown |= np.isnan(planes)
+        if self.nodata is not None:
+            unknown |= planes == planes.dtype.type(self.nodata)
+        if not unknown.any():
+            return None
+        return np.asarray(unknown.any(axis=2)) if unknown.ndim == 3 else unknown
 
     def layers(self) -> NDArray[Any]:
         """Return what has boundaries of its own: (H, W) `ids`, or (N, H, W) bool masks."""
@@ -166,7 +189,9 @@ def likeliest_class(scores: NDArray[Any]) -> NDArray[np.integer[Any]]:
         return best.astype(np.uint8 if scores.shape[2] <= 256 else np.uint16)
     if scores.dtype.kind in "iu":
         return (scores > np.iinfo(scores.dtype).max // 2).astype(np.uint8)
-    probabilities = scores.min(initial=0) >= 0 and scores.max(initial=0) <= 1
+    # NaN is neither.
+    lowest = np.fmin.reduce(scores, axis=None, initial=0)
+    probabilities = lowest >= 0 and np.fmax.reduce(scores, axis=None, initial=0) <= 1
     return (scores > (0.5 if probabilities else 0)).astype(np.uint8)
 
 
@@ -227,6 +252,8 @@ def read_label_map(
         raise FileFormatError(
             f"{path}: colours, not scores; expected one band, or .npy for several classes."
         )
+    if not soft and attributes.get("palette") is None:
+        check_hard(path, array)
     return LabelMap(array, kind_of_array(array, soft=soft), **attributes)
 
 
@@ -295,6 +322,8 @@ def _read_array(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
     kind = kind_of_array(array, soft=soft)
+    if kind == "ids":
+        check_hard(path, array)
     # Of scores, the shorter axis; who knows the photograph's size can tell better.
     shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]
     first = kind == "masks" or (kind == "scores" and shorter)

@@ -28,6 +28,9 @@ LAYOUT_TAGS = {
 GEO_REFERENCE = {33550, 33922, 34264}
 """Tags that say where each pixel lies: valid for one size of picture alone."""
 
+NODATA = 42113
+"""GDAL's tag of the value of pixels without data, a text."""
+
 WHOLE_TYPES, FRACTION_TYPES = {1, 3, 4, 6, 8, 9, 16, 17}, {5, 10, 11, 12}
 NUMBER_TYPES = WHOLE_TYPES | FRACTION_TYPES
 """Codes of numeric types; the others are texts and bytes."""
@@ -77,6 +80,13 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         "palette": bytes(palette) if palette is not None else None,
         "rest": {"tags": tags, "compression": compression, "orientation": orientation},
     }
+
+
+def nodata_of(tags: Mapping[int, tuple[int, Any]]) -> float | None:
+    """Read the value of pixels without data from a file's tags; None where there is none."""
+    with suppress(ValueError, KeyError):
+        return float(str(tags[NODATA][1]).strip(" \0"))
+    return None
 
 
 def is_of_its_type(tag: int, kind: int, value: Any) -> bool:

@@ -222,14 +222,20 @@ def share_wrong_at_changes(
     Returns:
         In (0, 1); near `TYPICAL_WRONG` where there is little to count.
     """
+    beside = mark_changes(label_map)
+    total = float(confidence_map[beside].sum(dtype=np.float64))
+    return (total + TYPICAL_WEIGHT * TYPICAL_WRONG) / (int(beside.sum()) + TYPICAL_WEIGHT)
+
+
+def mark_changes(label_map: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark the pixels, (H, W), beside a change of label: one of four neighbours has another."""
     beside = np.zeros(label_map.shape, np.bool_)
     for axis in (0, 1):
         here, there = (np.moveaxis(array, axis, 0) for array in (label_map, beside))
         change = here[1:] != here[:-1]
         there[1:] |= change
         there[:-1] |= change
-    total = float(confidence_map[beside].sum(dtype=np.float64))
-    return (total + TYPICAL_WEIGHT * TYPICAL_WRONG) / (int(beside.sum()) + TYPICAL_WEIGHT)
+    return beside
 
 
 def fit_offsets(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError, SegfixError, require_extra
+from segfix.errors import ArgumentError, FileFormatError, SegfixError, require_extra
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
@@ -80,6 +80,11 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
+    if settings.masks.keep:
+        raise ArgumentError(
+            "--keep lists ids of label maps; of instances, crowd regions and void are kept, "
+            "or with --keep none nothing is"
+        )
     check_folders({"PREDS": preds, "the offset maps": offsets}, out)
     lists = holds_lists(preds)
     files = list_instance_files(
@@ -221,6 +226,15 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
     return []
 
 
+def find_crowds(
+    instances: Sequence[Mapping[str, Any]], places: Sequence[int], settings: InstanceSettings
+) -> list[int]:
+    """List those of the places where a crowd region stands, unless they are refined, too."""
+    if settings.masks.keep is not None:
+        return []
+    return [place for place in places if instances[place].get("iscrowd")]
+
+
 def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
     pairs = pair_file(file, content.images, run)
     instances: list[dict[str, Any] | None] = list(content.instances)
@@ -231,7 +245,7 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         offset_map = read_offset_map(offsets.path)
         emptied, changed = [], dict[int, dict[str, Any] | None]()
         faults, nothing = dict[int, FileFormatError](), 0
-        blank = np.zeros(offset_map.codes.shape, bool)
+        blank = np.zeros(offset_map.codes.shape, np.uint8)
 
         def decoded(place: int) -> NDArray[np.uint8]:
             height, width = offset_map.codes.shape
@@ -241,18 +255,27 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             )
 
         turn, unsure = find_turn(image.places, decoded, offset_map)
-        for place in image.places:
-            item = content.instances[place]
+
+        def upright(place: int) -> NDArray[np.uint8]:
             try:
-                mask = turn_upright(decoded(place), turn)
+                return turn_upright(decoded(place), turn)
             except FileFormatError as error:
                 faults[place] = error
+                return blank
+
+        crowds = find_crowds(content.instances, image.places, run.settings)
+        kept = np.any([upright(place) for place in crowds], axis=0) if crowds else None
+        for place in image.places:
+            if place in crowds:
+                continue
+            item, mask = content.instances[place], upright(place)
+            if place in faults:
                 continue
             if not mask.any() and not run.settings.drop_empty:
                 nothing += 1
                 continue
             refined = mask.copy(order="K")  # column by column, as run lengths are
-            refine_into(refined, mask, offset_map, run.settings.masks)
+            refine_into(refined, mask, offset_map, run.settings.masks, kept)
             if not refined.any():
                 emptied.append({"image": image.image, "place": place, "id": item.get("id")})
                 if run.settings.drop_empty:
@@ -263,18 +286,14 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             raise next(iter(faults.values()))
         for place, item_or_none in changed.items():
             instances[place] = item_or_none
-        kept = sum(item_or_none is not None for item_or_none in changed.values())
+        left = sum(item_or_none is not None for item_or_none in changed.values())
         return {
             "output": repr(image.image),
             "emptied": emptied,
-            "changed": kept,
+            "changed": left,
+            "kept": {"crowd regions": len(crowds)},
             "other_prediction": made_for_others(
-                (
-                    blank if place in faults else turn_upright(decoded(place), turn) != 0
-                    for place in image.places
-                ),
-                len(image.places),
-                offset_map,
+                (upright(place) != 0 for place in image.places), len(image.places), offset_map
             ),
             "faults": [str(error) for error in faults.values()],
             "nothing": nothing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -113,8 +114,10 @@ def refine_images(
     record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
     write(output.path, json.dumps(record))
     faults = [text for row in summary.done for text in row.get("faults", ())]
+    kept = sum((Counter(row["kept"]) for row in summary.done), Counter[str]())
     return {
         "changed": sum(row["changed"] for row in summary.done),
+        "kept": dict(kept),
         "emptied": [item for row in summary.done for item in row["emptied"]],
         "images": len(summary.done),
         "other_predictions": sum(row["other_prediction"] for row in summary.done),

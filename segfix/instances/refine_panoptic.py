@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from segfix.instances.refine_images import (
     write_picture,
 )
 from segfix.jobs.task import Output, Row, Skipped
-from segfix.refinement.apply import keep_ids, made_for_another, refine_planes
+from segfix.refinement.apply import made_for_another, refine_planes, restore_ids
 
 
 def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row:
@@ -61,15 +61,17 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
             raise
         own["offsets"] = {"map": content_digest(offsets.path)}
         segments = annotations[place]["segments_info"]
-        refined = refine_planes(label_map, offset_map, run.settings.masks).array
+        before, settings = _segment_ids(label_map), run.settings.masks
+        kept, counts = _find_kept(before, segments) if settings.keep is None else (None, {})
+        refined = refine_planes(label_map, offset_map, settings, kept).array
         listed = [segment["id"] for segment in segments]
-        keep = not run.settings.drop_empty
-        lost = keep_ids(label_map, refined, listed, _segment_ids, keep=keep)
+        restore = not run.settings.drop_empty
+        lost = restore_ids(label_map, refined, listed, _segment_ids, restore=restore)
         vanished = set(lost)
         with suppress(Skipped):
             check_result(result, own)
             write_picture(result.path, label_map.with_array(refined), own)
-        before, after = _segment_ids(label_map), _segment_ids(label_map.with_array(refined))
+        after = _segment_ids(label_map.with_array(refined))
         moved = before != after
         touched = {*np.unique(before[moved]).tolist(), *np.unique(after[moved]).tolist()}
         measures = _measures(after) if touched else {}
@@ -85,6 +87,7 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
             "output": repr(image.image),
             "emptied": [{"image": image.image, "id": identity} for identity in lost],
             "changed": sum(one in touched and one not in vanished for one in listed),
+            "kept": counts,
             "other_prediction": made_for_another(label_map, offset_map),
         }
 
@@ -94,6 +97,18 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
     pictures = {image.image: sources[image.places[0]] for image in images}
     row = refine_images(file, images, pairs, work, write, output, run, results, pictures)
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
+
+
+def _find_kept(
+    ids: NDArray[np.integer[Any]], segments: Sequence[Mapping[str, Any]]
+) -> tuple[NDArray[np.bool_] | None, dict[str, int]]:
+    """Mark the pixels of crowd regions and void, which is of no segment, and count them."""
+    crowds = [segment["id"] for segment in segments if segment.get("iscrowd")]
+    things = [segment["id"] for segment in segments if not segment.get("iscrowd")]
+    kept = ~np.isin(ids, [one for one in things if isinstance(one, int)])
+    void = bool(np.setdiff1d(ids[kept], crowds).size)
+    counts = {"crowd regions": len(crowds), "voids": int(void)}
+    return (kept, counts) if kept.any() else (None, {})
 
 
 def _measures(ids: NDArray[np.integer[Any]]) -> dict[int, tuple[int, list[int]]]:

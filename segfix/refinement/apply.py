@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.arguments import as_array, check_offset_map, describe
 from segfix.formats.label_maps import kind_of_array, pixel_digest
+from segfix.formats.soft_masks import is_soft_mask
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
+from segfix.refinement.kept_ids import find_kept
 
 PREDICTION_KEY = "prediction_sha256"
 """In an offset map's `source`, where it was made for one prediction: `pixel_digest` of that."""
@@ -37,11 +40,14 @@ class RefineSettings:
         scale: Steps per offset; None: as many as fit the label map.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps; 0: don't.
         min_confidence: Pixels less confident than this keep their label.
+        keep: Ids that neither give nor take, see `refine`; of instances, None: crowd regions and
+            void do neither, (): they do.
     """
 
     scale: float | None = None
     iterate: int = 0
     min_confidence: float = 0.0
+    keep: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         given: tuple[Any, Any, Any] = (self.scale, self.iterate, self.min_confidence)
@@ -57,6 +63,9 @@ class RefineSettings:
             )
         if not isinstance(least, Real) or not 0 <= float(least) <= 1:
             raise ValueError(f"Expected min_confidence from 0 to 1 but got {describe(least)}.")
+        if self.keep is not None:
+            # In the form in which a record gives them back.
+            object.__setattr__(self, "keep", sorted({int(one) for one in self.keep}))
 
 
 def refine(
@@ -66,6 +75,7 @@ def refine(
     scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
+    keep: Iterable[int] | None = None,
 ) -> NDArray[_Scalar]:
     """Refine a label map or a soft prediction.
 
@@ -80,6 +90,10 @@ def refine(
             label map, see `segfix.geometry.fit_offsets`.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this keep their label.
+        keep: Ids that mean "not known": pixels of theirs stay as they are, and no other pixel
+            takes them. Negative ids and NaN are added. Of scores, the likeliest class counts; of
+            colours, R + 256·G + 256²·B. None: 255, if it is the highest id and there are two others
+            from 0 on. (): none at all, not even negative ones.
 
     Warns:
         UserWarning: The offset map was made for another prediction.
@@ -90,8 +104,8 @@ def refine(
 
     Raises:
         TypeError: `label_map` is no array of numbers, or `offset_map` no offset map.
-        ValueError: The sizes differ, an array has a mask or holds NaN among scores of classes, or a
-            setting is out of its range.
+        ValueError: The sizes differ, an array has a mask, a setting is out of its range, or
+            `label_map` holds grey levels of a soft mask: divide it by its type's highest value.
 
     Example:
         >>> boundary, right = np.array([[True, False, False]]), np.full((1, 3), 4, np.uint8)
@@ -109,8 +123,9 @@ def refine(
     whole = as_label_map(label_map, offset_map.codes.shape, "offset map")
     if made_for_another(whole, offset_map):
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
-    settings = RefineSettings(scale, iterate, min_confidence)
-    return refine_planes(whole, offset_map, settings).array
+    settings = RefineSettings(scale, iterate, min_confidence, None if keep is None else [*keep])
+    _, kept = find_kept(whole, settings.keep)
+    return refine_planes(whole, offset_map, settings, kept).array
 
 
 def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> LabelMap:
@@ -123,7 +138,7 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
 
     Raises:
         TypeError: It is no array of numbers.
-        ValueError: The sizes differ, it has a mask, or scores of classes hold NaN.
+        ValueError: The sizes differ, it has a mask, or it holds grey levels of a soft mask.
     """
     array = as_array(array, "label_map")
     first = array.ndim == 3 and array.shape[:2] != size and array.shape[1:] == size
@@ -135,8 +150,12 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
             f"{' (height and width swapped?)' * (array.shape[:2] == size[::-1])}."
         )
     kind = kind_of_array(array)
-    if kind == "scores" and array.ndim == 3 and np.isnan(array).any():
-        raise ValueError("Expected scores of classes without NaN in label_map; np.nan_to_num.")
+    if kind in ("ids", "colours") and is_soft_mask(array):
+        highest = 255 if array.max() <= 255 else 65535
+        raise ValueError(
+            "Expected label_map of ids or of probabilities but got grey levels of a soft mask "
+            f"(antialiased or blurred): divide one band of them by {highest}."
+        )
     return LabelMap(array, kind, channels_first=first)
 
 
@@ -146,11 +165,23 @@ def made_for_another(label_map: LabelMap, offset_map: OffsetMap) -> bool:
     return made_for is not None and made_for != pixel_digest(label_map.layers())
 
 
-def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSettings) -> LabelMap:
-    """Refine a label map of any kind, all its channels alike; see `refine`."""
+def refine_planes(
+    label_map: LabelMap,
+    offset_map: OffsetMap,
+    settings: RefineSettings,
+    kept: NDArray[np.bool_] | None = None,
+) -> LabelMap:
+    """Refine a label map of any kind, all its channels alike; see `refine`.
+
+    Args:
+        label_map: Of any kind but masks.
+        offset_map: Of the same size.
+        settings: How; `keep` is what `kept` was made of.
+        kept: (H, W) pixels that neither give nor take; None: there are none.
+    """
     vectors, scale = offset_map.vectors(settings.min_confidence), settings.scale
     if settings.iterate:
-        refined = follow_offsets(label_map.planes, vectors, max_steps=settings.iterate)
+        move = partial(follow_offsets, vectors=vectors, max_steps=settings.iterate)
     else:
         if scale is None:
             vectors = fit_offsets(
@@ -160,7 +191,11 @@ def refine_planes(label_map: LabelMap, offset_map: OffsetMap, settings: RefineSe
                 conditioned=offset_map.conditioned,
             )
             scale = 1
-        refined = apply_offsets(label_map.planes, vectors, scale=scale)
+        move = partial(apply_offsets, vectors=vectors, scale=scale)
+    refined = move(label_map.planes)
+    if kept is not None:
+        back = kept | move(kept)
+        refined[back] = label_map.planes[back]
     return label_map.with_planes(refined)
 
 
@@ -171,6 +206,7 @@ def refine_masks(
     scale: float | None = None,
     iterate: int = 0,
     min_confidence: float = 0.0,
+    keep: Sequence[int] = (),
 ) -> NDArray[_Scalar]:
     """Refine the masks of an image's instances, which may overlap.
 
@@ -185,6 +221,8 @@ def refine_masks(
             (`tests/bench/instances.py`) that gains more.
         iterate: Instead of one scaled step, follow the offsets for up to this many steps.
         min_confidence: Pixels less confident than this stay as they are.
+        keep: Places, from 0, of masks that mark crowd regions or what is not known: they stay as
+            they are, and no other mask gains or loses a pixel there, or by looking there.
 
     Warns:
         UserWarning: The offset map was made for another prediction.
@@ -197,6 +235,7 @@ def refine_masks(
         TypeError: `masks` is no array of numbers, or `offset_map` no offset map.
         ValueError: The sizes differ, or `masks` has not three axes, has a mask of its own, or holds
             NaN; or a setting is out of its range.
+        IndexError: There is no mask in one of the places to `keep`.
 
     Example:
         >>> boundary, left = np.array([[False, True, True, False]]), np.zeros((1, 4), np.uint8)
@@ -226,8 +265,11 @@ def refine_masks(
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
     settings = RefineSettings(scale, iterate, min_confidence)
     refined = masks.copy()
-    for mask, result in zip(masks, refined, strict=True):
-        refine_into(result, mask, offset_map, settings)
+    crowds = np.zeros(len(masks), np.bool_)
+    crowds[[*keep]] = True
+    kept = (masks[crowds] != 0).any(axis=0) if crowds.any() else None
+    for place in np.flatnonzero(~crowds):
+        refine_into(refined[place], masks[place], offset_map, settings, kept)
     return refined
 
 
@@ -236,8 +278,9 @@ def refine_into(
     mask: NDArray[_Scalar],
     offset_map: OffsetMap,
     settings: RefineSettings,
+    kept: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Refine one mask, (H, W) or (H, W, C), within a copy of it."""
+    """Refine one mask, (H, W) or (H, W, C), within a copy of it; see `refine_planes`."""
     # Farther from the mask than an offset leads, there is background at both of its ends.
     unit = int(np.abs(unit_offsets(offset_map.num_directions)).max())
     if settings.iterate:
@@ -248,8 +291,10 @@ def refine_into(
         reach = math.ceil(abs(settings.scale) * unit)
     crop = surroundings(mask, max(reach, 1))
     if crop:
-        codes = replace(offset_map, codes=offset_map.codes[crop], source={})
-        result[crop] = refine(mask[crop], codes, **asdict(settings))
+        codes = replace(offset_map, codes=offset_map.codes[crop])
+        part = LabelMap(mask[crop], kind_of_array(mask[crop]))
+        kept = None if kept is None else kept[crop]
+        result[crop] = refine_planes(part, codes, settings, kept).array
 
 
 def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
@@ -264,13 +309,13 @@ def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:
     return tuple(found)
 
 
-def keep_ids(
+def restore_ids(
     label_map: LabelMap,
     refined: NDArray[Any],
     listed: Iterable[int],
     ids_of: Callable[[LabelMap], NDArray[np.integer[Any]]] = LabelMap.ids,
     *,
-    keep: bool = True,
+    restore: bool = True,
 ) -> list[int]:
     """Find ids of which nothing is left, and give them back their pixels.
 
@@ -279,7 +324,7 @@ def keep_ids(
         refined: Its planes afterwards; changed in place.
         listed: The ids to look for.
         ids_of: Of a label map.
-        keep: Whether to put the pixels back.
+        restore: Whether to put the pixels back.
 
     Returns:
         The ids of which nothing was left, or would not have been without others put back.
@@ -289,7 +334,7 @@ def keep_ids(
     left = _counts(after)
     wanted = dict.fromkeys(listed)
     lost = [one for one in wanted if one not in left]
-    if not keep or not lost:
+    if not restore or not lost:
         return lost
     order = before.argsort(kind="stable")
     numbers = _counts(before)

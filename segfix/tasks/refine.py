@@ -34,11 +34,13 @@ from segfix.jobs.task import Job, Output, Row, Task
 from segfix.jobs.urls import stage_urls
 from segfix.refinement.apply import (
     RefineSettings,
-    keep_ids,
     made_for_another,
     refine_masks,
     refine_planes,
+    restore_ids,
 )
+from segfix.refinement.kept_ids import find_kept
+from segfix.refinement.little_change import explain_little_change
 from segfix.refinement.orientation import ASSUMED
 from segfix.refinement.sizes import Fit, advise_fit, match_sizes
 
@@ -88,7 +90,7 @@ def refine_folder(
             a URL, as `offsets` and `out`.
         offsets: Offset maps of their photographs.
         out: Folder of the results, which keep names and kinds of the predictions.
-        settings: How to refine.
+        settings: How to refine; its `keep` names ids that neither give nor take.
         reading: How predictions are read, and what of them is written.
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.
@@ -195,8 +197,9 @@ def refine_file(
 
     Returns:
         The number of pixels and of those whose label changed; whether the label map had been
-        refined before, and whether the offset map was made for another prediction; of masks and
-        instance ids, those that would have vanished (`emptied`).
+        refined before, and whether the offset map was made for another prediction; ids that were
+        kept; why almost nothing changed, if so; of masks and instance ids, those that would have
+        vanished (`emptied`).
     """
     labels, offsets = pair.entry, pair.partner
     if offsets is None:
@@ -214,6 +217,8 @@ def refine_file(
     }
     output.check(record)
     label_map, offset_map = read_pair(labels.path, offsets.path, reading)
+    if settings.keep and label_map.kind == "masks":
+        raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
@@ -221,7 +226,9 @@ def refine_file(
     }
     # It has been said.
     offset_map = replace(offset_map, source={})
-    refined, lost = refine_whole(label_map, offset_map, settings, keep=not reading.drop_empty)
+    row["kept"], kept = find_kept(label_map, settings.keep)
+    restore = not reading.drop_empty
+    refined, lost = refine_whole(label_map, offset_map, settings, kept, restore=restore)
     if lost is not None:
         row["emptied"] = [{"image": labels.stem, **one} for one in lost]
     if label_map.kind == "scores" or (label_map.kind, label_map.array.dtype.kind) == ("ids", "f"):
@@ -236,6 +243,10 @@ def refine_file(
     write_label_map(output.path, refined, record=json.dumps(record, sort_keys=True))
     row["pixels"] = offset_map.codes.size
     row["changed"] = int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum())
+    if label_map.kind != "masks":
+        row["little"] = explain_little_change(
+            label_map, offset_map, settings.min_confidence, row["changed"], kept
+        )
     return row
 
 
@@ -282,7 +293,12 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
 
 
 def refine_whole(
-    label_map: LabelMap, offset_map: OffsetMap, settings: RefineSettings, *, keep: bool
+    label_map: LabelMap,
+    offset_map: OffsetMap,
+    settings: RefineSettings,
+    kept: NDArray[np.bool_] | None,
+    *,
+    restore: bool,
 ) -> tuple[LabelMap, list[dict[str, Any]] | None]:
     """Refine a label map of any kind, and find what would vanish of its instances.
 
@@ -290,8 +306,9 @@ def refine_whole(
         label_map: Ids, colours, scores or masks.
         offset_map: Of the same size.
         settings: How to refine.
-        keep: Whether instance ids of which nothing would be left keep their pixels; masks always
-            do.
+        kept: See `refine_planes`.
+        restore: Whether instance ids of which nothing would be left get their pixels back; masks
+            always do.
 
     Returns:
         The refined label map, and the `place` of each mask or each `id` of which nothing would be
@@ -299,15 +316,15 @@ def refine_whole(
     """
     if label_map.kind == "masks":
         refined, empty = refine_or_keep(label_map, offset_map, settings)
-        if keep:
+        if restore:
             # What was empty before stays, and hasn't vanished.
             empty &= label_map.array.any(axis=(1, 2))
         return refined, [{"place": place} for place in np.flatnonzero(empty).tolist()]
-    refined = refine_planes(label_map, offset_map, settings)
+    refined = refine_planes(label_map, offset_map, settings, kept)
     if label_map.kind != "ids" or label_map.array.max() <= MOST_CLASSES:
         return refined, None
     moved = np.unique(label_map.array[refined.array != label_map.array]).tolist()
-    lost = keep_ids(label_map, refined.array, moved, keep=keep)
+    lost = restore_ids(label_map, refined.array, moved, restore=restore)
     return refined, [{"id": identity} for identity in lost]
 
 
@@ -324,7 +341,8 @@ def refine_or_keep(
     Returns:
         The refined masks, and (N,) bool: those of which nothing would be left.
     """
-    refined = refine_masks(label_map.array, offset_map, **asdict(settings))
+    how = {name: value for name, value in asdict(settings).items() if name != "keep"}
+    refined = refine_masks(label_map.array, offset_map, **how)
     empty = np.array(~refined.any(axis=(1, 2)))
     refined[empty] = label_map.array[empty]
     return label_map.with_array(refined), empty

@@ -15,7 +15,7 @@ from segfix.formats import LabelMap, OffsetMap
 from segfix.geometry import apply_offsets, follow_offsets
 from segfix.instances.refine_panoptic import _segment_ids
 from segfix.refinement import refine_masks
-from segfix.refinement.apply import keep_ids, surroundings
+from segfix.refinement.apply import refine_planes, restore_ids, surroundings
 
 
 @st.composite
@@ -105,11 +105,11 @@ def test_masks_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_only_the_surroundings_of_a_mask_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def watched(mask: NDArray[Any], offset_map: OffsetMap, **settings: Any) -> NDArray[Any]:
+    def watched(mask: LabelMap, *others: Any) -> LabelMap:
         sizes.append(mask.shape)
-        return segfix.refine(mask, offset_map, **settings)
+        return refine_planes(mask, *others)
 
-    monkeypatch.setattr(sys.modules["segfix.refinement.apply"], "refine", watched)
+    monkeypatch.setattr(sys.modules["segfix.refinement.apply"], "refine_planes", watched)
     masks = np.zeros((3, 400, 500), bool)
     masks[0, 50:60, 70:90] = masks[1, 390:, :5] = True
     offset_map = OffsetMap(np.ones((400, 500), np.uint8))
@@ -134,7 +134,7 @@ def test_segments_that_push_each_other_out_all_come_back() -> None:
     refined[0, :, 0] = [2, 3, 3, 3]
     listed: list[Any] = [1, 2, 3, "text", 10**30]
     for keep, ids, lost in ((False, [2, 3, 3, 3], [1]), (True, [1, 2, 3, 3], [1, 2])):
-        found = keep_ids(LabelMap(before), refined, listed, _segment_ids, keep=keep)
+        found = restore_ids(LabelMap(before), refined, listed, _segment_ids, restore=keep)
         assert refined[0, :, 0].tolist() == ids
         assert [one for one in found if one not in ("text", 10**30)] == lost
         assert len(found) == len(lost) + 2
@@ -149,7 +149,7 @@ def test_ids_come_back_until_none_is_missing(
     before: NDArray[np.uint16], after: NDArray[np.uint16], listed: set[int]
 ) -> None:
     refined = after.copy()
-    lost = keep_ids(LabelMap(before), refined, listed)
+    lost = restore_ids(LabelMap(before), refined, listed)
     expected, missing = after.copy(), set[int]()
     while more := listed - missing - set(expected.ravel().tolist()):
         missing |= more

@@ -97,6 +97,7 @@ def test_a_second_run_skips_and_a_changed_input_is_noticed(tmp_path: Path) -> No
         "scale": None,
         "iterate": 0,
         "min_confidence": 0.0,
+        "keep": None,
         "soft": False,
         "key": None,
         "fit": None,

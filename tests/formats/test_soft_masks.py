@@ -1,0 +1,168 @@
+"""Grey levels of soft masks are told from ids, whichever command reads them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from segfix.errors import FileFormatError
+from segfix.formats import OffsetMap, read_label_map
+from segfix.formats.soft_masks import is_soft_mask
+from segfix.refinement import refine
+from tests.cli.commands import run
+
+CROPS = Path(__file__).parents[1] / "data" / "camvid"
+
+
+def mask() -> Image.Image:
+    ids = read_label_map(CROPS / "labels" / "0016E5_08079.png").array
+    return Image.fromarray(np.where(ids == 2, np.uint8(255), np.uint8(0)))
+
+
+def resized(method: Image.Resampling, factor: float) -> Image.Image:
+    found = mask()
+    return found.resize((int(found.width * factor), int(found.height * factor)), method)
+
+
+def compressed(quality: int) -> Image.Image:
+    content = io.BytesIO()
+    mask().save(content, "JPEG", quality=quality)
+    return Image.open(content).copy()
+
+
+def sigmoid(width: float) -> Image.Image:
+    from scipy.ndimage import distance_transform_edt
+
+    inside = np.array(mask()) > 0
+    distance = distance_transform_edt(inside) - distance_transform_edt(~inside)
+    return Image.fromarray((255 / (1 + np.exp(-distance / width))).astype(np.uint8))
+
+
+SOFT: dict[str, Callable[[], Image.Image]] = {
+    "reduced": lambda: resized(Image.Resampling.BOX, 0.25),
+    "halved": lambda: resized(Image.Resampling.BILINEAR, 0.5),
+    "enlarged": lambda: resized(Image.Resampling.BICUBIC, 2),
+    "ringing": lambda: resized(Image.Resampling.LANCZOS, 0.5),
+    "turned": lambda: mask().rotate(17, Image.Resampling.BICUBIC),
+    "feathered": lambda: mask().filter(ImageFilter.GaussianBlur(2)),
+    "JPEG of 75": lambda: compressed(75),
+    "JPEG of 95": lambda: compressed(95),
+    "probabilities": lambda: sigmoid(3),
+    "of 16 bits": lambda: Image.fromarray(
+        np.array(resized(Image.Resampling.BICUBIC, 2)).astype(np.uint16) * 257
+    ),
+    "grey as RGB": lambda: resized(Image.Resampling.BICUBIC, 2).convert("RGB"),
+    "grey as RGBA": lambda: resized(Image.Resampling.BICUBIC, 2).convert("RGBA"),
+    "grey with alpha": lambda: resized(Image.Resampling.BICUBIC, 2).convert("LA"),
+}
+
+
+@pytest.mark.parametrize("kind", SOFT)
+def test_soft_masks_are_named_with_the_remedy(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    SOFT[kind]().save(path)
+    with pytest.raises(FileFormatError, match=r"x\.png: grey levels of a soft mask .* --soft"):
+        read_label_map(path)
+    if len(SOFT[kind]().getbands()) == 1:
+        assert read_label_map(path, soft=True).kind == "scores"
+
+
+def superpixels(order: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.kron(order.reshape(16, 16), np.ones((9, 9))).astype(np.uint8)
+
+
+HARD = {
+    "mask": np.array(mask()),
+    "three levels": np.array(mask()) // 2 + np.array(mask().rotate(180)) // 2,
+    "trimap": np.where(
+        np.array(mask().filter(ImageFilter.GaussianBlur(3))) % 255, 128, np.array(mask())
+    ),
+    "classes and void": read_label_map(CROPS / "labels" / "0016E5_08079.png").array,
+    "superpixels": superpixels(np.random.default_rng(0).permutation(256)),
+    "superpixels by row": superpixels(np.arange(256)),
+    "every id once": np.arange(256, dtype=np.uint8).reshape(16, 16),
+    "noise": np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.uint8),
+    "bands of 3": np.repeat(np.arange(256, dtype=np.uint8), 3)[None].repeat(40, 0),
+    "many instances": superpixels(np.arange(256)).astype(np.uint16) * 200,
+    "ids of 64 bits": read_label_map(CROPS / "labels" / "0016E5_08079.png").array.astype(int) - 1,
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_ids_are_no_soft_masks(kind: str) -> None:
+    assert not is_soft_mask(np.asarray(HARD[kind]))
+
+
+@pytest.mark.parametrize("stem", sorted(path.stem for path in (CROPS / "preds").iterdir()))
+def test_real_label_maps_are_no_soft_masks(stem: str) -> None:
+    for folder in ("labels", "preds"):
+        assert not is_soft_mask(read_label_map(CROPS / folder / f"{stem}.png").array)
+
+
+def test_palettes_are_never_grey_levels(tmp_path: Path) -> None:
+    picture = SOFT["feathered"]()
+    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    picture.save(tmp_path / "x.png")
+    assert read_label_map(tmp_path / "x.png").kind == "ids"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif"])
+def test_every_format_is_looked_at(suffix: str, tmp_path: Path) -> None:
+    path, array = tmp_path / f"x{suffix}", np.array(SOFT["feathered"]())
+    if suffix == ".tif":
+        Image.fromarray(array).save(path)
+    else:
+        (np.save if suffix == ".npy" else np.savez)(path, array)
+    with pytest.raises(FileFormatError, match="--soft"):
+        read_label_map(path)
+
+
+def test_python_is_told_too() -> None:
+    array = np.array(SOFT["feathered"]())
+    offset_map = OffsetMap(np.zeros(array.shape, np.uint8))
+    with pytest.raises(ValueError, match="divide one band of them by 255"):
+        refine(array, offset_map)
+    assert np.array_equal(refine(array / 255, offset_map), array / 255)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("refine", "masks"),
+        ("predict-offsets", "images", "--preds", "masks", "--weights", "CONDITIONED"),
+        ("evaluate", "masks", "labels"),
+        ("evaluate", "labels", "masks"),
+        ("report", "masks", "labels"),
+        ("targets", "masks"),
+        ("show", "images", "--preds", "masks"),
+        ("show", "images", "--labels", "masks"),
+    ],
+    ids=" ".join,
+)
+def test_every_command_names_a_soft_mask(
+    command: tuple[str, ...], offsets: Path, conditioned_onnx: Path
+) -> None:
+    Path("masks").mkdir()
+    hard = Image.fromarray(np.pad(np.full((12, 20), 255, np.uint8), ((6, 6), (10, 10))))
+    for stem in "abc":
+        hard.filter(ImageFilter.GaussianBlur(1)).save(f"masks/{stem}.png")
+    arguments = [str(conditioned_onnx) if one == "CONDITIONED" else one for one in command]
+    out = () if command[0] == "evaluate" else ("-o", "out")
+    result = run(*arguments, *out)
+    assert result.exit_code == 1
+    assert "masks/a.png: grey levels of a soft mask" in result.stderr
+    assert "--soft" in result.stderr
+    if command[0] in ("refine", "predict-offsets"):
+        assert run(*arguments, "--soft", "-o", "soft").exit_code == 0
+
+
+@pytest.fixture
+def offsets(work: Path, tiny_onnx: Path) -> Path:
+    assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
+    return work / "offsets"
