@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from segfix.errors import OUT_OF_MEMORY, FileFormatError
 from segfix.files.foreign import name_foreign
 from segfix.files.limits import current_limits
-from segfix.files.tiff_tags import BANDS, count_pictures, read_pages
+from segfix.files.tiff_tags import BANDS, holds_several, read_pages
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
@@ -174,7 +174,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
 def check_pages(file: IO[bytes], path: Path, what: str) -> None:
     """Refuse a TIFF file of several pages, or with more bands than any picture has."""
     try:
-        several = count_pictures(file, masks=what == "image") > 1
+        several = holds_several(file, masks=what == "image")
         page = next(read_pages(file), None)
         bands = page.number(BANDS, 1) if page else 1
     except ValueError:

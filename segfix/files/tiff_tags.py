@@ -106,8 +106,8 @@ def read_pages(file: IO[bytes]) -> Iterator[Page]:
         place = int.from_bytes(entries[count * length :], byte_order)
 
 
-def count_pictures(file: IO[bytes], *, masks: bool = False) -> int:
-    """Count the pages of a TIFF file, without reduced copies of the first.
+def holds_several(file: IO[bytes], *, masks: bool = False) -> bool:
+    """Tell whether a TIFF file has pages that aren't reduced copies of the first.
 
     Args:
         file: Open for reading.
@@ -116,16 +116,16 @@ def count_pictures(file: IO[bytes], *, masks: bool = False) -> int:
     Raises:
         ValueError: The file is broken.
     """
-    number, first = 0, (0, 0)
+    first = (0, 0)
     for place, page in enumerate(read_pages(file)):
-        size = page.number(HEIGHT), page.number(WIDTH)
-        first = first if place else size
+        high, wide = page.number(HEIGHT), page.number(WIDTH)
+        if not place:
+            first = high, wide
+            continue
         # Not all writers flag them.
-        small = max(size) < max(first) and abs(size[0] * first[1] - size[1] * first[0]) <= sum(
-            first
-        )
+        alike = abs(high * first[1] - wide * first[0]) <= sum(first)
+        small = alike and max(high, wide) < max(first)
         flagged = page.number(SUBFILE_TYPE) & (5 if masks else 1)
-        number += not place or not (flagged or small)
-        if place + 1 == MOST_PAGES:
-            return MOST_PAGES
-    return number
+        if not (small or flagged) or place + 1 == MOST_PAGES:
+            return True
+    return False

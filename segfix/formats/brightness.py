@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 ROWS = 256
 """Rows that are looked at at a time."""
 
+HALF = 0.5
+"""Of a step of 8 bits: so little beyond the ends is rounding."""
+
 LEAST_OF_255 = 16
 """Highest value of floats in 0 … 255; those that end between it and 1 may be anything."""
 
@@ -43,16 +46,14 @@ def scale_to_bytes(
         (array([[  0, 128, 255]], dtype=uint8), '0–1 × 255')
     """
     low, high, whole, missing = measure_values(values, nodata)
-    if low < 0:
+    fractions = values.dtype.kind == "f" and not (whole and high > 1)
+    unit = fractions and 255 * high <= 255 + HALF
+    if low < (-HALF / 255 if unit else -HALF if fractions else 0):
         raise ValueError(f"values from {low:.6g} to {high:.6g}: negative brightness; {AS_BYTES}")
-    factor, words = 1.0, ""
-    if values.dtype.kind in "ui" or (whole and high > 1):
-        bits = max(stated_bits or 0, int(high).bit_length())
-        if bits > 8:
-            factor, words = 2.0 ** (8 - bits), f"{bits} bits ÷ {2 ** (bits - 8)}"
-    elif high <= 1:
-        factor, words = 255.0, "0–1 × 255"
-    elif not LEAST_OF_255 <= high <= 255:
+    bits = 8 if fractions else max(stated_bits or 0, int(high).bit_length(), 8)
+    factor = 255.0 if unit else 1.0
+    words = "0–1 × 255" if unit else f"{bits} bits ÷ {2 ** (bits - 8)}" if bits > 8 else ""
+    if fractions and not unit and not LEAST_OF_255 <= high <= 255 + HALF:
         raise ValueError(
             f"fractions from {low:.6g} to {high:.6g}, neither 0–1 nor 0–255; {AS_BYTES}"
         )
@@ -61,11 +62,11 @@ def scale_to_bytes(
     scaled = np.empty(values.shape, np.uint8)
     for rows, known in known_values(values, nodata):
         part = np.where(known, values[rows], 0)
-        if values.dtype.kind == "f":
-            # Whole numbers are cut as integers are.
-            part = part * factor if whole and high > 1 else np.rint(part * factor)
-        elif factor < 1:
-            part = part >> (bits - 8)
+        if fractions:
+            part = np.rint(part * factor).clip(0, 255)
+        elif bits > 8:
+            # Cut, not rounded: 255.9 would be 256.
+            part = part // 2 ** (bits - 8)
         scaled[rows] = part
     return scaled, words
 

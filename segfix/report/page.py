@@ -53,6 +53,7 @@ def write_report(
     ignore_index: int = IGNORE_INDEX,
     class_names: Mapping[int, str] | None = None,
     naming: Mapping[str, Any] = {},
+    bands: Sequence[int] | None = None,
     examples: int = 6,
     seed: int = 0,
     workers: int = 1,
@@ -68,6 +69,7 @@ def write_report(
         ignore_index: Void id of the ground truth.
         class_names: Name of each class id; None: whatever ids the maps hold.
         naming: Of `pair_entries`, for the photographs.
+        bands: Of the photographs, see `segfix.formats.read_image`.
         examples: Images shown per group.
         seed: Of the random group.
         workers: Threads.
@@ -84,7 +86,7 @@ def write_report(
     partners, unpaired = pair_photographs(truths, photographs, naming)
     classes: dict[str, Any] = {"ignore_index": ignore_index, "class_names": class_names}
     result, rows = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
-    groups, undrawn = draw_groups(choose(rows, examples, seed), **classes)
+    groups, undrawn = draw_groups(choose(rows, examples, seed), bands=bands, **classes)
     failed = [*result["failed"], *unpaired, *undrawn]
     page = render(
         result,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from segfix.formats import (
     read_label_map,
     write_offset_map,
 )
-from segfix.formats.images import Photograph, open_photograph, orientation_of
+from segfix.formats.images import Photograph, open_photograph
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
 from segfix.instances.photographs import InstanceEntry, pair_instances
@@ -49,6 +49,7 @@ def predict_folder(
     reading: FileSettings = FileSettings(),
     annotations: Path | None = None,
     max_side: int | None = None,
+    bands: Sequence[int] | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     **run: Any,
@@ -64,6 +65,7 @@ def predict_folder(
         reading: How predictions are read.
         annotations: COCO JSON with the file names of image ids, for instances in `preds`.
         max_side: See `OffsetModel.offsets`.
+        bands: See `segfix.formats.read_image`.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
         run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
@@ -88,7 +90,9 @@ def predict_folder(
             source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
         )
         model = load_for(settings.cluster, weights, device)
-        task = predict_task(model, max_side=max_side, reading=None if maps is None else reading)
+        task = predict_task(
+            model, max_side=max_side, reading=None if maps is None else reading, bands=bands
+        )
         with require_extra("eval"):
             return run_task(task, jobs, folder, settings)
 
@@ -152,7 +156,11 @@ def list_photographs(
 
 
 def predict_task(
-    model: OffsetModel, *, max_side: int | None = None, reading: FileSettings | None = None
+    model: OffsetModel,
+    *,
+    max_side: int | None = None,
+    reading: FileSettings | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Task[Pair]:
     """Make the task of predicting offset maps of photographs.
 
@@ -161,6 +169,7 @@ def predict_task(
         max_side: See `OffsetModel.offsets`.
         reading: How to read the predictions that the offset maps are to fit, which every
             photograph must have; None: offset maps fit all.
+        bands: See `segfix.formats.read_image`.
 
     Raises:
         ArgumentError: There are to be predictions, and the network looks at photographs alone.
@@ -170,7 +179,7 @@ def predict_task(
             model.check_conditioned()
         except SegfixError as error:
             raise ArgumentError(str(error)) from error
-    work = partial(predict_file, model=model, max_side=max_side, reading=reading)
+    work = partial(predict_file, model=model, max_side=max_side, reading=reading, bands=bands)
     return Task(work, "image", network=True)
 
 
@@ -181,11 +190,13 @@ def predict_file(
     model: OffsetModel,
     max_side: int | None = None,
     reading: FileSettings | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Row:
     """Predict the offset map of one photograph file; see `predict_task`.
 
     Returns:
-        The number of pixels and of those on a boundary, and the `prediction` if there is one.
+        The number of pixels and of those on a boundary, the `scaling` of values that weren't bytes,
+        and the `prediction` if there is one.
     """
     image, prediction = pair.entry, pair.partner
     if reading is not None and prediction is None:
@@ -194,9 +205,13 @@ def predict_file(
             path=image.path,
             advice="say with --map or --suffix which one it is, or leave --preds out",
         )
-    with open_photograph(image.path) as photograph:
+    with open_photograph(image.path, bands) as photograph:
         source = {**model.record(photograph.shape, max_side), "image": content_digest(image.path)}
-        orientation = orientation_of(photograph.picture)
+        if bands:
+            source["bands"] = list(bands)
+        if photograph.deep and photograph.deep.sample_type != "uint8":
+            source["values"] = photograph.deep.sample_type
+        orientation = photograph.orientation
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
@@ -209,9 +224,12 @@ def predict_file(
             label_map = read_prediction(
                 prediction, reading or FileSettings(), image, size, orientation
             )
+        photograph.decode()
         offset_map = predict_map(model, photograph, max_side, f"{image.path}", source, label_map)
     write_offset_map(output.path, offset_map)
     row = count_pixels(offset_map)
+    if photograph.scaling:
+        row["scaling"] = photograph.scaling
     return row if prediction is None else {**row, "prediction": f"{prediction.path}"}
 
 
@@ -337,8 +355,17 @@ def predict_frame(frame: Frame, output: Output, *, model: OffsetModel, max_side:
     return count_pixels(offset_map)
 
 
-def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = None) -> bytes:
+def predict_stream(
+    model: OffsetModel,
+    image: bytes,
+    *,
+    max_side: int | None = None,
+    bands: Sequence[int] | None = None,
+) -> tuple[bytes, Row]:
     """Predict the offset map of one photograph: the bytes of a file from those of a file.
+
+    Returns:
+        The file, and what `predict_file` reports.
 
     Raises:
         SegfixError: The photograph is broken.
@@ -346,6 +373,6 @@ def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = N
     with TemporaryDirectory() as folder:
         path = StandardInput(folder, "-")
         path.write_bytes(image)
-        task = predict_task(model, max_side=max_side)
+        task = predict_task(model, max_side=max_side, bands=bands)
         row = task.do(Pair(Entry(path, "offsets"), None), Path(folder))
-        return Path(row["output"]).read_bytes()
+        return Path(row["output"]).read_bytes(), row
