@@ -116,7 +116,7 @@ def warn_of_huge(pixels: list[int]) -> None:
         click.echo(
             f"segfix: {huge} of {len(pixels)} have more than {HUGE // 10**6} megapixels, and the "
             "network has learnt from sides of 320 to 1536 pixels: where predictions are off by "
-            "many pixels, --max-side 2048 reaches farther, in less time.",
+            "many pixels, reduce the photographs to that and 'refine --fit image' (docs/speed.md).",
             err=True,
         )
 

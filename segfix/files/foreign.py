@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 PICKLE = (
@@ -54,6 +55,7 @@ ENDINGS: dict[str, tuple[str, str]] = {
     **dict.fromkeys((".pth", ".pt", ".ckpt"), TORCH),
     **dict.fromkeys((".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".dcm"), ("a volume", VOLUME)),
     **dict.fromkeys((".h5", ".hdf5"), HDF5),
+    ".gz": ("a packed file, of NIfTI perhaps", VOLUME),
     ".zarr": ("Zarr", "save its arrays as .npy or .npz"),
     ".mat": ("MATLAB arrays", "save them as PNG or .npy"),
     ".psd": ("a Photoshop file", "save it as PNG or TIFF"),
@@ -80,14 +82,8 @@ def name_foreign(path: Path) -> tuple[str, str] | None:
         >>> name_foreign(Path("results.pkl"))[0]
         'a pickle, which may run code when it is read'
     """
-    start = None
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                start = file.read(LONGEST_START)
-    except OSError:
-        return None
-    if start is not None:
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(LONGEST_START)
         for pattern, named in CONTENTS.values():
             if re.match(pattern, start, re.DOTALL):
                 return named

@@ -36,7 +36,7 @@ from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
 from segfix.refinement.sizes import as_displayed
-from segfix.tasks.refine import FileSettings
+from segfix.tasks.refine import FileSettings, refuse_unread
 
 
 def predict_folder(
@@ -277,18 +277,18 @@ def read_prediction(
     """
     if isinstance(prediction, InstanceEntry):
         return prediction.read(size, image.path)
+    told = {
+        "expected": f"its photograph {image.path} is {size[1]}×{size[0]}",
+        "advice": "write predictions of the photographs' size, or leave --preds out and let "
+        "refine --fit",
+    }
+    refuse_unread(prediction.path, size, orientation, key=reading.key, **told)
     found = read_label_map(
         prediction.path, soft=reading.soft, key=reading.key, masks=True, shape=size
     )
     label_map = as_displayed(found, size, orientation)
     if label_map.shape != size:
-        raise SegfixError(
-            found.size,
-            path=prediction.path,
-            expected=f"its photograph {image.path} is {size[1]}×{size[0]}",
-            advice="write predictions of the photographs' size, or leave --preds out and let "
-            "refine --fit",
-        )
+        raise SegfixError(found.size, path=prediction.path, **told)
     return label_map
 
 

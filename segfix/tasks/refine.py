@@ -24,6 +24,7 @@ from segfix.formats import (
     read_offset_map,
     write_label_map,
 )
+from segfix.formats.label_maps import peek_label_map
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
@@ -38,10 +39,13 @@ from segfix.refinement.apply import (
     refine_masks,
     refine_planes,
 )
-from segfix.refinement.sizes import Fit, match_sizes
+from segfix.refinement.sizes import Fit, as_displayed, match_sizes
 
 KIND = "refined label map"
 """What the record of a result says that it is."""
+
+LARGE = 1 << 26
+"""Bytes of a prediction, unpacked, from which on its size is looked at before."""
 
 MOST_CLASSES = 255
 """Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
@@ -239,6 +243,16 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
     """
     offset_map = read_offset_map(offsets)
     height, width = offset_map.codes.shape
+    if reading.fit is None:
+        refuse_unread(
+            labels,
+            (height, width),
+            offset_map.source.get("orientation", 1),
+            key=reading.key,
+            expected=f"its offset map {offsets} is {width}×{height}",
+            advice="--fit image enlarges or reduces the prediction to that, --fit labels the "
+            "offset map",
+        )
     found = read_label_map(
         labels, soft=reading.soft, key=reading.key, masks=True, shape=(height, width)
     )
@@ -264,6 +278,34 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
             "its geo-reference wouldn't fit another size", path=labels, advice="use --fit labels"
         )
     return label_map, offset_map
+
+
+def refuse_unread(
+    path: Path,
+    size: tuple[int, int],
+    orientation: Any,
+    *,
+    key: str | None,
+    expected: str,
+    advice: str,
+) -> None:
+    """Refuse a large prediction of another size before it is unpacked; small ones tell more, read.
+
+    Args:
+        path: The prediction.
+        size: Height and width that it must have.
+        orientation: See `as_displayed`.
+        key: See `FileSettings`.
+        expected: Of the error.
+        advice: Of the error.
+
+    Raises:
+        SegfixError: It is of another size.
+    """
+    hollow = peek_label_map(path, key=key, shape=size)
+    if hollow.array.nbytes < LARGE or as_displayed(hollow, size, orientation).shape == size:
+        return
+    raise SegfixError(hollow.size, path=path, expected=expected, advice=advice)
 
 
 def refine_whole(
