@@ -46,6 +46,10 @@ CONTENTS: dict[str, tuple[bytes, tuple[str, str]]] = {
         rb"(?i)\s*<(?:!doctype )?html",
         ("a web page, as failed downloads leave", "fetch the file again"),
     ),
+    "TIFF": (
+        rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+        ("TIFF of bands or bits that aren't read", "write one band, or colours of 8 bits"),
+    ),
     "empty": (rb"\Z", ("an empty file", "make it anew")),
 }
 """How the first bytes of files begin, what they are, and what to do."""

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from segfix.errors import OUT_OF_MEMORY, FileFormatError
 from segfix.files.foreign import name_foreign
 from segfix.files.limits import current_limits
-from segfix.files.tiff_tags import BANDS, holds_several, read_pages
+from segfix.files.tiff_tags import BANDS, SUBFILE_TYPE, holds_several, read_pages
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
@@ -172,14 +172,20 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def check_pages(file: IO[bytes], path: Path, what: str) -> None:
-    """Refuse a TIFF file of several pages, or with more bands than any picture has."""
+    """Refuse a TIFF file of several pages, a preview, or more bands than any picture has."""
     try:
         several = holds_several(file, masks=what == "image")
         page = next(read_pages(file), None)
         bands = page.number(BANDS, 1) if page else 1
+        preview = bool(page and page.number(SUBFILE_TYPE) & 1)
     except ValueError:
-        several, bands = False, 1  # Pillow tells.
+        several, bands, preview = False, 1, False  # Pillow tells.
     file.seek(0)
+    if preview:
+        raise FileFormatError(
+            f"{path}: of a camera's raw file the preview alone would be taken; export it as TIFF "
+            "or JPEG."
+        )
     if several:
         raise FileFormatError(
             f"{path}: several pages, of which only the first would be taken; expected one {what} "

@@ -76,7 +76,8 @@ def find_deep_values(
     picture: Image.Image, path: Path, bands: Sequence[int] | None
 ) -> DeepValues | None:
     """Find out whether an open picture's values aren't bytes, or bands are asked for."""
-    raw = _raw_mode(picture)
+    tile: Any = next(iter(getattr(picture, "tile", None) or ()), None)
+    raw = _raw_mode(tile)
     colours = raw in ("RGB;16B", "RGBA;16B", "LA;16B")
     if not (colours or picture.mode[0] in "IF" or bands):
         return None
@@ -84,7 +85,7 @@ def find_deep_values(
     stated = {"PPM": 16, "JPEG2000": 16}.get(str(picture.format), 12 if raw == "I;12" else None)
 
     def decode() -> Scaled:
-        values = _colours_of_16_bits(picture, path, raw) if colours else np.asarray(picture)
+        values = _colours_of_16_bits(picture, path, tile) if colours else np.asarray(picture)
         if bands:
             values = _choose_bands(values, bands)
         return (
@@ -96,24 +97,22 @@ def find_deep_values(
     return DeepValues(picture.size[::-1], None, kind, decode)
 
 
-def _raw_mode(picture: Image.Image) -> str:
-    """Tell how a picture that isn't decoded yet is stored, as Pillow calls it."""
-    tile: Any = getattr(picture, "tile", None)
-    arguments = tile[0][3] if tile else ""
+def _raw_mode(tile: Any) -> str:
+    """Tell how the samples of a picture are stored, as Pillow calls it."""
+    arguments = tile[3] if tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def _colours_of_16_bits(picture: Image.Image, path: Path, raw: str) -> NDArray[np.uint16]:
+def _colours_of_16_bits(picture: Image.Image, path: Path, tile: Any) -> NDArray[np.uint16]:
     """Decode colours of 16 bits, of which Pillow gives the upper 8, without alpha."""
-    tile: Any = getattr(picture, "tile", None)
     upper = np.asarray(picture)[..., :3].astype(np.uint16)
     if upper.max(initial=0) >= 128:
         return upper << 8
-    if raw == "LA;16B":
+    if _raw_mode(tile) == "LA;16B":
         raise ValueError("dark grey of 16 bits with alpha; save it without alpha")
     with open_picture(path, "image") as again:
         # Read as if the other byte came first.
-        tiles: Any = [tile[0]._replace(args=raw.replace("16B", "16L"))]
+        tiles: Any = [tile._replace(args=_raw_mode(tile).replace("16B", "16L"))]
         again.tile = tiles  # type: ignore[attr-defined]
         return upper << 8 | np.asarray(again)[..., :3]
 

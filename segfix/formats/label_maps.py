@@ -250,7 +250,7 @@ def peek_label_map(
         FileFormatError: As `read_label_map`, as far as the file's beginning shows it.
     """
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _read_array(path, False, key, shape, hollow=True)
+        return _read_array(path, soft=False, key=key, shape_wanted=shape, hollow=True)
     with open_picture(path, "label map") as picture:
         turn = orientation_of(picture)
         # Pillow tells the size of TIFF as displayed.
