@@ -134,7 +134,8 @@ def list_entries(
             hints.append("folders within are read with --recursive")
         others = Counter(child.suffix.lower() for child in children if child.is_file())
         for suffix, count in others.most_common(1):
-            foreign = name_foreign(Path(f"a{suffix}"))
+            # Texts may be anything.
+            foreign = None if suffix == ".txt" else name_foreign(Path(f"a{suffix}"))
             words = f", {foreign[0]}: {foreign[1]}" if foreign else ""
             hints.append(f"it holds {count} {suffix}{words}")
         hint = f" ({'; '.join(hints)})" if hints else ""
