@@ -8,7 +8,8 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -141,6 +142,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         # even where a TIFF file says that it is displayed a quarter turn from there.
         with path.open("rb") as file:
             check_pages(file, path, what)
+            check_bands(file, path)
             with Image.open(leave_metadata_out(file), formats=PICTURES) as picture:
                 # Of JPEG, what follows is a preview, a second view or a map of brightness.
                 if picture.format not in ("TIFF", "MPO") and getattr(picture, "is_animated", 0):
@@ -172,14 +174,11 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
 
 
 def check_pages(file: IO[bytes], path: Path, what: str) -> None:
-    """Refuse a TIFF file of several pages, a preview, or more bands than any picture has."""
-    try:
+    """Refuse a TIFF file of several pages, or of a preview; a broken one, Pillow refuses."""
+    several = preview = False
+    with suppress(ValueError):
         several = holds_several(file, masks=what == "image")
-        page = next(read_pages(file), None)
-        bands = page.number(BANDS, 1) if page else 1
-        preview = bool(page and page.number(SUBFILE_TYPE) & 1)
-    except ValueError:
-        several, bands, preview = False, 1, False  # Pillow tells.
+        preview = any(page.number(SUBFILE_TYPE) & 1 for page in islice(read_pages(file), 1))
     file.seek(0)
     if preview:
         raise FileFormatError(
@@ -191,10 +190,18 @@ def check_pages(file: IO[bytes], path: Path, what: str) -> None:
             f"{path}: several pages, of which only the first would be taken; expected one {what} "
             "per file: write each page as a file (tiffsplit)."
         )
-    if bands > MOST_BANDS:
-        raise FileFormatError(
-            f"{path}: {bands} bands; expected one or colours, or .npy for scores of classes."
-        )
+
+
+def check_bands(file: IO[bytes], path: Path) -> None:
+    """Refuse a TIFF file of more bands than any picture has, before Pillow logs it."""
+    with suppress(ValueError):
+        for page in islice(read_pages(file), 1):
+            if (bands := page.number(BANDS, 1)) > MOST_BANDS:
+                raise FileFormatError(
+                    f"{path}: {bands} bands; expected one or colours, or .npy for scores of "
+                    "classes."
+                )
+    file.seek(0)
 
 
 def leave_metadata_out(file: IO[bytes]) -> IO[bytes]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfix.files.reading import DECODE_ERRORS, open_picture
+from segfix.files.reading import DECODE_ERRORS, check_pages, open_picture
 from segfix.formats.arrays import open_bytes
 from segfix.formats.brightness import scale_to_bytes
 from segfix.formats.tiff_samples import read_tiff_samples
@@ -53,6 +53,7 @@ def open_tiff(path: Path, bands: Sequence[int] | None) -> Iterator[DeepValues | 
         if samples is None:
             yield None
             return
+        check_pages(file, path, "image")
         places = samples.choose(bands)
 
         def decode() -> Scaled:
@@ -85,12 +86,19 @@ def find_deep_values(
     stated = {"PPM": 16, "JPEG2000": 16}.get(str(picture.format), 12 if raw == "I;12" else None)
 
     def decode() -> Scaled:
-        values = _colours_of_16_bits(picture, path, tile) if colours else np.asarray(picture)
+        values: NDArray[Any]
+        if colours:
+            values = _colours_of_16_bits(picture, path, tile)
+        elif kind == "uint8":
+            plain = picture.mode in ("L", "LA", "RGB", "RGBA")
+            values = np.asarray(picture if plain else picture.convert("RGB"))
+        else:
+            values = np.asarray(picture)
         if bands:
             values = _choose_bands(values, bands)
-        return (
-            (values, "") if values.dtype == np.uint8 else scale_to_bytes(values, stated_bits=stated)
-        )
+        if values.dtype == np.uint8:
+            return values, "16 bits ÷ 256" if colours else ""
+        return scale_to_bytes(values, stated_bits=stated)
 
     kinds = {"F": "float32", "I": "int32", "I;16": "uint16", "I;16B": "uint16"}
     kind = "uint16" if colours else kinds.get(picture.mode, "uint8")
@@ -103,18 +111,18 @@ def _raw_mode(tile: Any) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def _colours_of_16_bits(picture: Image.Image, path: Path, tile: Any) -> NDArray[np.uint16]:
-    """Decode colours of 16 bits, of which Pillow gives the upper 8, without alpha."""
-    upper = np.asarray(picture)[..., :3].astype(np.uint16)
+def _colours_of_16_bits(picture: Image.Image, path: Path, tile: Any) -> NDArray[Any]:
+    """Decode colours of 16 bits without alpha; where all 16 are needed, the upper 8 are enough."""
+    upper = np.asarray(picture)[..., :3]
     if upper.max(initial=0) >= 128:
-        return upper << 8
+        return upper
     if _raw_mode(tile) == "LA;16B":
         raise ValueError("dark grey of 16 bits with alpha; save it without alpha")
     with open_picture(path, "image") as again:
         # Read as if the other byte came first.
         tiles: Any = [tile._replace(args=_raw_mode(tile).replace("16B", "16L"))]
         again.tile = tiles  # type: ignore[attr-defined]
-        return upper << 8 | np.asarray(again)[..., :3]
+        return upper.astype(np.uint16) << 8 | np.asarray(again)[..., :3]
 
 
 def _choose_bands(values: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:

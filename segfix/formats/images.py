@@ -96,8 +96,11 @@ class Photograph:
         self.decode()
         picture = self.picture
         picture.load()
-        with suppress(*DECODE_ERRORS):  # of EXIF that is broken
+        try:
             ImageOps.exif_transpose(picture, in_place=True)
+        except DECODE_ERRORS:  # of EXIF that is broken, and is not to be asked again
+            with suppress(*DECODE_ERRORS):
+                picture.getexif().pop(ORIENTATION, None)
         (top, bottom, _), (left, right, _) = (
             places.indices(size) for places, size in zip(part, self.shape[:2], strict=True)
         )

@@ -278,6 +278,21 @@ def test_the_decoded_size_is_known_before(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("mode", ["P", "1", "CMYK", "LA"])
+def test_bands_of_every_mode_are_those_of_what_is_displayed(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.fromarray(RGB).convert(mode).save(path)
+    plain = read_image(path)
+    assert np.array_equal(read_image(path, (1,)), np.repeat(plain[..., :1], 3, axis=2))
+
+
+def test_pages_of_deep_values_are_refused(tmp_path: Path) -> None:
+    stack = np.stack([GREY, 255 - GREY]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", imagej=True)
+    with pytest.raises(FileFormatError, match="several pages"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_exif_that_is_broken_leaves_the_photograph(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path, exif=b"Exif\0\0garbage")
