@@ -48,13 +48,14 @@ def open_tiff(path: Path, bands: Sequence[int] | None) -> Iterator[DeepValues | 
     with open_bytes(path) as file:
         try:
             samples = read_tiff_samples(path, file, bands)
+            if samples:
+                check_pages(file, path, "image")
+                places, size, turn = samples.choose(bands), samples.stored, samples.orientation
         except ValueError:
             samples = None  # Pillow tells.
         if samples is None:
             yield None
             return
-        check_pages(file, path, "image")
-        places = samples.choose(bands)
 
         def decode() -> Scaled:
             try:
@@ -70,7 +71,7 @@ def open_tiff(path: Path, bands: Sequence[int] | None) -> Iterator[DeepValues | 
             return array[..., 0] if len(places) == 1 else array, words
 
         kind = samples.dtype.newbyteorder("=").name
-        yield DeepValues(samples.stored, samples.orientation, kind, decode)
+        yield DeepValues(size, turn, kind, decode)
 
 
 def find_deep_values(
