@@ -25,14 +25,15 @@ PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PP
 programs, or they hold no photographs."""
 
 
-METADATA = (b"iCCP", b"iTXt", b"zTXt", b"tEXt", b"eXIf")
+METADATA = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")
 """Chunks of PNG files with colour profiles and texts."""
 
 MOST_BANDS = 6
 """Of a picture that Pillow reads: colours, and what may be beside them."""
 
-LARGEST_METADATA = 1 << 20
-"""Of one such chunk, unpacked, bytes: Pillow reads no file that has a larger one."""
+LARGEST_PACKED, MOST_METADATA = 1 << 20, 1 << 26
+"""Of one such chunk that is packed, unpacked, and of all together, bytes: Pillow reads no file that
+has more."""
 
 LONGEST_PATH = 4096
 """Of a name in a file, characters."""
@@ -210,13 +211,15 @@ def leave_metadata_out(file: IO[bytes]) -> IO[bytes]:
     Returns:
         The file itself, at its start; if something is left out, a copy in memory.
     """
-    kept, start, place = [], 0, 8
+    kept, start, place, total = [], 0, 8, 0
     if file.read(8) == b"\x89PNG\r\n\x1a\n":
         while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
             length, kind = int.from_bytes(head[:4]), head[4:]
-            if kind in METADATA and _is_large(kind, length, file):
+            size = _unpacked_size(kind, length, file) if kind in METADATA else 0
+            total += size
+            if total > MOST_METADATA or (size > LARGEST_PACKED and size != length):
                 kept.append((start, place))
-                start = place + length + 12
+                start, total = place + length + 12, total - size
             place = file.seek(place + length + 12)
     file.seek(0)
     if not kept:
@@ -225,17 +228,18 @@ def leave_metadata_out(file: IO[bytes]) -> IO[bytes]:
     return io.BytesIO(b"".join(content[begin:end] for begin, end in [*kept, (start, None)]))
 
 
-def _is_large(kind: bytes, length: int, file: IO[bytes]) -> bool:
-    """Tell whether metadata takes too much, also once it is unpacked."""
-    if kind == b"tEXt" or length > LARGEST_METADATA or 1100 * length < LARGEST_METADATA:
-        return length > LARGEST_METADATA
-    data = file.read(length)
-    packed = data.partition(b"\0")[2]
+def _unpacked_size(kind: bytes, length: int, file: IO[bytes]) -> int:
+    """Tell how many bytes a chunk takes once unpacked, if these are many; else `length`."""
+    # Deflate makes a thousandth of it at best.
+    if kind == b"tEXt" or length > MOST_METADATA or 1100 * length < LARGEST_PACKED:
+        return length
+    packed = file.read(length).partition(b"\0")[2]
     if kind == b"iTXt":
         # Flag and method, language, translated keyword.
         packed = packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
     try:
-        text = zlib.decompressobj().decompress(packed[kind != b"iTXt" :], LARGEST_METADATA + 1)
+        text = zlib.decompressobj().decompress(packed[kind != b"iTXt" :], LARGEST_PACKED + 1)
     except zlib.error:
-        return False
-    return len(text) > LARGEST_METADATA
+        return length
+    # One more than the chunk where noise was packed, to tell it from one that isn't.
+    return max(len(text), length + 1) if len(text) > LARGEST_PACKED else length

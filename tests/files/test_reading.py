@@ -79,13 +79,13 @@ def international(text: bytes, *, packed: bool) -> bytes:
     return b"XML:com.adobe.xmp\0" + flag + b"\0en\0\0" + text
 
 
+NOISE = np.random.default_rng(0).bytes(3 << 20)
 METADATA = {
-    "profile": (b"iCCP", b"icc\0\0" + zlib.compress(LARGE)),
-    "XMP": (b"iTXt", international(LARGE, packed=False)),
-    "packed XMP": (b"iTXt", international(LARGE, packed=True)),
-    "packed text": (b"zTXt", b"comment\0\0" + zlib.compress(LARGE)),
-    "text": (b"tEXt", b"comment\0" + bytes(5 << 20).replace(b"\0", b"a")),
-    "EXIF": (b"eXIf", b"II*\0" + LARGE),
+    "profile": (b"iCCP", b"icc\0\0" + zlib.compress(NOISE)),
+    "profile of zeros": (b"iCCP", b"icc\0\0" + zlib.compress(LARGE)),
+    "XMP": (b"iTXt", international(LARGE, packed=True)),
+    "text": (b"zTXt", b"comment\0\0" + zlib.compress(LARGE)),
+    "text that isn't packed": (b"tEXt", b"comment\0" + bytes(70 << 20).replace(b"\0", b"a")),
 }
 
 
@@ -110,6 +110,24 @@ def test_too_large_metadata_of_png_is_left_out_not_the_picture(
         assert picture.info["Comment"] == "kept"
         assert round(picture.info["dpi"][0]) == 300
     assert (tmp_path / "b.png").stat().st_size < 2000
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (b"iTXt", international(b"a" * (5 << 20), packed=False)),
+        (b"tEXt", b"long\0" + b"a" * (5 << 20)),
+        (b"eXIf", b"II*\0" + LARGE),
+    ],
+)
+def test_large_texts_that_are_not_packed_stay(tmp_path: Path, kind: bytes, data: bytes) -> None:
+    file = BytesIO()
+    Image.fromarray(IDS).save(file, "PNG")
+    content = file.getvalue()
+    (tmp_path / "a.png").write_bytes(content[:33] + png_chunk(kind, data) + content[33:])
+    label_map = read_label_map(tmp_path / "a.png")
+    assert np.array_equal(label_map.array, IDS)
+    assert len(label_map.rest.get("exif") or next(iter(label_map.rest["text"].values()))) >= 5 << 20
 
 
 def archive(name: str) -> bytes:
