@@ -95,9 +95,12 @@ def known_values(
     values: NDArray[np.number], nodata: float | None
 ) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
     """List some rows after the other, and where they hold values: finite ones, not `nodata`."""
+    if nodata is not None and values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            nodata = float(values.dtype.type(nodata))
     for top in range(0, len(values), ROWS):
         rows = slice(top, top + ROWS)
         known = np.isfinite(values[rows])
         if nodata is not None:
-            known &= values[rows] != values.dtype.type(nodata)
+            known &= values[rows] != nodata
         yield rows, known

@@ -141,6 +141,17 @@ def test_pixels_without_a_value_become_black_and_are_counted(tmp_path: Path) -> 
     assert np.array_equal(read(tmp_path / "a.tif")[0], image)
 
 
+@pytest.mark.parametrize("nodata", ["-9999", "nan", "1.8e308", "-3.402823466e+38", "0", "none"])
+@pytest.mark.parametrize("kind", ["u2", "f4"])
+def test_every_nodata_is_understood(tmp_path: Path, nodata: str, kind: str) -> None:
+    values = (RGB / 255 if kind == "f4" else RGB).astype(kind)
+    if kind == "f4" and nodata.startswith("-3"):
+        values[0, 1] = np.finfo(np.float32).min
+    write(tmp_path / "a.tif", values, extratags=[(42113, 2, len(nodata) + 1, nodata, True)])
+    image, _ = read(tmp_path / "a.tif")
+    assert np.array_equal(image[1:], RGB[1:])
+
+
 def test_the_bit_depth_that_a_tiff_file_states_counts(tmp_path: Path) -> None:
     stated = [(281, 3, 1, 4095, True)]
     write(tmp_path / "a.tif", GREY.astype(np.uint16), extratags=stated)
