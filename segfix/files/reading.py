@@ -146,7 +146,7 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
             check_bands(file, path)
             with Image.open(leave_metadata_out(file), formats=PICTURES) as picture:
                 # Of JPEG, what follows is a preview, a second view or a map of brightness.
-                if picture.format not in ("TIFF", "MPO") and getattr(picture, "is_animated", 0):
+                if picture.format not in ("TIFF", "MPO") and getattr(picture, "is_animated", False):
                     raise FileFormatError(
                         f"{path}: an animation, of which only the first frame would be taken; "
                         f"expected one {what} per file: write its frames as PNG, numbered"

@@ -49,7 +49,7 @@ class Page:
         if tag not in self.tags:
             return np.array(default)
         kind, count, offset = self.tags[tag]
-        dtype = np.dtype(TYPES[kind]).newbyteorder(self.order)
+        dtype = np.dtype(self.order + TYPES[kind])
         size = self.file.seek(0, 2)
         if offset + count * dtype.itemsize > size:
             raise ValueError(f"tag {tag} ends after the file")

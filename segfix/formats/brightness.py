@@ -97,7 +97,7 @@ def known_values(
     """List some rows after the other, and where they hold values: finite ones, not `nodata`."""
     if nodata is not None and values.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            nodata = float(values.dtype.type(nodata))
+            nodata = float(np.array(nodata).astype(values.dtype))
     for top in range(0, len(values), ROWS):
         rows = slice(top, top + ROWS)
         known = np.isfinite(values[rows])

@@ -98,7 +98,7 @@ def find_deep_values(
         if bands:
             values = _choose_bands(values, bands)
         if values.dtype == np.uint8:
-            return values, "16 bits ÷ 256" if colours else ""
+            return values.astype(np.uint8, copy=False), "16 bits ÷ 256" if colours else ""
         return scale_to_bytes(values, stated_bits=stated)
 
     kinds = {"F": "float32", "I": "int32", "I;16": "uint16", "I;16B": "uint16"}
@@ -123,7 +123,8 @@ def _colours_of_16_bits(picture: Image.Image, path: Path, tile: Any) -> NDArray[
         # Read as if the other byte came first.
         tiles: Any = [tile._replace(args=_raw_mode(tile).replace("16B", "16L"))]
         again.tile = tiles  # type: ignore[attr-defined]
-        return upper.astype(np.uint16) << 8 | np.asarray(again)[..., :3]
+        lower: NDArray[Any] = np.asarray(again)[..., :3]
+        return np.bitwise_or(upper.astype(np.uint16) << 8, lower)
 
 
 def _choose_bands(values: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:

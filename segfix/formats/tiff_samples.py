@@ -156,11 +156,13 @@ class TiffSamples:
         check_bytes(height * width * len(places) * self.dtype.itemsize, self.path)
         out = np.empty(shape, self.dtype.newbyteorder("="))
         separate = self.page.number(tags.PLANAR, 1) == 2
-        for number, place in enumerate(places) if separate else [(slice(None), list(places))]:
-            samples = 1 if separate else self.bands
-            for top, left, values in self._pieces(samples, place if separate else 0):
+        # Planes by where they are packed, and there: band by band, or all in one.
+        planes = [(place, [0]) for place in places] if separate else [(0, list(places))]
+        for number, (plane, bands) in enumerate(planes):
+            target = out[..., number : number + len(bands)]
+            for top, left, values in self._pieces(1 if separate else self.bands, plane):
                 rows, cols = slice(top, top + len(values)), slice(left, left + values.shape[1])
-                out[rows, cols, number] = values[..., 0 if separate else place]
+                target[rows, cols] = values[..., bands]
         return out
 
     def _pieces(self, samples: int, plane: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
@@ -303,9 +305,7 @@ def read_tiff_samples(
     readable = bits in ((16, 32, 64) if kind == "f" else (8, 16, 32)) and kind
     if photometric <= RGB and len(depths) == len(kinds) == 1 and readable:
         if compression in COMPRESSIONS:
-            dtype = np.dtype(f"{'' if page.order == '>' else '<'}{kind}{bits // 8}")
-            dtype = dtype.newbyteorder(page.order)
-            return TiffSamples(path, page, count, dtype)
+            return TiffSamples(path, page, count, np.dtype(f"{page.order}{kind}{bits // 8}"))
         if plain and bits <= 8:
             return None
         what = f"compressed as number {compression}"

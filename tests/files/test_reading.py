@@ -179,7 +179,7 @@ def test_files_of_other_tools_are_called_what_they_are(tmp_path: Path, name: str
     (tmp_path / name).write_bytes(content)
     for read, what in ((read_image, "image"), (read_label_map, "label map")):
         with pytest.raises(FileFormatError) as caught:
-            read(tmp_path / name)  # type: ignore[operator]
+            read(tmp_path / name)
         assert str(caught.value).startswith(
             f"{tmp_path / name}: not a readable {what}, but {words}"
         )

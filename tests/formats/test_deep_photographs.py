@@ -55,7 +55,8 @@ def test_fewer_bits_in_16_are_told_by_the_highest_value(
 
 
 def test_values_of_8_bits_in_16_or_32_stay(tmp_path: Path) -> None:
-    for number, array in enumerate((GREY.astype(np.uint16), RGB.astype(np.int32))):
+    arrays: tuple[NDArray[Any], ...] = (GREY.astype(np.uint16), RGB.astype(np.int32))
+    for number, array in enumerate(arrays):
         write(tmp_path / f"{number}.tif", array)
         image, scaling = read(tmp_path / f"{number}.tif")
         assert scaling == ""
