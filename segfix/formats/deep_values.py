@@ -134,5 +134,5 @@ def _choose_bands(values: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:
         raise ValueError(
             f"{count} band{'s' * (count > 1)}, no band {max(bands)}; leave --bands out for it"
         )
-    chosen = planes[..., [band - 1 for band in bands]]
+    chosen: NDArray[Any] = planes[..., [band - 1 for band in bands]]
     return chosen[..., 0] if len(bands) == 1 else chosen
