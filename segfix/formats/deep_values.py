@@ -123,8 +123,9 @@ def _colours_of_16_bits(picture: Image.Image, path: Path, tile: Any) -> NDArray[
         # Read as if the other byte came first.
         tiles: Any = [tile._replace(args=_raw_mode(tile).replace("16B", "16L"))]
         again.tile = tiles  # type: ignore[attr-defined]
-        lower: NDArray[Any] = np.asarray(again)[..., :3]
-        return np.bitwise_or(upper.astype(np.uint16) << 8, lower)
+        lower = np.asarray(again)[..., :3]
+    both: NDArray[Any] = np.bitwise_or(upper.astype(np.uint16) << 8, lower)
+    return both
 
 
 def _choose_bands(values: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:
