@@ -85,6 +85,20 @@ class Location(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Bands(click.ParamType[tuple[int, ...]]):
+    """R,G,B, or one number: bands of a photograph, from 1 on."""
+
+    name = "bands"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Convert to numbers."""
+        if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3},[1-9]\d{0,3})?", str(value)):
+            self.fail(f"{value!r}: expected three bands such as 4,3,2, or one.", param, ctx)
+        return tuple(map(int, str(value).split(",")))
+
+
 class Share(click.ParamType[tuple[int, int]]):
     """I/N, I from 1 to N."""
 
@@ -137,6 +151,13 @@ weights = click.option(
     "--weights",
     metavar="NAME|FILE",
     help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_lite0]",
+)
+bands = click.option(
+    "--bands",
+    type=Bands(),
+    metavar="R,G,B",
+    help="Bands of the photographs that are red, green and blue, or one that is grey, from 1 on; "
+    "for TIFF files of many, such as satellites'. [default: what each file says]",
 )
 void = click.option(
     "--void",

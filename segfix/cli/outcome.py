@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +58,19 @@ def finish(
             parts.append(f"{len(summary.failed)} failed")
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
-        end = note if summary.done else ""
+        end = note + scaling_note(summary.done) if summary.done else ""
         click.echo(one_line(f"{out}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:
         click.get_current_context().exit(1)
+
+
+def scaling_note(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Say how the values of photographs were scaled, as the end of a sentence; "": they weren't."""
+    kinds = Counter(row["scaling"] for row in rows if row.get("scaling"))
+    listed = [f"{words} in {count}" for words, count in kinds.most_common(3)]
+    listed += [f"and {len(kinds) - 3} more kinds"] * (len(kinds) > 3)
+    return f"; values scaled ({', '.join(listed)})" if listed else ""
 
 
 def warn_of_others(number: int, total: int, example: str, preds: Path) -> None:

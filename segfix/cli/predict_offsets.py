@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish
+from segfix.cli.outcome import finish, scaling_note
 from segfix.cli.refine_instances import annotations_option, refuse_others
 from segfix.errors import FileFormatError, one_line, require_extra
 
 if TYPE_CHECKING:
     from segfix.network.offset_model import OffsetModel
+
+HUGE = 9_000_000
+"""Pixels; some twice the side of the largest photographs that the networks were trained on."""
 
 
 @click.command("predict-offsets")
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
     "at them: faster, less precise. Offset maps keep the photographs' size.",
 )
+@options.bands
 @options.batch
 @options.cluster
 def predict_offsets(
@@ -52,6 +56,7 @@ def predict_offsets(
     weights: str | None,
     device: str,
     max_side: int | None,
+    bands: tuple[int, ...] | None,
     batch: options.BatchOptions,
 ) -> None:
     """Predict where boundaries are and which way the interior lies.
@@ -70,7 +75,7 @@ def predict_offsets(
     if preds is None and (given := options.first_given(*for_preds)):
         raise click.UsageError(f"{given} is for --preds.")
     if str(images) == "-":
-        predict_standard_input(weights, device, max_side, batch)
+        predict_standard_input(weights, device, max_side, bands, batch)
         return
     from segfix.formats import VIDEO_SUFFIXES
     from segfix.jobs.run import run_task
@@ -96,10 +101,24 @@ def predict_offsets(
         )
         model = load_model(weights, device, batch)
         reading = None if preds is None else FileSettings(soft, key)
-        task = predict_task(model, max_side=max_side, reading=reading)
+        task = predict_task(model, max_side=max_side, reading=reading, bands=bands)
         with require_extra("eval"):
             summary = run_task(task, jobs, out, batch)
     finish(summary, out, batch, device=model.device, weights=model.source)
+    if max_side is None and not batch.quiet:
+        warn_of_huge([row["pixels"] for row in summary.done])
+
+
+def warn_of_huge(pixels: list[int]) -> None:
+    """Say on stderr that photographs are far larger than those that the network has learnt from."""
+    huge = sum(number > HUGE for number in pixels)
+    if huge:
+        click.echo(
+            f"segfix: {huge} of {len(pixels)} have more than {HUGE // 10**6} megapixels, and the "
+            "network has learnt from sides of 320 to 1536 pixels: where predictions are off by "
+            "many pixels, reduce the photographs to that and 'refine --fit image' (docs/speed.md).",
+            err=True,
+        )
 
 
 def check_video(video: Path, out: Path, preds: Path | None, batch: options.BatchOptions) -> None:
@@ -130,7 +149,11 @@ def load_model(weights: str | None, device: str, batch: options.BatchOptions) ->
 
 
 def predict_standard_input(
-    weights: str | None, device: str, max_side: int | None, batch: options.BatchOptions
+    weights: str | None,
+    device: str,
+    max_side: int | None,
+    bands: tuple[int, ...] | None,
+    batch: options.BatchOptions,
 ) -> None:
     """Read a photograph from standard input, write its offset map to standard output."""
     if options.first_given("preds"):
@@ -157,5 +180,8 @@ def predict_standard_input(
         raise FileFormatError(
             f"more than {most} bytes", path="standard input", advice="--max-bytes allows more"
         )
-    sys.stdout.buffer.write(predict_stream(model, image, max_side=max_side))
+    content, row = predict_stream(model, image, max_side=max_side, bands=bands)
+    if not batch.quiet and (note := scaling_note([row])):
+        click.echo(f"segfix: {note.removeprefix('; ')}", err=True)
+    sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("preds", type=options.any_path)
 @click.argument("labels", type=options.any_path)
 @click.option("--images", type=options.any_path, help="Photographs to draw on. [default: grey]")
+@options.bands
 @against_option(options.any_path)
 @class_names_option
 @options.void
@@ -50,6 +51,7 @@ def report(
     preds: Path,
     labels: Path,
     images: Path | None,
+    bands: tuple[int, ...] | None,
     against: tuple[tuple[str, Path], ...],
     class_file: Path | None,
     ignore_index: int,
@@ -102,6 +104,7 @@ def report(
         void_given=options.first_given("ignore_index") is not None,
         class_names=read_class_names(class_file) if class_file else None,
         naming=naming,
+        bands=bands,
         examples=examples,
         seed=seed,
         workers=workers or available_threads(),

@@ -41,6 +41,7 @@ DEFAULTS = (Path("runs/segmentation/model.onnx"), Path("runs/segmentation/model.
     is_flag=True,
     help="Look at the mirrored photographs, too, and average: twice the time.",
 )
+@options.bands
 @options.device
 @options.batch
 def segment(
@@ -49,6 +50,7 @@ def segment(
     weights: Path | None,
     scales: tuple[float, ...],
     flip: bool,
+    bands: tuple[int, ...] | None,
     device: str,
     batch: options.BatchOptions,
 ) -> None:
@@ -70,7 +72,7 @@ def segment(
     model = load(weights or find_default(), device)
     if not batch.quiet:
         click.echo(one_line(f"weights {model.path} on {model.device}"), err=True)
-    task = segment_task(model, scales=scales, flip=flip)
+    task = segment_task(model, scales=scales, flip=flip, bands=bands)
     summary = run_task(task, entries, out, batch)
     finish(summary, out, batch, device=model.device, weights=model.source)
 

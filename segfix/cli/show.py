@@ -42,6 +42,7 @@ from segfix.report import PANELS
     show_default=True,
     help="Say above each panel what it is, and draw the colour wheel.",
 )
+@options.bands
 @options.void
 @options.naming
 @options.batch
@@ -56,6 +57,7 @@ def show(
     opacity: float,
     arrows: bool,
     captions: bool,
+    bands: tuple[int, ...] | None,
     ignore_index: int,
     naming: dict[str, Any],
     batch: options.BatchOptions,
@@ -101,7 +103,8 @@ def show(
         (out / name_png(entry) for entry in entries),
         (entry.path for found in (entries, *maps.values()) for entry in found),
     )
-    settings = ShowSettings(tuple(dict.fromkeys(panels)), opacity, ignore_index, arrows, captions)
+    chosen = tuple(dict.fromkeys(panels))
+    settings = ShowSettings(chosen, opacity, ignore_index, arrows, captions, bands)
     sheets = pair_maps(entries, maps, **naming)
     finish(run_task(show_task(settings), sheets, out, batch), out, batch)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from segfix.errors import FileFormatError, PairingError
+from segfix.files.foreign import name_foreign
 from segfix.files.reading import check_regular, read_text
 
 KNOWN_SUFFIXES = (
@@ -132,7 +133,11 @@ def list_entries(
         if not recursive and any(child.is_dir() for child in children):
             hints.append("folders within are read with --recursive")
         others = Counter(child.suffix.lower() for child in children if child.is_file())
-        hints += [f"it holds {count} {suffix}" for suffix, count in others.most_common(1)]
+        for suffix, count in others.most_common(1):
+            # Texts may be anything.
+            foreign = None if suffix == ".txt" else name_foreign(Path(f"a{suffix}"))
+            words = f", {foreign[0]}: {foreign[1]}" if foreign else ""
+            hints.append(f"it holds {count} {suffix}{words}")
         hint = f" ({'; '.join(hints)})" if hints else ""
         raise PairingError(f"{source}: no {what} here ({', '.join(suffixes)}){hint}.")
     return entries

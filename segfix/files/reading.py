@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
 from segfix.errors import OUT_OF_MEMORY, FileFormatError
+from segfix.files.foreign import name_foreign
 from segfix.files.limits import current_limits
+from segfix.files.tiff_tags import BANDS, SUBFILE_TYPE, holds_several, read_pages
 
 PICTURES = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """What is opened as a picture, whatever it is called. For others, of which EPS is one, Pillow runs
 programs, or they hold no photographs."""
 
+
+METADATA = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")
+"""Chunks of PNG files with colour profiles and texts."""
+
+MOST_BANDS = 6
+"""Of a picture that Pillow reads: colours, and what may be beside them."""
+
+LARGEST_PACKED, MOST_METADATA = 1 << 20, 1 << 26
+"""Of one such chunk that is packed, unpacked, and of all together, bytes: Pillow reads no file that
+has more."""
 
 LONGEST_PATH = 4096
 """Of a name in a file, characters."""
@@ -119,18 +134,31 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         The picture, not yet decoded; decode it inside the block.
 
     Raises:
-        FileFormatError: The file is missing, not a picture, truncated or too large.
+        FileFormatError: The file is missing, not a picture, several pictures (an animation or
+            pages), truncated or too large.
     """
     check_regular(path)
     try:
         # By its bytes: of a path Pillow maps the file into memory, in the stored rows and columns
         # even where a TIFF file says that it is displayed a quarter turn from there.
-        with path.open("rb") as file, Image.open(file, formats=PICTURES) as picture:
-            yield picture
+        with path.open("rb") as file:
+            check_pages(file, path, what)
+            check_bands(file, path)
+            with Image.open(leave_metadata_out(file), formats=PICTURES) as picture:
+                # Of JPEG, what follows is a preview, a second view or a map of brightness.
+                if picture.format not in ("TIFF", "MPO") and getattr(picture, "is_animated", False):
+                    raise FileFormatError(
+                        f"{path}: an animation, of which only the first frame would be taken; "
+                        f"expected one {what} per file: write its frames as PNG, numbered"
+                        f"{', or as a video' * (what == 'image')}."
+                    )
+                yield picture
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
-        raise FileFormatError(f"{path}: not a readable {what}; expected a picture file.") from error
+        kind, advice = name_foreign(path) or ("", "expected a picture file")
+        found = f"not a readable {what}" + f", but {kind}" * bool(kind)
+        raise FileFormatError(f"{path}: {found}; {advice}.") from error
     except Image.DecompressionBombError as error:
         raise FileFormatError(
             f"{path}: too large a picture; --max-pixels allows more, or cut it into tiles."
@@ -144,3 +172,74 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         raise FileFormatError(
             f"{path}: broken or truncated {what} ({error}); replace the file."
         ) from error
+
+
+def check_pages(file: IO[bytes], path: Path, what: str) -> None:
+    """Refuse a TIFF file of several pages, or of a preview; a broken one, Pillow refuses."""
+    several = preview = False
+    with suppress(ValueError):
+        several = holds_several(file, masks=what == "image")
+        preview = any(page.number(SUBFILE_TYPE) & 1 for page in islice(read_pages(file), 1))
+    file.seek(0)
+    if preview:
+        raise FileFormatError(
+            f"{path}: of a camera's raw file the preview alone would be taken; export it as TIFF "
+            "or JPEG."
+        )
+    if several:
+        raise FileFormatError(
+            f"{path}: several pages, of which only the first would be taken; expected one {what} "
+            "per file: write each page as a file (tiffsplit)."
+        )
+
+
+def check_bands(file: IO[bytes], path: Path) -> None:
+    """Refuse a TIFF file of more bands than any picture has, before Pillow logs it."""
+    with suppress(ValueError):
+        for page in islice(read_pages(file), 1):
+            if (bands := page.number(BANDS, 1)) > MOST_BANDS:
+                raise FileFormatError(
+                    f"{path}: {bands} bands; expected one or colours, or .npy for scores of "
+                    "classes."
+                )
+    file.seek(0)
+
+
+def leave_metadata_out(file: IO[bytes]) -> IO[bytes]:
+    """Leave out what is too large of a PNG file's metadata, not the picture.
+
+    Returns:
+        The file itself, at its start; if something is left out, a copy in memory.
+    """
+    kept, start, place, total = [], 0, 8, 0
+    if file.read(8) == b"\x89PNG\r\n\x1a\n":
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length, kind = int.from_bytes(head[:4]), head[4:]
+            size = _unpacked_size(kind, length, file) if kind in METADATA else 0
+            total += size
+            if total > MOST_METADATA or (size > LARGEST_PACKED and size != length):
+                kept.append((start, place))
+                start, total = place + length + 12, total - size
+            place = file.seek(place + length + 12)
+    file.seek(0)
+    if not kept:
+        return file
+    content = file.read()
+    return io.BytesIO(b"".join(content[begin:end] for begin, end in [*kept, (start, None)]))
+
+
+def _unpacked_size(kind: bytes, length: int, file: IO[bytes]) -> int:
+    """Tell how many bytes a chunk takes once unpacked, if these are many; else `length`."""
+    # Deflate makes a thousandth of it at best.
+    if kind == b"tEXt" or length > MOST_METADATA or 1100 * length < LARGEST_PACKED:
+        return length
+    packed = file.read(length).partition(b"\0")[2]
+    if kind == b"iTXt":
+        # Flag and method, language, translated keyword.
+        packed = packed[2:].split(b"\0", 2)[-1] if packed[:1] == b"\1" else b""
+    try:
+        text = zlib.decompressobj().decompress(packed[kind != b"iTXt" :], LARGEST_PACKED + 1)
+    except zlib.error:
+        return length
+    # One more than the chunk where noise was packed, to tell it from one that isn't.
+    return max(len(text), length + 1) if len(text) > LARGEST_PACKED else length

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, one_line
+from segfix.files.foreign import name_foreign
 from segfix.files.limits import check_bytes, check_pixels
 from segfix.files.provenance import recorded_path
 from segfix.files.reading import check_regular
@@ -39,12 +40,14 @@ ZIP_ERRORS = (
 """Raised by zipfile and its decoders on broken or hostile files."""
 
 
-def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
+def read_npy(path: Path, *, limit_bytes: int | None = None, hollow: bool = False) -> NDArray[Any]:
     """Read the array of a .npy file.
 
     Args:
         path: A file as `np.save` writes it, of format version 1, 2 or 3 and either order.
         limit_bytes: The most that the array may take; None: `Limits.max_bytes`.
+        hollow: Whether to read no more than shape and type: the array is of zeros, and takes no
+            memory.
 
     Returns:
         A new array of booleans, numbers or text, in this machine's byte order.
@@ -54,17 +57,23 @@ def read_npy(path: Path, *, limit_bytes: int | None = None) -> NDArray[Any]:
             large, or it holds Python objects.
     """
     with open_bytes(path) as file:
+        foreign = None if file.read(len(MAGIC)) == MAGIC else name_foreign(path)
+        if foreign:
+            raise FileFormatError(f"{path}: not a NumPy array, but {'; '.join(foreign)}.")
         size = file.seek(0, 2)
         file.seek(0)
-        return read_array(file, size, limit_bytes, f"{path}")
+        return read_array(file, size, limit_bytes, f"{path}", hollow=hollow)
 
 
-def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: Path, *, limit_bytes: int | None = None, hollow: bool = False
+) -> dict[str, NDArray[Any]]:
     """Read the arrays of a .npz file, stored or deflated.
 
     Args:
         path: A file as `np.savez` or `np.savez_compressed` writes it.
         limit_bytes: The most that all arrays together may take; None: `Limits.max_bytes`.
+        hollow: See `read_npy`.
 
     Returns:
         By name, as `read_npy` gives them. Members that are no arrays are passed over.
@@ -73,6 +82,9 @@ def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
         FileFormatError: As `read_npy`.
     """
     with open_bytes(path) as file:
+        foreign = None if file.read(2) == b"PK" else name_foreign(path)
+        if foreign:
+            raise FileFormatError(f"{path}: not an .npz file, but {'; '.join(foreign)}.")
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
@@ -86,8 +98,9 @@ def read_npz(path: Path, *, limit_bytes: int | None = None) -> dict[str, NDArray
                             "with np.savez_compressed."
                         )
                     with archive.open(info) as member:
+                        where = f"{path}: {name!r}"
                         arrays[name] = read_array(
-                            member, info.file_size, limit_bytes, f"{path}: {name!r}"
+                            member, info.file_size, limit_bytes, where, hollow=hollow
                         )
         except ZIP_ERRORS as error:
             reason = one_line(error) or type(error).__name__
@@ -131,7 +144,9 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
-def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -> NDArray[Any]:
+def read_array(
+    file: IO[bytes], size: int, limit_bytes: int | None, name: str, *, hollow: bool = False
+) -> NDArray[Any]:
     """Read the array in the next `size` bytes of a file; `name` begins the messages."""
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + 2 or start[-2] not in (1, 2, 3):
@@ -151,6 +166,8 @@ def read_array(file: IO[bytes], size: int, limit_bytes: int | None, name: str) -
             f"{name}: broken or truncated NumPy array (its header promises {nbytes} bytes, "
             f"{left} are there); replace the file."
         )
+    if hollow and nbytes:
+        return np.broadcast_to(np.zeros((), dtype), shape)
     data = np.empty(nbytes, np.uint8)
     filled = data.data
     while filled:

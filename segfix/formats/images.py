@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from segfix.files.reading import open_picture
+from segfix.errors import FileFormatError
+from segfix.files.reading import DECODE_ERRORS, open_picture
+from segfix.formats.deep_values import DeepValues, find_deep_values, open_tiff
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """File name endings of photographs."""
@@ -21,47 +23,84 @@ ORIENTATION = 274
 """EXIF and TIFF tag of the orientation, 1 … 8; 1: displayed as stored."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, bands: Sequence[int] | None = None) -> NDArray[np.uint8]:
     """Read a photograph as it is displayed: an EXIF rotation is carried out.
 
     Args:
-        path: Any picture Pillow reads. Of 16-bit pictures the upper 8 bits are taken.
+        path: Any picture Pillow reads, and TIFF of any bands. Values that aren't bytes are scaled,
+            see `segfix.formats.brightness`.
+        bands: Numbers of the bands that are red, green and blue, or of one that is grey, from 1 on;
+            None: what the file says.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        FileFormatError: The file is missing, not a picture, or truncated.
+        FileFormatError: The file is missing, not a picture, several pictures, or truncated; or how
+            bright its values are, or which bands are meant, can't be known.
     """
-    with open_photograph(path) as photograph:
+    with open_photograph(path, bands) as photograph:
         return photograph[:, :]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Photograph:
     """Hold an open photograph and decode parts of it: a whole large one would take too much memory.
 
     Attributes:
         picture: As Pillow holds it: not decoded and as it is stored, or decoded and upright.
+        path: The file, for messages.
+        deep: What isn't bytes yet; `picture` isn't used before it has become so.
+        scaling: What was done to its values as it was decoded; "": nothing.
     """
 
     picture: Image.Image
+    path: Path | None = None
+    deep: DeepValues | None = None
+    scaling: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Return (H, W, 3), as displayed."""
-        height, width = self.picture.height, self.picture.width
+        height, width = self.deep.size if self.deep else self.picture.size[::-1]
         return (width, height, 3) if self._turn >= 5 else (height, width, 3)
+
+    @property
+    def orientation(self) -> int:
+        """Return how the file says that it is to be turned, 1 … 8, as EXIF counts."""
+        return (self.deep and self.deep.orientation) or orientation_of(self.picture)
 
     @property
     def _turn(self) -> int:
         # Pillow tells the size of TIFF as displayed, and turns it as it decodes.
-        return 1 if self.picture.format == "TIFF" else orientation_of(self.picture)
+        return 1 if self.picture.format == "TIFF" else self.orientation
+
+    def decode(self) -> None:
+        """Decode values that aren't bytes, unless it has been done; other pictures wait.
+
+        Raises:
+            FileFormatError: They are broken, or their scale can't be known.
+        """
+        if self.deep is None:
+            return
+        turn = self._turn
+        try:
+            array, self.scaling = self.deep.decode()
+        except ValueError as error:
+            raise FileFormatError(f"{self.path}: {error}.") from error
+        self.deep = None
+        self.picture = Image.fromarray(np.ascontiguousarray(turn_upright(array, turn)))
 
     def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
         """Return (rows, columns, 3) uint8 RGB; the file is decoded on the first call."""
-        ImageOps.exif_transpose(self.picture, in_place=True)
+        self.decode()
         picture = self.picture
+        picture.load()
+        try:
+            ImageOps.exif_transpose(picture, in_place=True)
+        except DECODE_ERRORS:  # of EXIF that is broken, and is not to be asked again
+            with suppress(*DECODE_ERRORS):
+                picture.getexif().pop(ORIENTATION, None)
         (top, bottom, _), (left, right, _) = (
             places.indices(size) for places, size in zip(part, self.shape[:2], strict=True)
         )
@@ -78,6 +117,7 @@ class Photograph:
         Returns:
             (h, w, 3) uint8 RGB, each pixel a weighted mean of those in its place.
         """
+        self.decode()
         picture, turn = self.picture, self._turn
         height, width = reduced_size(picture.height, picture.width, max_side)
         # JPEG decodes straight to a half, a quarter or an eighth of its size, in less time.
@@ -99,9 +139,6 @@ def reduced_size(height: int, width: int, max_side: int) -> tuple[int, int]:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        grey = np.clip(np.asarray(picture) >> 8, 0, 255).astype(np.uint8)
-        picture = Image.fromarray(grey)
     if picture.mode == "P":
         # Straight to RGB, Pillow warns where colours are half transparent.
         picture = picture.convert("RGBA")
@@ -109,15 +146,22 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def open_photograph(path: Path) -> Iterator[Photograph]:
+def open_photograph(path: Path, bands: Sequence[int] | None = None) -> Iterator[Photograph]:
     """Open a photograph to read parts of it, upright; see `read_image`."""
+    with open_tiff(path, bands) as deep:
+        if deep:
+            yield Photograph(Image.new("1", (1, 1)), path, deep)
+            return
     with open_picture(path, "image") as picture:
-        yield Photograph(picture)
+        yield Photograph(picture, path, find_deep_values(picture, path, bands))
 
 
 def orientation_of(picture: Image.Image) -> int:
     """Read the EXIF orientation of an open picture, 1 … 8; 1 where there is none."""
-    found = picture.getexif().get(ORIENTATION)
+    try:
+        found = picture.getexif().get(ORIENTATION)
+    except DECODE_ERRORS:
+        return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

@@ -230,7 +230,9 @@ def read_label_map(
         expected = PICTURE_FORMATS.get(path.suffix.lower(), "PNG")
         if picture.format != expected:
             advice = (
-                "its ids have blurred, and converting it doesn't bring them back: write PNG instead"
+                "its ids have blurred, and converting it doesn't bring them back: write PNG "
+                "instead (a mask of two values can be saved: magick mask.jpg -threshold 50% "
+                "mask.png)"
                 if picture.format in LOSSY
                 else "give a PNG, TIFF or lossless WebP file the ending that it is, and convert "
                 "any other"
@@ -255,6 +257,33 @@ def read_label_map(
     if not soft and attributes.get("palette") is None:
         check_hard(path, array)
     return LabelMap(array, kind_of_array(array, soft=soft), **attributes)
+
+
+def peek_label_map(
+    path: Path, *, key: str | None = None, shape: tuple[int, int] | None = None
+) -> LabelMap:
+    """Read no more of a label map than its size, to refuse those of another one in time.
+
+    Args:
+        path: See `read_label_map`.
+        key: See there.
+        shape: See there.
+
+    Returns:
+        What has the shape of the label map, with zeros that take no memory. Of three axes, it is
+        "scores", whose layout isn't known yet.
+
+    Raises:
+        FileFormatError: As `read_label_map`, as far as the file's beginning shows it.
+    """
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return _read_array(path, soft=False, key=key, shape_wanted=shape, hollow=True)
+    with open_picture(path, "label map") as picture:
+        turn = orientation_of(picture)
+        # Pillow tells the size of TIFF as displayed.
+        swapped = turn >= 5 and picture.format != "TIFF"
+        size = picture.size if swapped else picture.size[::-1]
+        return LabelMap(np.broadcast_to(np.uint8(0), size), rest={"turned": turn})
 
 
 def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = None) -> None:
@@ -290,13 +319,18 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
 
 
 def _read_array(
-    path: Path, soft: bool, key: str | None, shape_wanted: tuple[int, int] | None
+    path: Path,
+    soft: bool,
+    key: str | None,
+    shape_wanted: tuple[int, int] | None,
+    *,
+    hollow: bool = False,
 ) -> LabelMap:
     rest: dict[str, Any] = {}
     if path.suffix.lower() == ".npy":
-        array = read_npy(path)
+        array = read_npy(path, hollow=hollow)
     else:
-        arrays = read_npz(path)
+        arrays = read_npz(path, hollow=hollow)
         fitting = {
             name: array
             for name, array in arrays.items()
@@ -321,6 +355,8 @@ def _read_array(
         raise FileFormatError(
             f"{path}: of shape {shape}; expected (H, W) ids, or (C, H, W) or (H, W, C) scores."
         )
+    if hollow:
+        return LabelMap(array, "scores" if array.ndim == 3 else "ids", rest=rest)
     kind = kind_of_array(array, soft=soft)
     if kind == "ids":
         check_hard(path, array)

@@ -30,7 +30,7 @@ def decode_png(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str
         (H, W) bool, uint8 or uint16, or (H, W, C) uint8; and `LabelMap`'s other attributes.
 
     Raises:
-        FileFormatError: Colours of 16 bits, or an animation.
+        FileFormatError: Colours of 16 bits.
     """
     assert isinstance(picture, PngImagePlugin.PngImageFile)
     with path.open("rb") as file:
@@ -40,8 +40,6 @@ def decode_png(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str
             f"{path}: colours of 16 bits, of which half would be lost; expected 8 bits per "
             "channel, or 16-bit grey."
         )
-    if getattr(picture, "is_animated", False):
-        raise FileFormatError(f"{path}: an animation; expected one picture per file.")
     palette = picture.getpalette()
     array = np.array(picture)
     if picture.mode == "L":

@@ -35,28 +35,16 @@ WHOLE_TYPES, FRACTION_TYPES = {1, 3, 4, 6, 8, 9, 16, 17}, {5, 10, 11, 12}
 NUMBER_TYPES = WHOLE_TYPES | FRACTION_TYPES
 """Codes of numeric types; the others are texts and bytes."""
 
-MOST_PAGES = 64
-"""Most pages that are looked at: each overview has half the rows of the one before."""
-
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 
 
 def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[str, Any]]:
     """Decode the samples of an open TIFF file; see `segfix.formats.png.decode_png`.
 
-    Reduced copies (overviews) are passed over: they would show the map as it was.
-
     Raises:
-        FileFormatError: Several pages, lossy compression, or colours multiplied by alpha.
+        FileFormatError: Lossy compression, or colours multiplied by alpha.
     """
     assert isinstance(picture, TiffImagePlugin.TiffImageFile)
-    # Not counted first: that takes minutes of a file with nothing but pages.
-    with suppress(EOFError):
-        for page in range(1, MOST_PAGES + 1):
-            picture.seek(page)
-            if not int(picture.tag_v2.get(SUBFILE_TYPE, 0)) & 1 or page == MOST_PAGES:
-                raise FileFormatError(f"{path}: several pages; expected one label map per file.")
-    picture.seek(0)
     compression = str(picture.info.get("compression", "raw"))
     if compression in LOSSY:
         raise FileFormatError(f"{path}: lossy compression, in which ids blur; write it without.")

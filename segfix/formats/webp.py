@@ -21,10 +21,8 @@ def decode_webp(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
         (H, W, 3 or 4) uint8, and `LabelMap`'s other attributes.
 
     Raises:
-        FileFormatError: A lossy file, or an animation.
+        FileFormatError: A lossy file.
     """
-    if getattr(picture, "is_animated", False):
-        raise FileFormatError(f"{path}: an animation; expected one picture per file.")
     if not is_lossless(path):
         raise FileFormatError(f"{path}: lossy WebP, in which ids blur; write it lossless.")
     kept = {key: picture.info[key] for key in ("icc_profile", "exif", "xmp") if key in picture.info}

@@ -149,7 +149,7 @@ def advise_fit(label_map: LabelMap, offset_map: OffsetMap) -> str:
         return "--fit image enlarges or reduces the prediction to that, --fit labels the offset map"
     if same_aspect(shape[::-1], size):
         return "height and width are swapped: turn or transpose it as its photograph"
-    if label_map.kind == "masks" and not label_map.array.any():
+    if not label_map.array.any():
         return "--fit letterbox, corner, crop or stretch-image says how it came about"
     found: list[tuple[float, Fit]] = []
     for fit in MEANINGS:

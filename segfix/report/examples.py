@@ -174,7 +174,11 @@ class Example:
 
 
 def draw_example(
-    row: ImageRow, *, ignore_index: int, class_names: Mapping[int, str] | None
+    row: ImageRow,
+    *,
+    ignore_index: int,
+    class_names: Mapping[int, str] | None,
+    bands: Sequence[int] | None = None,
 ) -> tuple[Example, list[str]]:
     """Draw the pictures of an image for the page.
 
@@ -182,6 +186,7 @@ def draw_example(
         row: The image.
         ignore_index: Void id of the ground truth.
         class_names: Name of each id.
+        bands: See `segfix.formats.read_image`.
 
     Returns:
         The example and what was wrong with its photograph, if anything: then it has none.
@@ -199,7 +204,7 @@ def draw_example(
     photograph, failed = None, []
     if row.photograph is not None:
         try:
-            photograph = _read_photograph(row.photograph, row.truth, target.shape)
+            photograph = _read_photograph(row.photograph, row.truth, target.shape, bands)
         except SegfixError as error:
             failed.append(str(error))
     size = _shown_size(*target.shape)
@@ -231,9 +236,11 @@ def draw_example(
     return example, failed
 
 
-def _read_photograph(path: Path, truth: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_photograph(
+    path: Path, truth: Path, shape: tuple[int, ...], bands: Sequence[int] | None
+) -> NDArray[np.uint8]:
     """Read the photograph of a label map, which must be of its size."""
-    photograph = read_image(path)
+    photograph = read_image(path, bands)
     height, width = photograph.shape[:2]
     if (height, width) != shape:
         raise SegfixError(

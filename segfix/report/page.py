@@ -55,6 +55,7 @@ def write_report(
     void_given: bool = False,
     class_names: Mapping[int, str] | None = None,
     naming: Mapping[str, Any] = {},
+    bands: Sequence[int] | None = None,
     examples: int = 6,
     seed: int = 0,
     workers: int = 1,
@@ -71,6 +72,7 @@ def write_report(
         void_given: Whether it is meant even where the labels hold one other id alone.
         class_names: Name of each class id; None: whatever ids the maps hold.
         naming: Of `pair_entries`, for the photographs.
+        bands: Of the photographs, see `segfix.formats.read_image`.
         examples: Images shown per group.
         seed: Of the random group.
         workers: Threads.
@@ -90,7 +92,7 @@ def write_report(
     result, rows = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
     labels = (sources or {}).get("LABELS", "the ground truth")
     check_void(result, labels, ignore_index, given=void_given)
-    groups, undrawn = draw_groups(choose(rows, examples, seed), **classes)
+    groups, undrawn = draw_groups(choose(rows, examples, seed), bands=bands, **classes)
     failed = [*result["failed"], *unpaired, *undrawn]
     page = render(
         result,

@@ -55,6 +55,7 @@ class ShowSettings:
         ignore_index: Void id of the ground truth.
         arrows: Draw arrows along the boundary of offset maps.
         captions: Say above each panel what it is; without, panels and nothing else are drawn.
+        bands: See `segfix.formats.read_image`.
     """
 
     panels: tuple[str, ...]
@@ -62,6 +63,7 @@ class ShowSettings:
     ignore_index: int = 255
     arrows: bool = False
     captions: bool = True
+    bands: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,14 +126,15 @@ def show_file(sheet: Sheet, output: Output, settings: ShowSettings) -> Row:
             path=image,
             advice="make it, or leave this photograph or the folder out",
         )
+    given = {name: value for name, value in asdict(settings).items() if value is not None}
     record = {
         "kind": "panels",
         # As JSON gives it back, to compare with.
-        "settings": json.loads(json.dumps(asdict(settings))),
+        "settings": json.loads(json.dumps(given)),
         "inputs": {name: content_digest(path) for name, path in {"image": image, **paths}.items()},
     }
     output.check(record)
-    photograph = read_image(image)
+    photograph = read_image(image, settings.bands)
     label_maps: dict[str, LabelMap] = {}
     offset_map = None
     for name, source in paths.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from segfix.formats import (
     write_offset_map,
 )
 from segfix.formats.arguments import as_path
-from segfix.formats.images import Photograph, open_photograph, orientation_of
+from segfix.formats.images import Photograph, open_photograph
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
 from segfix.instances.photographs import InstanceEntry, pair_instances
@@ -38,7 +38,7 @@ from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
 from segfix.refinement.orientation import settle_orientation
 from segfix.refinement.sizes import as_displayed
-from segfix.tasks.refine import FileSettings
+from segfix.tasks.refine import FileSettings, peek_misfit
 
 
 def predict_folder(
@@ -51,6 +51,7 @@ def predict_folder(
     reading: FileSettings = FileSettings(),
     annotations: Path | None = None,
     max_side: int | None = None,
+    bands: Sequence[int] | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     **run: Any,
@@ -66,6 +67,7 @@ def predict_folder(
         reading: How predictions are read.
         annotations: COCO JSON with the file names of image ids, for instances in `preds`.
         max_side: See `OffsetModel.offsets`.
+        bands: See `segfix.formats.read_image`.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
         run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
@@ -97,7 +99,9 @@ def predict_folder(
             source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
         )
         model = load_for(settings.cluster, weights, device)
-        task = predict_task(model, max_side=max_side, reading=None if maps is None else reading)
+        task = predict_task(
+            model, max_side=max_side, reading=None if maps is None else reading, bands=bands
+        )
         with require_extra("eval"):
             return run_task(task, jobs, folder, settings)
 
@@ -161,7 +165,11 @@ def list_photographs(
 
 
 def predict_task(
-    model: OffsetModel, *, max_side: int | None = None, reading: FileSettings | None = None
+    model: OffsetModel,
+    *,
+    max_side: int | None = None,
+    reading: FileSettings | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Task[Pair]:
     """Make the task of predicting offset maps of photographs.
 
@@ -170,6 +178,7 @@ def predict_task(
         max_side: See `OffsetModel.offsets`.
         reading: How to read the predictions that the offset maps are to fit, which every
             photograph must have; None: offset maps fit all.
+        bands: See `segfix.formats.read_image`.
 
     Raises:
         ArgumentError: There are to be predictions, and the network looks at photographs alone.
@@ -179,7 +188,7 @@ def predict_task(
             model.check_conditioned()
         except SegfixError as error:
             raise ArgumentError(str(error)) from error
-    work = partial(predict_file, model=model, max_side=max_side, reading=reading)
+    work = partial(predict_file, model=model, max_side=max_side, reading=reading, bands=bands)
     return Task(work, "image", network=True)
 
 
@@ -190,11 +199,13 @@ def predict_file(
     model: OffsetModel,
     max_side: int | None = None,
     reading: FileSettings | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Row:
     """Predict the offset map of one photograph file; see `predict_task`.
 
     Returns:
-        The number of pixels and of those on a boundary, and the `prediction` if there is one.
+        The number of pixels and of those on a boundary, the `scaling` of values that weren't bytes,
+        and the `prediction` if there is one.
     """
     image, prediction = pair.entry, pair.partner
     if reading is not None and prediction is None:
@@ -203,9 +214,13 @@ def predict_file(
             path=image.path,
             advice="say with --map or --suffix which one it is, or leave --preds out",
         )
-    with open_photograph(image.path) as photograph:
+    with open_photograph(image.path, bands) as photograph:
         source = {**model.record(photograph.shape, max_side), "image": content_digest(image.path)}
-        orientation = orientation_of(photograph.picture)
+        if bands:
+            source["bands"] = list(bands)
+        if photograph.deep and photograph.deep.sample_type != "uint8":
+            source["values"] = photograph.deep.sample_type
+        orientation = photograph.orientation
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
@@ -219,13 +234,16 @@ def predict_file(
                 prediction, reading or FileSettings(), image, size, orientation
             )
             if label_map and orientation != 1:
-                with open_photograph(image.path) as again:
+                with open_photograph(image.path, bands) as again:
                     plain = model.offsets(again, max_side=max_side)
                 plain = replace(plain, source={"orientation": orientation})
                 label_map = settle_orientation(label_map, plain)
+        photograph.decode()
         offset_map = predict_map(model, photograph, max_side, f"{image.path}", source, label_map)
     write_offset_map(output.path, offset_map)
     row = count_pixels(offset_map)
+    if photograph.scaling:
+        row["scaling"] = photograph.scaling
     return row if prediction is None else {**row, "prediction": f"{prediction.path}"}
 
 
@@ -273,18 +291,19 @@ def read_prediction(
     """
     if isinstance(prediction, InstanceEntry):
         return prediction.read(size, image.path)
+    told = {
+        "expected": f"its photograph {image.path} is {size[1]}×{size[0]}",
+        "advice": "write predictions of the photographs' size, or leave --preds out and let "
+        "refine --fit",
+    }
+    if large := peek_misfit(prediction.path, size, orientation, key=reading.key):
+        raise SegfixError(large.size, path=prediction.path, **told)
     found = read_label_map(
         prediction.path, soft=reading.soft, key=reading.key, masks=True, shape=size
     )
     label_map = as_displayed(found, size, orientation)
     if label_map.shape != size:
-        raise SegfixError(
-            found.size,
-            path=prediction.path,
-            expected=f"its photograph {image.path} is {size[1]}×{size[0]}",
-            advice="write predictions of the photographs' size, or leave --preds out and let "
-            "refine --fit",
-        )
+        raise SegfixError(found.size, path=prediction.path, **told)
     return label_map
 
 
@@ -351,8 +370,17 @@ def predict_frame(frame: Frame, output: Output, *, model: OffsetModel, max_side:
     return count_pixels(offset_map)
 
 
-def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = None) -> bytes:
+def predict_stream(
+    model: OffsetModel,
+    image: bytes,
+    *,
+    max_side: int | None = None,
+    bands: Sequence[int] | None = None,
+) -> tuple[bytes, Row]:
     """Predict the offset map of one photograph: the bytes of a file from those of a file.
+
+    Returns:
+        The file, and what `predict_file` reports.
 
     Raises:
         SegfixError: The photograph is broken.
@@ -360,6 +388,6 @@ def predict_stream(model: OffsetModel, image: bytes, *, max_side: int | None = N
     with TemporaryDirectory() as folder:
         path = StandardInput(folder, "-")
         path.write_bytes(image)
-        task = predict_task(model, max_side=max_side)
+        task = predict_task(model, max_side=max_side, bands=bands)
         row = task.do(Pair(Entry(path, "offsets"), None), Path(folder))
-        return Path(row["output"]).read_bytes()
+        return Path(row["output"]).read_bytes(), row

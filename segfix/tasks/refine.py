@@ -25,6 +25,7 @@ from segfix.formats import (
     write_label_map,
 )
 from segfix.formats.arguments import as_path, describe
+from segfix.formats.label_maps import peek_label_map
 from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
@@ -42,10 +43,13 @@ from segfix.refinement.apply import (
 from segfix.refinement.kept_ids import find_kept
 from segfix.refinement.little_change import explain_little_change
 from segfix.refinement.orientation import ASSUMED
-from segfix.refinement.sizes import Fit, advise_fit, match_sizes
+from segfix.refinement.sizes import Fit, advise_fit, as_displayed, match_sizes
 
 KIND = "refined label map"
 """What the record of a result says that it is."""
+
+LARGE = 1 << 26
+"""Bytes of a prediction, unpacked, from which on its size is looked at before."""
 
 MOST_CLASSES = 255
 """Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
@@ -266,6 +270,14 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
     """
     offset_map = read_offset_map(offsets)
     height, width = offset_map.codes.shape
+    expected = f"its offset map {offsets} is {width}×{height}"
+    turn = offset_map.source.get("orientation", 1)
+    large = None
+    if reading.fit is None:
+        large = peek_misfit(labels, (height, width), turn, key=reading.key)
+    if large:
+        advice = advise_fit(large, offset_map)
+        raise SegfixError(large.size, path=labels, expected=expected, advice=advice)
     found = read_label_map(
         labels, soft=reading.soft, key=reading.key, masks=True, shape=(height, width)
     )
@@ -282,7 +294,7 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
         raise SegfixError(
             f"{array_name}{found.size}",
             path=labels,
-            expected=f"its offset map {offsets} is {width}×{height}",
+            expected=expected,
             advice=advise_fit(found, offset_map),
         ) from error
     if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
@@ -290,6 +302,25 @@ def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[Label
             "its geo-reference wouldn't fit another size", path=labels, advice="use --fit labels"
         )
     return label_map, offset_map
+
+
+def peek_misfit(
+    path: Path, size: tuple[int, int], orientation: Any, *, key: str | None
+) -> LabelMap | None:
+    """Find out whether a large prediction is of another size, before it is unpacked.
+
+    Args:
+        path: The prediction.
+        size: Height and width that it must have.
+        orientation: See `as_displayed`.
+        key: See `FileSettings`.
+
+    Returns:
+        Of a large one of another size, what `peek_label_map` gives. Small ones tell more once read.
+    """
+    hollow = peek_label_map(path, key=key, shape=size)
+    fits = as_displayed(hollow, size, orientation).shape == size
+    return None if fits or hollow.array.nbytes < LARGE else hollow
 
 
 def refine_whole(

@@ -34,7 +34,7 @@ def header_bytes(text: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(encoded)) + encoded + data
 
 
-def check_error(path: Path, text: str, **options: int) -> None:
+def check_error(path: Path, text: str, **options: Any) -> None:
     reader = read_npz if path.suffix == ".npz" else read_npy
     with pytest.raises(FileFormatError) as caught:
         reader(path, **options)

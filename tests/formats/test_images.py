@@ -107,10 +107,15 @@ def test_of_16_bit_grey_the_upper_8_bits_are_taken(tmp_path: Path, suffix: str) 
     assert np.array_equal(image, np.repeat(image[..., :1], 3, axis=2))
 
 
-def test_32_bit_grey_is_read_like_16_bit_and_clipped(tmp_path: Path) -> None:
-    levels = np.array([[-5, 0, 4096, 65_535, 1_000_000]], np.int32)
+def test_32_bit_grey_is_read_like_16_bit_and_darkness_below_0_is_refused(tmp_path: Path) -> None:
+    levels = np.array([[0, 4096, 65_535]], np.int32)
     image = read_image(save(Image.fromarray(levels), tmp_path / "a.tif"))
-    assert image[0, :, 0].tolist() == [0, 0, 16, 255, 255]
+    assert image[0, :, 0].tolist() == [0, 16, 255]
+    save(Image.fromarray(levels * 16), tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 16, 255]
+    save(Image.fromarray(levels - 5), tmp_path / "a.tif")
+    with pytest.raises(FileFormatError, match=r"a\.tif: values from -5 to 65530: negative"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:

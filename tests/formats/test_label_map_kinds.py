@@ -6,8 +6,9 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from segfix.errors import FileFormatError
+from segfix.files import tiff_tags
 from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import LabelMap, read_label_map, write_label_map
 from segfix.formats.images import turn_upright
@@ -136,16 +138,17 @@ def test_of_very_many_pages_few_are_looked_at(
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for page in range(300):
             file.write(IDS.astype(np.uint8), subfiletype=int(page > 0), metadata=None)
-    seek, pages = TiffImagePlugin.TiffImageFile.seek, []
+    read_pages, pages = tiff_tags.read_pages, []
 
-    def watched(picture: TiffImagePlugin.TiffImageFile, page: int) -> None:
-        pages.append(page)
-        seek(picture, page)
+    def watched(file: IO[bytes]) -> Iterator[tiff_tags.Page]:
+        for page in read_pages(file):
+            pages.append(page)
+            yield page
 
-    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "seek", watched)
+    monkeypatch.setattr(tiff_tags, "read_pages", watched)
     with pytest.raises(FileFormatError, match=r"a\.tif: several pages"):
         read_label_map(tmp_path / "a.tif")
-    assert max(pages) < 100
+    assert 0 < len(pages) < 100
 
 
 def test_lossy_or_premultiplied_tiffs_are_refused(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def read_offsets(folder: Path) -> None:
 
 def read_arrays(folder: Path) -> None:
     path = only_file(folder)
-    {".npy": read_npy, ".npz": read_npz, ".mat": read_mat}.get(path.suffix, read_npy)(path)
+    readers: dict[str, Callable[[Path], object]] = {".npz": read_npz, ".mat": read_mat}
+    readers.get(path.suffix, read_npy)(path)
 
 
 def refine_labels(folder: Path) -> None:

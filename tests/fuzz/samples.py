@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,12 +78,60 @@ def image_files() -> list[Files]:
         "a.webp": (picture, "WEBP", {"exif": exif}),
         "a.bmp": (picture, "BMP", {}),
         "b.bmp": (palette_picture(), "BMP", {}),
-        "a.gif": (picture, "GIF", {"save_all": True, "append_images": [picture]}),
+        "a.gif": (picture, "GIF", {}),
         "a.ppm": (picture, "PPM", {}),
         "a.jp2": (picture, "JPEG2000", {}),
         "a.avif": (picture, "AVIF", {"speed": 10}),
+        "d.tif": (scene() / np.float32(7), "TIFF", {"compression": "tiff_lzw"}),
+        "e.tif": (scene().astype(np.uint16) * 500, "TIFF", {"tiffinfo": {317: 2, 274: 6}}),
     }
-    return [{name: saved(array, kind, **rest)} for name, (array, kind, rest) in kinds.items()]
+    deep = {
+        "f.tif": banded_tiff(np.repeat(colours().astype(np.uint16) * 16, 2, axis=2)[..., :5]),
+        "g.tif": banded_tiff(colours().astype(">f4") / 255, {262: 2}),
+        "d.png": deep_png(colours().astype(np.uint16) * 16),
+    }
+    pictures = {name: saved(array, kind, **rest) for name, (array, kind, rest) in kinds.items()}
+    return [{name: content} for name, content in (pictures | deep).items()]
+
+
+def banded_tiff(array: np.ndarray[Any, Any], others: Mapping[int, int] = {}) -> bytes:
+    """A TIFF file of many bands, each row a strip, with other values of some tags."""
+    height, width, bands = array.shape
+    order = ">" if array.dtype.byteorder == ">" else "<"
+    kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    rows = [zlib.compress(row.tobytes()) for row in array]
+    starts = np.cumsum([8, *map(len, rows)])
+    lists = {258: [8 * array.dtype.itemsize] * bands, 339: [kind] * bands}
+    lists |= {273: starts[:-1].tolist(), 279: [len(row) for row in rows]}
+    lists |= {256: [width], 257: [height], 259: [8], 262: [1], 277: [bands], 278: [1]}
+    lists |= {tag: [value] * len(lists.get(tag, [0])) for tag, value in others.items()}
+    content = b"".join(rows)
+    content += b"\0" * (len(content) % 2)
+    directory = b""
+    for tag, values in sorted(lists.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            place, content = 8 + len(content), content + packed
+            packed = struct.pack(f"{order}I", place)
+        directory += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    count = struct.pack(f"{order}H", len(lists))
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    start += struct.pack(f"{order}I", 8 + len(content))
+    return start + content + count + directory + bytes(4)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def deep_png(array: np.ndarray[Any, Any]) -> bytes:
+    """A PNG file of 16 bits: (H, W) grey, (H, W, 2) with alpha, (H, W, 3 or 4) colours."""
+    height, width = array.shape[:2]
+    colour = {2: 4, 3: 2, 4: 6}[array.shape[2]] if array.ndim == 3 else 0
+    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 def label_pngs() -> list[Files]:

@@ -208,7 +208,7 @@ def test_files_and_streams_record_it(tmp_path: Path, tiny_onnx: Path) -> None:
     written = read_offset_map(tmp_path / "out" / "photo.png")
     assert written.source["max_side"] == 40
     assert np.array_equal(written.codes, model.offsets(NOISE, max_side=40).codes)
-    streamed = predict_stream(model, path.read_bytes(), max_side=40)
+    streamed, _ = predict_stream(model, path.read_bytes(), max_side=40)
     assert streamed == (tmp_path / "out" / "photo.png").read_bytes()
 
 
