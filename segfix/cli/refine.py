@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish, warn_of_others
+from segfix.cli.outcome import finish, tell_links, warn_of_others
 from segfix.cli.refine_instances import (
     emptied_note,
     finish_instances,
@@ -159,8 +160,10 @@ def refine(
     from segfix.tasks.refine import FileSettings, list_pairs, refine_task
 
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
-    pairs = list_pairs(preds, offsets, out, argmax=argmax, **listed)
-    summary = run_task(refine_task(settings, reading), pairs, out, batch)
+    passed = Counter[str]()
+    pairs = list_pairs(preds, offsets, out, argmax=argmax, passed_over=passed, **listed)
+    tell_links(pairs, quiet=batch.quiet)
+    summary = run_task(refine_task(settings, reading), pairs, out, batch, passed_over=passed)
     finish_label_maps(summary, preds, out, empty, batch)
 
 

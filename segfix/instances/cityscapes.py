@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.files.reading import path_within, read_text
 
 PREDICTION_LIST = "_pred.txt"

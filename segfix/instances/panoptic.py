@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.files.reading import open_picture, path_within
 from segfix.formats.label_maps import LabelMap, read_label_map
 from segfix.instances.by_image import ImageInstances, sort_by_image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from segfix.errors import ArgumentError, SegfixError, require_extra
 from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.places import StandardInput
-from segfix.files.provenance import content_digest
+from segfix.files.provenance import NOT_TAKEN, content_digest
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LabelMap,
@@ -84,13 +85,20 @@ def predict_folder(
     """
     settings = RunSettings(**run)
     with stage_urls(images, preds, out=out, recursive=recursive) as (source, maps, folder):
+        passed = Counter[str]()
         jobs = list_photographs(
-            source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
+            source,
+            folder,
+            maps,
+            annotations=annotations,
+            recursive=recursive,
+            naming=naming,
+            passed_over=passed,
         )
         model = load_for(settings.cluster, weights, device)
         task = predict_task(model, max_side=max_side, reading=None if maps is None else reading)
         with require_extra("eval"):
-            return run_task(task, jobs, folder, settings)
+            return run_task(task, jobs, folder, settings, passed_over=passed)
 
 
 def load_for(
@@ -112,6 +120,7 @@ def list_photographs(
     annotations: Path | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> Iterable[Pair]:
     """List photographs, each with its prediction if there are any.
 
@@ -122,6 +131,7 @@ def list_photographs(
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
+        passed_over: Of `list_entries`, for the photographs.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -130,7 +140,12 @@ def list_photographs(
     check_folders({"IMAGES": images, "PREDS": preds}, out)
     leave_out = [out] if preds is None else [out, preds]
     entries = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=leave_out
+        images,
+        IMAGE_SUFFIXES,
+        what="images",
+        recursive=recursive,
+        leave_out=leave_out,
+        passed_over=passed_over,
     )
     maps: list[Entry] = []
     jobs: Iterable[Pair] = [Pair(entry, None) for entry in entries]
@@ -145,7 +160,7 @@ def list_photographs(
         jobs = list(jobs) if len(maps) == 1 else jobs
     elif preds is not None:
         maps = list_preds(preds, recursive=recursive, leave_out=[out, images])
-        jobs = pair_entries(entries, maps, **(naming or {}))
+        jobs = pair_entries(entries, maps, leave=NOT_TAKEN["label map"], **(naming or {}))
     inputs = (entry.path for entry in (*entries, *maps))
     check_results((out / name_png(entry) for entry in entries), inputs)
     return jobs
@@ -171,7 +186,7 @@ def predict_task(
         except SegfixError as error:
             raise ArgumentError(str(error)) from error
     work = partial(predict_file, model=model, max_side=max_side, reading=reading)
-    return Task(work, "image", network=True)
+    return Task(work, "image", network=True, takes="photograph")
 
 
 def predict_file(

@@ -25,7 +25,7 @@ def segment_task(
         flip: See `average_probabilities`.
     """
     work = partial(segment_file, model=model, scales=scales, flip=flip)
-    return Task(work, "image", network=True)
+    return Task(work, "image", network=True, takes="photograph")
 
 
 def segment_file(

@@ -8,7 +8,7 @@ import pytest
 
 from segfix.errors import FileFormatError, PairingError
 from segfix.files import Entry, list_entries, pair_entries
-from segfix.files.pairing import KNOWN_SUFFIXES, read_name_map
+from segfix.files.naming import KNOWN_SUFFIXES, read_name_map
 
 
 def make_files(folder: Path, *names: str) -> Path:
