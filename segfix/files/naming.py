@@ -163,12 +163,9 @@ def _keys(stems: Sequence[str], *, cut: bool) -> list[Key]:
     """Keys of stems, with `cut` without a numbered kind that all of them end in."""
     found = NUMBERED_KIND.search(name_of(stems[0])) if cut and stems else None
     ending = found[0] if found else ""
-    words = (re.sub(r"\d", "", token).casefold() for token in re.findall(r"[^\W_]+", ending))
-    if (
-        not ending
-        or not all(stem.endswith(ending) for stem in stems)
-        or not all(map(KIND_WORD.fullmatch, words))
-    ):
+    words = [re.sub(r"\d", "", token).casefold() for token in re.findall(r"[^\W_]+", ending)]
+    common = all(stem.endswith(ending) for stem in stems)
+    if not (common and all(map(KIND_WORD.fullmatch, words))):
         ending = ""
     return [_key(stem.removesuffix(ending)) for stem in stems]
 

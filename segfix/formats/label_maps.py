@@ -15,6 +15,7 @@ from segfix.errors import FileFormatError
 from segfix.files.provenance import RECORD_KEY
 from segfix.files.reading import open_picture
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
+from segfix.formats.bitmaps import NAMES, decode_bitmap, encode_bitmap
 from segfix.formats.images import orientation_of, turn_back, turn_upright
 from segfix.formats.png import decode_png, encode_png
 from segfix.formats.tiff import decode_tiff, encode_tiff
@@ -22,8 +23,8 @@ from segfix.formats.webp import decode_webp, encode_webp
 
 Kind = Literal["ids", "colours", "scores", "masks"]
 
-LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
-"""Formats in which ids blur, or colours are reduced."""
+LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
+"""Formats in which ids blur."""
 
 HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
 """Highest id kept as a float; id of NaN and other values that are none (GDAL's -3.4e38)."""
@@ -31,11 +32,16 @@ HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
 DIGEST_ROWS = 256
 """Rows of ids that are digested at a time."""
 
-DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
-PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+DECODERS = {
+    "PNG": decode_png,
+    "TIFF": decode_tiff,
+    "WEBP": decode_webp,
+    **dict.fromkeys(NAMES.values(), decode_bitmap),
+}
+PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"} | NAMES
 ARRAY_SUFFIXES = (".npy", ".npz")
 
-LABEL_SUFFIXES = (*PICTURE_FORMATS, *ARRAY_SUFFIXES)
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".webp", *ARRAY_SUFFIXES, *NAMES)
 """File name endings of label maps, lossless, or boundaries would blur; the first of those that a
 folder has for one stem is taken where one is wanted."""
 
@@ -181,10 +187,11 @@ def read_label_map(
     """Read a label map, ids as they are stored: palettes are not expanded, nothing is rescaled.
 
     Args:
-        path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours) or
-            lossless WebP file; or .npy or .npz: (H, W) ids, (C, H, W) or (H, W, C) scores of any
-            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) masks: bool, or
-            numbers of which there are two (0 and 1, 0 and 255), if they aren't one-hot classes.
+        path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours),
+            lossless WebP, BMP, GIF or PNM file; or .npy or .npz: (H, W) ids, (C, H, W) or
+            (H, W, C) scores of any type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours,
+            (N, H, W) masks: bool, or numbers of which there are two (0 and 1, 0 and 255), if they
+            aren't one-hot classes.
         soft: Whether integers are scores, too, not ids, colours or masks.
         key: The array of an .npz file that is meant; None: the largest.
         masks: Whether masks are wanted, too.
@@ -207,8 +214,8 @@ def read_label_map(
             advice = (
                 "its ids have blurred, and converting it doesn't bring them back: write PNG instead"
                 if picture.format in LOSSY
-                else "give a PNG, TIFF or lossless WebP file the ending that it is, and convert "
-                "any other"
+                else "give the file the ending of what it is, if that is one of "
+                f"{', '.join(LABEL_SUFFIXES)}"
             )
             raise FileFormatError(
                 f"{path}: expected a {expected} label map but got {picture.format}; {advice}."
@@ -250,6 +257,15 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
         encode_webp(path, array, rest=rest, record=record)
     elif suffix in (".tif", ".tiff"):
         encode_tiff(path, array, palette=label_map.palette, rest=rest, record=record)
+    elif suffix in NAMES:
+        encode_bitmap(
+            path,
+            array,
+            palette=label_map.palette,
+            transparency=label_map.transparency,
+            rest=rest,
+            record=record,
+        )
     else:
         encode_png(
             path,

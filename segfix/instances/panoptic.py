@@ -79,5 +79,6 @@ def read_panoptic(
             "there."
         )
     return images, [
-        path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations
+        path_within(folder, item["file_name"], folder, str(file.path), inside=[file.path.parent])
+        for item in annotations
     ]
