@@ -16,7 +16,7 @@ DANGLING = "dangling link"
 
 HINTS = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'segfix-refine[heif]' reads them"),
-    **dict.fromkeys((".jpg", ".jpeg", ".jp2", ".avif"), "lossy: export label maps as PNG"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jp2", ".avif"), "lossy: export label maps as PNG"),
     **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm"), "videos are given one by one"),
 }
 """What helps to read files of an ending that are passed over."""
@@ -107,8 +107,8 @@ def list_entries(
             hints.append("folders within are read with --recursive")
         if others:
             hints.append(f"it holds {describe_passed(others)}")
-        hint = f" ({'; '.join(hints)})" if hints else ""
-        raise PairingError(f"{source}: no {what} here ({', '.join(suffixes)}){hint}.")
+        told = "; ".join([f"{source}: no {what} here ({', '.join(suffixes)})", *hints])
+        raise PairingError(f"{told}.")
     return entries
 
 

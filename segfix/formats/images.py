@@ -16,7 +16,7 @@ from segfix.files.reading import open_picture
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"),
-    *(".jpe", ".jfif", ".dib", ".gif", ".jp2", ".j2k", ".jpf", ".jpx", ".avif"),
+    *(".jpe", ".jfif", ".gif", ".jp2", ".j2k", ".jpf", ".jpx", ".avif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"),
 )
 """File name endings of photographs."""
