@@ -35,6 +35,13 @@ def decode_bitmap(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[
     palette = picture.getpalette()
     rest: dict[str, Any] = {}
     array = np.array(picture)
+    if picture.format == "GIF" and palette is not None:
+        colours = np.array(palette, np.uint8).reshape(-1, 3)
+        used = np.unique(array)
+        levels = colours[used]
+        # GIF knows no grey: Pillow and others number its levels.
+        if (levels == levels[:, :1]).all() and len(np.unique(levels)) == len(used):
+            array, palette = colours[array, 0], None
     if picture.format == "PPM":
         highest = _highest_value(path)
         if array.dtype.kind == "f" or (highest > 255 and array.ndim == 3):
