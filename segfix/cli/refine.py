@@ -124,9 +124,9 @@ def refine(
     """Give each boundary pixel the label found a step towards the interior.
 
     PREDS is a prediction of any model, or a folder of them: label maps (PNG, TIFF, lossless WebP,
-    BMP, GIF, PNM, NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and .npz of
-    probabilities or logits, of which each channel is looked up). Results keep name, kind, palette
-    and tags; a label that a map lacks is never written into it.
+    BMP, GIF, PNM, NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and
+    .npz of probabilities or logits, of which each channel is looked up). Results keep name, kind,
+    palette and tags; a label that a map lacks is never written into it.
 
     Or PREDS is instances, each looked up on its own, overlapping or not: JSON of COCO (results,
     annotations, panoptic beside its folder of PNG), Detectron2, SAM or Ultralytics, or a folder of

@@ -194,18 +194,18 @@ def _refuse_unpaired(
 ) -> None:
     """Raise `PairingError`, if nothing but names is at fault, with what would help."""
     entries = [pair.entry for pair in pairs]
-    if len(entries) > 1 and fitting and all(len(found) > 1 for found in fitting):
-        several = sorted(one.stem for one in fitting[0])
-        endings = [stem.removeprefix(core_of(stem)) for stem in several]
+    several = [number for number, found in enumerate(fitting) if len(found) > 1]
+    if len(several) > 1:
+        stems = sorted(one.stem for one in fitting[several[0]])
+        endings = [stem.removeprefix(core_of(stem)) for stem in stems]
         raise PairingError(
-            f"several files fit each, such as {entries[0].path}: {', '.join(several)}; "
+            f"several files fit each, such as {entries[several[0]].path}: {', '.join(stems)}; "
             f"--suffix {' or '.join(filter(None, endings))} takes one kind."
         )
     if not any(entry.problem for entry in entries):
-        stems = [[entry.stem for entry in listed] for listed in (entries, partners)]
-        advice = propose_suffixes(*stems) or (
-            "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
-        )
+        advice = propose_suffixes(
+            [entry.stem for entry in entries], [entry.stem for entry in partners]
+        ) or ("names must be equal up to a known suffix (--suffix adds one, --map pairs any names)")
         raise PairingError(
             f"no file has a partner: {_sample(entries)} on one side, {_sample(partners)} on the "
             f"other; {advice}."
