@@ -94,7 +94,7 @@ def pair_entries(
     elif link and not any(fitting):
         linked = link_names(entries, list(by_stem.values()))
         if linked:
-            return [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
+            pairs = [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
     if one_to_one:
         _check_one_to_one(pairs)
     if not any(pair.partner for pair in pairs):

@@ -171,6 +171,12 @@ def test_masks_in_a_folder_of_each_photographs_name_are_its(
     assert partners(entries("l", *masks), entries("r", *photographs)) == found
 
 
+def test_one_photograph_for_two_objects_is_refused_where_pairs_must_be_one_to_one() -> None:
+    masks, photographs = entries("l", "a/0", "a/1"), entries("r", "a")
+    with pytest.raises(PairingError, match="both belong to"):
+        pair_entries(masks, photographs, one_to_one=True)
+
+
 def test_the_folder_that_is_listed_may_be_the_photographs() -> None:
     assert partners(entries("out/coffee", "0", "1"), entries("r", "coffee", "tea")) == [
         "coffee",
