@@ -45,6 +45,23 @@ class FileFormatError(SegfixError):
     """A file can't be read as what it should be; the text begins with its path."""
 
 
+class PassedOverError(FileFormatError):
+    """A file is none of those that a command works on: a fault only if there are no others.
+
+    Args:
+        found: What it is instead.
+        kind: The same in a word or two, to count such files by.
+        path: The file.
+        advice: What to do.
+    """
+
+    def __init__(
+        self, found: str = "", *, kind: str = "", path: Path | None = None, advice: str = ""
+    ) -> None:
+        super().__init__(found, path=path, advice=advice)
+        self.kind = kind
+
+
 class PairingError(SegfixError):
     """Files of two folders can't be matched."""
 

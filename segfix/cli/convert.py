@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -41,6 +42,7 @@ def convert(
     from segfix.tasks.convert import convert_task
 
     task = convert_task(f".{file_format}")
+    passed = Counter[str]()
     entries = list_inputs(
         {"OFFSETS": offsets},
         OFFSET_SUFFIXES,
@@ -48,5 +50,6 @@ def convert(
         out,
         task.name,
         recursive=batch.recursive,
+        passed_over=passed,
     )
-    finish(run_task(task, entries, out, batch), out, batch)
+    finish(run_task(task, entries, out, batch, passed_over=passed), out, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import list_failures
+from segfix.cli.outcome import count_passed, list_failures, tell_links
 from segfix.errors import one_line
 from segfix.report.wording import notes
 
@@ -201,16 +202,24 @@ def pair_sets(
     """
     from segfix.files import list_entries, pair_entries
     from segfix.files.pairing import meant_entries
+    from segfix.files.provenance import NOT_TAKEN
     from segfix.formats import LABEL_SUFFIXES
 
+    passed = Counter[str]()
     truth = meant_entries(
-        list_entries(labels, LABEL_SUFFIXES, what="label maps", recursive=recursive),
+        list_entries(
+            labels, LABEL_SUFFIXES, what="label maps", recursive=recursive, passed_over=passed
+        ),
         naming["suffixes"],
     )
+    if passed and not quiet:
+        click.echo(one_line(f"note: {labels}: {count_passed(passed)}"), err=True)
     pairs = {}
     for name, folder in sets.items():
         preds = list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive)
-        pairs[name] = pair_entries(truth, preds, **naming, one_to_one=True)
+        leave = NOT_TAKEN["label map"]
+        pairs[name] = pair_entries(truth, preds, **naming, one_to_one=True, leave=leave)
+        tell_links(pairs[name], quiet=quiet)
         used = {pair.partner.path for pair in pairs[name] if pair.partner}
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:

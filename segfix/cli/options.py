@@ -216,7 +216,7 @@ def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*, suffixes: tuple[str, ...], map_file: Path | None, **others: Any) -> Any:
         name_map = None
         if map_file is not None:
-            from segfix.files.pairing import read_name_map
+            from segfix.files.naming import read_name_map
 
             name_map = read_name_map(map_file)
         return command(naming={"suffixes": suffixes, "name_map": name_map}, **others)

@@ -14,6 +14,7 @@ from segfix.errors import one_line
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
+    from segfix.files import Pair
     from segfix.jobs.run import Summary
 
 SHOWN_FAILURES, LONGEST = 20, 1000
@@ -46,6 +47,7 @@ def finish(
             "done": summary.done,
             "skipped": summary.skipped,
             "failed": summary.failed,
+            "passed_over": dict(summary.passed_over),
             "not_tried": summary.left,
             **extra,
         }
@@ -58,6 +60,8 @@ def finish(
             parts.append(f"{len(summary.failed)} failed")
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
+        if summary.passed_over:
+            parts.append(count_passed(summary.passed_over))
         end = note + scaling_note(summary.done) if summary.done else ""
         click.echo(one_line(f"{out}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
@@ -71,6 +75,25 @@ def scaling_note(rows: Iterable[Mapping[str, Any]]) -> str:
     listed = [f"{words} in {count}" for words, count in kinds.most_common(3)]
     listed += [f"and {len(kinds) - 3} more kinds"] * (len(kinds) > 3)
     return f"; values scaled ({', '.join(listed)})" if listed else ""
+
+
+def count_passed(passed_over: Counter[str]) -> str:
+    """Word how many files were passed over, of which kinds."""
+    from segfix.files.folders import describe_passed
+
+    return f"{passed_over.total()} passed over: {describe_passed(passed_over)}"
+
+
+def tell_links(pairs: Iterable[Pair], *, quiet: bool = False) -> None:
+    """Say on stderr that files are paired though their names differ, and how."""
+    linked = [pair for pair in pairs if pair.linked]
+    if linked and not quiet:
+        first = linked[0]
+        text = (
+            f"segfix: names differ; {len(linked)} files are paired like {first.entry.path} with "
+            f"{first.partner.path if first.partner else None} (--map pairs them otherwise)."
+        )
+        click.echo(shortened(text), err=True)
 
 
 def warn_of_others(number: int, total: int, example: str, preds: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish, scaling_note
+from segfix.cli.outcome import finish, scaling_note, tell_links
 from segfix.cli.refine_instances import annotations_option, refuse_others
 from segfix.errors import FileFormatError, one_line, require_extra
 
@@ -91,6 +92,7 @@ def predict_offsets(
     else:
         if preds is not None:
             refuse_others(preds, recursive=batch.recursive)
+        passed = Counter[str]()
         jobs = list_photographs(
             images,
             out,
@@ -98,12 +100,15 @@ def predict_offsets(
             annotations=annotations,
             recursive=batch.recursive,
             naming=naming,
+            passed_over=passed,
         )
+        if isinstance(jobs, list):
+            tell_links(jobs, quiet=batch.quiet)
         model = load_model(weights, device, batch)
         reading = None if preds is None else FileSettings(soft, key)
         task = predict_task(model, max_side=max_side, reading=reading, bands=bands)
         with require_extra("eval"):
-            summary = run_task(task, jobs, out, batch)
+            summary = run_task(task, jobs, out, batch, passed_over=passed)
     finish(summary, out, batch, device=model.device, weights=model.source)
     if max_side is None and not batch.quiet:
         warn_of_huge([row["pixels"] for row in summary.done])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from segfix.cli import options
-from segfix.cli.outcome import finish, warn_of_others
+from segfix.cli.outcome import finish, tell_links, warn_of_others
 from segfix.cli.refine_instances import (
     emptied_note,
     finish_instances,
@@ -168,9 +168,9 @@ def refine(
     """Give each boundary pixel the label found a step towards the interior.
 
     PREDS is a prediction of any model, or a folder of them: label maps (PNG, TIFF, lossless WebP,
-    NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and .npz of
-    probabilities or logits, of which each channel is looked up). Results keep name, kind, palette
-    and tags; a label that a map lacks is never written into it.
+    BMP, GIF, PNM, NumPy's .npy and .npz; ids, palettes or colours) or soft predictions (.npy and
+    .npz of probabilities or logits, of which each channel is looked up). Results keep name, kind,
+    palette and tags; a label that a map lacks is never written into it.
 
     Or PREDS is instances, each looked up on its own, overlapping or not: JSON of COCO (results,
     annotations, panoptic beside its folder of PNG), Detectron2, SAM or Ultralytics, or a folder of
@@ -204,8 +204,10 @@ def refine(
     from segfix.tasks.refine import FileSettings, list_pairs, refine_task
 
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
-    pairs = list_pairs(preds, offsets, out, argmax=argmax, **listed)
-    summary = run_task(refine_task(settings, reading), pairs, out, batch)
+    passed = Counter[str]()
+    pairs = list_pairs(preds, offsets, out, argmax=argmax, passed_over=passed, **listed)
+    tell_links(pairs, quiet=batch.quiet)
+    summary = run_task(refine_task(settings, reading), pairs, out, batch, passed_over=passed)
     finish_label_maps(summary, preds, out, empty, keep, batch)
 
 

@@ -9,7 +9,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
-from segfix.cli.outcome import list_failures
+from segfix.cli.outcome import list_failures, tell_links
 from segfix.errors import one_line
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def report(
             "them."
         )
     sets = pair_sets(folders, labels, naming=naming, recursive=recursive)
+    for pairs in sets.values():
+        tell_links(pairs, quiet=quiet)
     sources = {name: str(folder) for name, folder in folders.items()} | {"LABELS": str(labels)}
     photographs = None
     if images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,14 +67,21 @@ def segment(
     from segfix.jobs.task import name_png
     from segfix.tasks.segment import segment_task
 
+    passed = Counter[str]()
     entries = list_inputs(
-        {"IMAGES": images}, IMAGE_SUFFIXES, "images", out, name_png, recursive=batch.recursive
+        {"IMAGES": images},
+        IMAGE_SUFFIXES,
+        "images",
+        out,
+        name_png,
+        recursive=batch.recursive,
+        passed_over=passed,
     )
     model = load(weights or find_default(), device)
     if not batch.quiet:
         click.echo(one_line(f"weights {model.path} on {model.device}"), err=True)
     task = segment_task(model, scales=scales, flip=flip, bands=bands)
-    summary = run_task(task, entries, out, batch)
+    summary = run_task(task, entries, out, batch, passed_over=passed)
     finish(summary, out, batch, device=model.device, weights=model.source)
 
 

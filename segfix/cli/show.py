@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,14 @@ def show(
 
     check_folders({"IMAGES": images, **{f"--{name}": given[name] for name in given}}, out)
     away: dict[str, Any] = {"recursive": batch.recursive, "leave_out": [out]}
+    passed = Counter[str]()
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,
         what="images",
         recursive=batch.recursive,
         leave_out=[out, *given.values()],
+        passed_over=passed,
     )
     maps = {
         name: list_offsets(folder, **away)
@@ -106,7 +109,8 @@ def show(
     chosen = tuple(dict.fromkeys(panels))
     settings = ShowSettings(chosen, opacity, ignore_index, arrows, captions, bands)
     sheets = pair_maps(entries, maps, **naming)
-    finish(run_task(show_task(settings), sheets, out, batch), out, batch)
+    summary = run_task(show_task(settings), sheets, out, batch, passed_over=passed)
+    finish(summary, out, batch)
 
 
 def choose_panels(panels: tuple[str, ...], given: Mapping[str, Path]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -40,6 +41,7 @@ def targets(
         boundary_width=boundary_width,
         ignore_index=ignore_index,
     )
+    passed = Counter[str]()
     entries = list_inputs(
         {"LABELS": labels},
         LABEL_SUFFIXES,
@@ -47,5 +49,6 @@ def targets(
         out,
         task.name,
         recursive=batch.recursive,
+        passed_over=passed,
     )
-    finish(run_task(task, entries, out, batch), out, batch)
+    finish(run_task(task, entries, out, batch, passed_over=passed), out, batch)

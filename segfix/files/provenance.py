@@ -18,6 +18,20 @@ from segfix.files.reading import DECODE_ERRORS, check_regular, read_text
 RECORD_KEY = "segfix"
 """Keyword of the PNG text chunk that holds our record."""
 
+CONVERTED_KEY = "converted_from"
+"""Key in the record of a converted offset map: digest of the file it was made from."""
+
+_OTHERS = ("refined label map", "refined mask", "refined panoptic map", "predicted label map")
+NOT_TAKEN = {
+    "photograph": ("offset map", "shown picture", *_OTHERS),
+    "label map": ("offset map", "shown picture"),
+    "offset map": ("shown picture", *_OTHERS),
+}
+"""By what a command works on: kinds of our own files that it leaves; see `own_kind`."""
+
+LONGEST_RECORD = 1 << 20
+"""Bytes of a text chunk that is looked into."""
+
 LONGEST_NAME = 255
 """Of a file, bytes, on the usual file systems."""
 
@@ -83,6 +97,54 @@ def read_record(path: Path) -> str | None:
         if beside and (_is_shorter(path, beside) or beside.get("digest") == content_digest(path)):
             text = beside.get("record")
     return text if isinstance(text, str) else None
+
+
+def own_kind(path: Path) -> str | None:
+    """Tell which of our files a file is by its record, its pixels unread.
+
+    Returns:
+        "offset map", "refined label map" and the like; None for any file that isn't ours.
+    """
+    if path.suffix.lower() == ".png":
+        text = _png_record(path)
+    else:
+        found = _beside(path).get("record") if record_path(path).exists() else None
+        text = found if isinstance(found, str) else None
+    return kind_of_record(text)
+
+
+def kind_of_record(text: str | None) -> str | None:
+    """Tell what a record says that its file is; None where that is no record of ours."""
+    try:
+        record = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    kind = record.get("kind", "offset map" if CONVERTED_KEY in record else None)
+    return {"panels": "shown picture"}.get(kind, kind) if isinstance(kind, str) else None
+
+
+def _png_record(path: Path) -> str | None:
+    """Our text in a PNG file, which stands before its pixels."""
+    start = RECORD_KEY.encode() + b"\0"
+    try:
+        with path.open("rb") as file:
+            if file.read(8) != b"\x89PNG\r\n\x1a\n":
+                return None
+            while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+                length = int.from_bytes(head[:4])
+                if head[4:] in (b"tEXt", b"iTXt") and length <= LONGEST_RECORD:
+                    content = file.read(length)
+                    if content.startswith(start):
+                        # What isn't Latin-1 is in an iTXt chunk: flags and languages come first.
+                        spare = 4 if head[4:] == b"iTXt" else 0
+                        return content[len(start) + spare :].decode("utf-8", "replace")
+                    length = 0
+                file.seek(length + 4, 1)
+    except OSError:
+        return None
+    return None
 
 
 def is_whole(path: Path) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from segfix.errors import OUT_OF_MEMORY, FileFormatError
+from segfix.errors import OUT_OF_MEMORY, FileFormatError, PassedOverError
 from segfix.files.foreign import name_foreign
 from segfix.files.limits import current_limits
 from segfix.files.tiff_tags import BANDS, SUBFILE_TYPE, holds_several, read_pages
@@ -34,6 +35,8 @@ MOST_BANDS = 6
 LARGEST_PACKED, MOST_METADATA = 1 << 20, 1 << 26
 """Of one such chunk that is packed, unpacked, and of all together, bytes: Pillow reads no file that
 has more."""
+HEIF = re.compile(rb".{4}ftyp.{0,40}?(?:hei[cxms]|hev[cx])", re.DOTALL)
+"""How HEIF photographs begin, the usual ones of telephones."""
 
 LONGEST_PATH = 4096
 """Of a name in a file, characters."""
@@ -56,7 +59,9 @@ DECODE_ERRORS = (
 )
 
 
-def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
+def path_within(
+    folder: Path, name: str, root: Path, where: str, *, inside: Sequence[Path] = ()
+) -> Path:
     """The absolute path of a file that another file names, and that must not lead elsewhere.
 
     Args:
@@ -64,6 +69,8 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         name: As it stands in the file.
         root: Folder that it must not leave.
         where: The file, for the message.
+        inside: Folders of which one must hold what the name leads to, also by links; without any,
+            links may lead anywhere: a folder may be put together of them.
 
     Raises:
         FileFormatError: The name is absolute, leads out of the folder, can't be one, or is that of
@@ -77,11 +84,15 @@ def path_within(folder: Path, name: str, root: Path, where: str) -> Path:
         os.fsencode(name)
     except ValueError as error:
         raise FileFormatError(f"{where}: {name[:200]!r} is no file name ({error}).") from error
-    # Not resolved: a folder may be put together of links.
     path, above = (os.path.abspath(place) for place in (folder / name, root))  # noqa: PTH100
     if Path(name).is_absolute() or not Path(path).is_relative_to(above) or path == above:
         raise FileFormatError(
             f"{where}: {name} lies outside of {root}; expected a path from {folder}."
+        )
+    real = os.path.realpath(path)
+    if inside and not any(Path(real).is_relative_to(os.path.realpath(one)) for one in inside):
+        raise FileFormatError(
+            f"{where}: {name} is a link to {real}, outside of {inside[0]}; copy that file there."
         )
     check_regular(Path(path))
     return Path(path)
@@ -122,6 +133,26 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
+def _register_heif(path: Path) -> None:
+    """Let Pillow open HEIF.
+
+    Raises:
+        PassedOverError: The extra isn't installed.
+    """
+    if "HEIF" in Image.OPEN:
+        return
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise PassedOverError(
+            "HEIF, which needs the extra 'heif'",
+            kind=path.suffix.lower(),
+            path=path,
+            advice="pip install 'segfix-refine[heif]', or export it as JPEG",
+        ) from error
+    register_heif_opener()
+
+
 @contextmanager
 def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
     """Open a picture with Pillow; every fault becomes a `FileFormatError` that names the file.
@@ -144,7 +175,10 @@ def open_picture(path: Path, what: str) -> Iterator[Image.Image]:
         with path.open("rb") as file:
             check_pages(file, path, what)
             check_bands(file, path)
-            with Image.open(leave_metadata_out(file), formats=PICTURES) as picture:
+            formats = (*PICTURES, "HEIF") if HEIF.match(file.peek(64)[:64]) else PICTURES
+            if "HEIF" in formats:
+                _register_heif(path)
+            with Image.open(leave_metadata_out(file), formats=formats) as picture:
                 # Of JPEG, what follows is a preview, a second view or a map of brightness.
                 if picture.format not in ("TIFF", "MPO") and getattr(picture, "is_animated", False):
                     raise FileFormatError(

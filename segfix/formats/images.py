@@ -16,7 +16,11 @@ from segfix.errors import FileFormatError
 from segfix.files.reading import DECODE_ERRORS, open_picture
 from segfix.formats.deep_values import DeepValues, find_deep_values, open_tiff
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"),
+    *(".jpe", ".jfif", ".gif", ".jp2", ".j2k", ".jpf", ".jpx", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif"),
+)
 """File name endings of photographs."""
 
 ORIENTATION = 274

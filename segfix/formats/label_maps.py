@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,29 +14,34 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.files.provenance import RECORD_KEY
 from segfix.files.reading import open_picture
+from segfix.formats.array_kinds import Kind, kind_of_array, largest_array, mark_whole, spare_axes
 from segfix.formats.arrays import read_npy, read_npz, write_npy, write_npz
+from segfix.formats.bitmaps import NAMES, decode_bitmap, encode_bitmap
 from segfix.formats.images import orientation_of, turn_back, turn_upright
 from segfix.formats.png import decode_png, encode_png
 from segfix.formats.soft_masks import check_hard
 from segfix.formats.tiff import decode_tiff, encode_tiff, nodata_of
 from segfix.formats.webp import decode_webp, encode_webp
 
-Kind = Literal["ids", "colours", "scores", "masks"]
+LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
+"""Formats in which ids blur."""
 
-LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF", "GIF")
-"""Formats in which ids blur, or colours are reduced."""
-
-HIGHEST_FLOAT_ID, NO_ID = 2**31, -(2**31) - 1
-"""Highest id kept as a float; id of NaN and other values that are none (GDAL's -3.4e38)."""
+NO_ID = -(2**31) - 1
+"""Id of NaN and other floats that are none (GDAL's -3.4e38)."""
 
 DIGEST_ROWS = 256
 """Rows of ids that are digested at a time."""
 
-DECODERS = {"PNG": decode_png, "TIFF": decode_tiff, "WEBP": decode_webp}
-PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+DECODERS = {
+    "PNG": decode_png,
+    "TIFF": decode_tiff,
+    "WEBP": decode_webp,
+    **dict.fromkeys(NAMES.values(), decode_bitmap),
+}
+PICTURE_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"} | NAMES
 ARRAY_SUFFIXES = (".npy", ".npz")
 
-LABEL_SUFFIXES = (*PICTURE_FORMATS, *ARRAY_SUFFIXES)
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".webp", *ARRAY_SUFFIXES, *NAMES)
 """File name endings of label maps, lossless, or boundaries would blur; the first of those that a
 folder has for one stem is taken where one is wanted."""
 
@@ -118,7 +123,7 @@ class LabelMap:
         if self.array.ndim == 2:
             if self.array.dtype.kind == "f":
                 ids = np.full(self.array.shape, NO_ID, np.int64)
-                whole = _is_whole(self.array)
+                whole = mark_whole(self.array)
                 ids[whole] = self.array[whole]
                 return ids
             return self.array.astype(np.uint8) if self.array.dtype == bool else self.array
@@ -206,10 +211,11 @@ def read_label_map(
     """Read a label map, ids as they are stored: palettes are not expanded, nothing is rescaled.
 
     Args:
-        path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours) or
-            lossless WebP file; or .npy or .npz: (H, W) ids, (C, H, W) or (H, W, C) scores of any
-            type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours, (N, H, W) masks: bool, or
-            numbers of which there are two (0 and 1, 0 and 255), if they aren't one-hot classes.
+        path: A PNG (grey of 1 to 16 bits, palette, colours), TIFF (one band or colours),
+            lossless WebP, BMP, GIF or PNM file; or .npy or .npz: (H, W) ids, (C, H, W) or
+            (H, W, C) scores of any type, (H, W) scores of floats, (H, W, 3 or 4) uint8 colours,
+            (N, H, W) masks: bool, or numbers of which there are two (0 and 1, 0 and 255), if they
+            aren't one-hot classes.
         soft: Whether integers are scores, too, not ids, colours or masks.
         key: The array of an .npz file that is meant; None: the largest.
         masks: Whether masks are wanted, too.
@@ -234,8 +240,8 @@ def read_label_map(
                 "instead (a mask of two values can be saved: magick mask.jpg -threshold 50% "
                 "mask.png)"
                 if picture.format in LOSSY
-                else "give a PNG, TIFF or lossless WebP file the ending that it is, and convert "
-                "any other"
+                else "give the file the ending of what it is, if that is one of "
+                f"{', '.join(LABEL_SUFFIXES)}"
             )
             raise FileFormatError(
                 f"{path}: expected a {expected} label map but got {picture.format}; {advice}."
@@ -306,6 +312,15 @@ def write_label_map(path: Path, label_map: LabelMap, *, record: str | None = Non
         encode_webp(path, array, rest=rest, record=record)
     elif suffix in (".tif", ".tiff"):
         encode_tiff(path, array, palette=label_map.palette, rest=rest, record=record)
+    elif suffix in NAMES:
+        encode_bitmap(
+            path,
+            array,
+            palette=label_map.palette,
+            transparency=label_map.transparency,
+            rest=rest,
+            record=record,
+        )
     else:
         encode_png(
             path,
@@ -336,7 +351,7 @@ def _read_array(
             for name, array in arrays.items()
             if shape_wanted in (array.shape[-2:], array.shape[-3:-1])
         }
-        rest["key"] = key or _largest(path, fitting or arrays)
+        rest["key"] = key or largest_array(path, fitting or arrays)
         if rest["key"] not in arrays:
             raise FileFormatError(f"{path}: no array {key!r}; it holds {', '.join(arrays)}.")
         array = arrays[rest["key"]]
@@ -345,7 +360,7 @@ def _read_array(
     if array.dtype.kind not in "biuf":
         raise FileFormatError(f"{path}: of type {array.dtype}; expected numbers.")
     shape = array.shape
-    rest["axes"] = _spare_axes(shape)
+    rest["axes"] = spare_axes(shape)
     if rest["axes"] == (0,) and (array.dtype == bool or rest.get("key") == "masks"):
         rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
@@ -364,65 +379,3 @@ def _read_array(
     shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]
     first = kind == "masks" or (kind == "scores" and shorter)
     return LabelMap(array, kind, channels_first=first, rest=rest)
-
-
-def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Name the array that is the prediction: the largest."""
-    maps = {name: array for name, array in arrays.items() if array.ndim >= 2}
-    if not maps:
-        raise FileFormatError(f"{path}: no array of two dimensions or more among {list(arrays)}.")
-    most = max(array.size for array in maps.values())
-    first, *others = [name for name, array in maps.items() if array.size == most]
-    if others and most == 0 and "masks" in maps:
-        return "masks"
-    if others:
-        raise FileFormatError(
-            f"{path}: {first} and {others[0]} are equally large; --key says which is meant."
-        )
-    return first
-
-
-def _spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """List the axes of length 1 to leave out: a batch of one, a single class, a single slice."""
-    if len(shape) > 3:
-        ones = [axis for axis, length in enumerate(shape) if length == 1]
-        return tuple(ones[: len(shape) - 2])
-    if len(shape) == 3:
-        return (0,) if shape[0] == 1 else (2,) if shape[2] == 1 else ()
-    return ()
-
-
-def kind_of_array(array: NDArray[Any], *, soft: bool = False) -> Kind:
-    """Tell what kind of prediction an array is; see `read_label_map`."""
-    if soft:
-        return "scores"
-    if array.ndim == 2:
-        if array.dtype.kind != "f":
-            return "ids"
-        # Ids are also kept as floats, which hold no fraction then, but for what stands for none.
-        whole = _is_whole(array)
-        none = ~np.isfinite(array) | (abs(array) > _highest_id(array.dtype))
-        return "ids" if whole.any() and (whole | none).all() else "scores"
-    if array.dtype == np.uint8 and array.shape[2] in (2, 3, 4):
-        return "colours"
-    return "masks" if _are_masks(array) else "scores"
-
-
-def _is_whole(array: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        whole: NDArray[np.bool_] = (array % 1 == 0) & (abs(array) <= _highest_id(array.dtype))
-    return whole
-
-
-def _highest_id(dtype: np.dtype[Any]) -> float:
-    return min(HIGHEST_FLOAT_ID, float(np.finfo(dtype).max))
-
-
-def _are_masks(array: NDArray[Any]) -> bool:
-    """Tell whether (N, H, W) has two values and isn't a one-hot encoding of N classes."""
-    if array.dtype == bool or not len(array):
-        return True
-    highest = array.max()
-    if not highest > 0 or not all(((plane == 0) | (plane == highest)).all() for plane in array):
-        return False
-    return not any(((array != 0).sum(axis) == 1).all() for axis in (0, 2))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.errors import FileFormatError
-from segfix.files.provenance import RECORD_KEY
+from segfix.files.provenance import CONVERTED_KEY, RECORD_KEY
 from segfix.files.reading import open_picture
 from segfix.formats.png import save_png
 from segfix.geometry import NUM_DIRECTIONS, UNDEFINED, direction_angles, direction_to_offsets
@@ -25,8 +25,6 @@ NUM_LEVELS = 8
 """Levels of confidence kept in the file (L)."""
 WRONG_LABEL = "probability that the pixel's label in the prediction is wrong"
 """`OffsetMap.confidence` of offset maps that were made for one prediction."""
-CONVERTED_KEY = "converted_from"
-"""Key in the record of a converted file: digest of the file it was made from."""
 
 
 @dataclass(frozen=True)

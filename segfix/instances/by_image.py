@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry, stem_of_name
+from segfix.files import Entry
+from segfix.files.naming import stem_of_name
 from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, read_json
 from segfix.instances.masks import segmentation_of

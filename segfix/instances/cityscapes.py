@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.files.reading import path_within, read_text
 
 PREDICTION_LIST = "_pred.txt"
@@ -80,7 +80,8 @@ def read_list(path: Path, root: Path) -> dict[str, dict[str, Any]]:
                 f"{path}: line {number} is {line!r}; expected mask, class id and score, as in "
                 "'mask.png 26 0.9'."
             )
-        mask = str(path_within(path.parent, name, root, f"{path}: line {number}"))
+        where = f"{path}: line {number}"
+        mask = str(path_within(path.parent, name, root, where, inside=(root, path.parent)))
         if mask in entries:
             raise FileFormatError(
                 f"{path}: line {number}: {name} a second time; the evaluator knows one class and "

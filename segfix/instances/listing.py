@@ -105,7 +105,7 @@ def pair_images(
             for image in waiting
         ]
         try:
-            pairs = pair_entries(entries, maps, **(naming or {}))
+            pairs = pair_entries(entries, maps, link=False, **(naming or {}))
         except PairingError:
             continue
         wanted: dict[Path, set[str]] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.files.reading import open_picture, path_within
 from segfix.formats.label_maps import LabelMap, read_label_map
 from segfix.instances.by_image import ImageInstances, sort_by_image
@@ -79,5 +79,6 @@ def read_panoptic(
             "there."
         )
     return images, [
-        path_within(folder, item["file_name"], folder, str(file.path)) for item in annotations
+        path_within(folder, item["file_name"], folder, str(file.path), inside=[file.path.parent])
+        for item in annotations
     ]

@@ -139,7 +139,7 @@ def match_segments(
     """
     folders = labels.with_suffix(""), preds.with_suffix("")
     pictures = [
-        path_within(folder, item["file_name"], folder, str(path))
+        path_within(folder, item["file_name"], folder, str(path), inside=[path.parent])
         for folder, item, path in zip(folders, pair, (labels, preds), strict=True)
     ]
     check_pictures(pictures, pair[0]["segments_info"])

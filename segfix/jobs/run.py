@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
-from segfix.errors import OUT_OF_MEMORY, Interrupted, SegfixError
+from segfix.errors import OUT_OF_MEMORY, Interrupted, PassedOverError, SegfixError
 from segfix.files.places import StagedPath
 from segfix.jobs.pool import hide_progress, work_through
 from segfix.jobs.run_settings import RunSettings
@@ -34,12 +36,22 @@ class Summary:
         skipped: Outputs that were there already, made from the same input with the same settings.
         failed: One text per failure, which names the file.
         left: How many files were not tried, since too many had failed; 0 where nobody knows.
+        passed_over: Numbers of files that are none of those that are worked on, by their ending or
+            by what they are.
     """
 
     done: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     left: int = 0
+    passed_over: Counter[str] = field(default_factory=Counter)
+    _passed: list[PassedOverError] = field(default_factory=list, repr=False)
+
+    def refuse_others(self) -> None:
+        """Make failures of files that were looked into and left, if there were no others."""
+        if not (self.done or self.skipped or self.failed):
+            self.failed += sorted(map(str, self._passed))
+            self.passed_over -= Counter(passed.kind for passed in self._passed)
 
     def sort(self) -> None:
         """Sort by name: what ends first depends on the machine."""
@@ -55,6 +67,9 @@ class Summary:
             self.done.append(future.result())
         except Skipped as skipped:
             self.skipped.append(str(skipped))
+        except PassedOverError as passed:
+            self._passed.append(passed)
+            self.passed_over[passed.kind] += 1
         except SegfixError as error:
             self.failed.append(str(error))
         except MemoryError:
@@ -65,7 +80,12 @@ class Summary:
 
 
 def run_task(
-    task: Task[_Job], jobs: Iterable[_Job], out: Path, settings: RunSettings = RunSettings()
+    task: Task[_Job],
+    jobs: Iterable[_Job],
+    out: Path,
+    settings: RunSettings = RunSettings(),
+    *,
+    passed_over: Mapping[str, int] = MappingProxyType({}),
 ) -> Summary:
     """Do a task's jobs, or this machine's share of them, here or on a cluster.
 
@@ -78,6 +98,7 @@ def run_task(
             when there is room.
         out: Folder of the results.
         settings: How the jobs are spread.
+        passed_over: Of `list_entries`, for the summary.
 
     Raises:
         Interrupted: Ctrl-C.
@@ -89,7 +110,7 @@ def run_task(
     if settings.cluster is not None:
         from segfix.jobs.cluster import run_on_ray
 
-        return run_on_ray(
+        summary = run_on_ray(
             batch,
             settings.cluster,
             out=None if isinstance(out, StagedPath) else out,
@@ -97,14 +118,19 @@ def run_task(
             max_failures=settings.max_failures,
             quiet=settings.quiet,
         )
-    # What fsspec runs in threads of its own is not in the copy of a process.
-    remote = isinstance(out, StagedPath) or (task.processes and any(map(is_staged, jobs)))
-    return batch.run(
-        workers=settings.workers or (2 if task.network else available_threads()),
-        processes=task.processes and not remote,
-        max_failures=settings.max_failures,
-        quiet=settings.quiet,
-    )
+    else:
+        # What fsspec runs in threads of its own is not in the copy of a process.
+        remote = isinstance(out, StagedPath) or (task.processes and any(map(is_staged, jobs)))
+        summary = batch.run(
+            workers=settings.workers or (2 if task.network else available_threads()),
+            processes=task.processes and not remote,
+            max_failures=settings.max_failures,
+            quiet=settings.quiet,
+        )
+    if settings.shard is None:
+        summary.refuse_others()
+    summary.passed_over.update(passed_over)
+    return summary
 
 
 def take_share(jobs: Iterable[_Any], shard: tuple[int, int] | None) -> Iterable[_Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segfix.errors import ArgumentError, PairingError
-from segfix.files.pairing import Entry, list_entries
+from segfix.files import Entry, list_entries
 from segfix.formats import LABEL_SUFFIXES, OFFSET_SUFFIXES
 
 
@@ -62,6 +63,7 @@ def list_inputs(
     name_result: Callable[[Entry], str],
     *,
     recursive: bool = False,
+    passed_over: Counter[str] | None = None,
 ) -> list[Entry]:
     """List the files that a task makes one file of each.
 
@@ -72,6 +74,7 @@ def list_inputs(
         out: Folder of the results.
         name_result: See `Task.name`.
         recursive: Whether to go into folders within.
+        passed_over: See `list_entries`.
 
     Raises:
         PairingError: There is none.
@@ -79,7 +82,14 @@ def list_inputs(
     """
     check_folders(source, out)
     (folder,) = source.values()
-    entries = list_entries(folder, suffixes, what=what, recursive=recursive, leave_out=[out])
+    entries = list_entries(
+        folder,
+        suffixes,
+        what=what,
+        recursive=recursive,
+        leave_out=[out],
+        passed_over=passed_over,
+    )
     results = (out / name_result(entry) for entry in entries)
     check_results(results, (entry.path for entry in entries))
     return entries

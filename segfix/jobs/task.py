@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from segfix.errors import FileFormatError, SegfixError
+from segfix.errors import FileFormatError, PassedOverError, SegfixError
+from segfix.files import Entry
 from segfix.files.atomic import check_writable
-from segfix.files.pairing import Entry
-from segfix.files.provenance import is_whole, read_record
+from segfix.files.provenance import NOT_TAKEN, is_whole, own_kind, read_record
 from segfix.files.reading import check_regular
 from segfix.jobs.urls import bring_here
 
@@ -106,6 +106,7 @@ class Task(Generic[_Job]):
         network: Whether one network does the work on all cores: two workers are enough, one of
             which reads and writes.
         processes: Whether work changes nothing in this process, so that others may do it.
+        takes: What a job's file is, of `NOT_TAKEN`: other files of ours are left; "": none is.
     """
 
     work: Callable[[_Job, Output], Row]
@@ -113,6 +114,7 @@ class Task(Generic[_Job]):
     name: Callable[[_Job], str] = name_png
     network: bool = False
     processes: bool = False
+    takes: str = ""
 
     def do(self, job: _Job, out: Path, *, overwrite: bool = False) -> Row:
         """Make the result of a job.
@@ -127,10 +129,25 @@ class Task(Generic[_Job]):
 
         Raises:
             Skipped: The result is there already.
+            PassedOverError: The file is a result of ours that this task doesn't take.
             SegfixError: A file is missing or broken, or can't be written.
         """
         if job.entry.problem:
+            self._leave_own(job.entry)
             raise SegfixError(job.entry.problem)
         with bring_here(job, out / self.name(job), overwrite=overwrite) as (near, path):
+            self._leave_own(near.entry)
             row = {"input": f"{job.entry.path}", "output": f"{path}"}
             return row | self.work(near, Output(path, overwrite))
+
+    def _leave_own(self, entry: Entry) -> None:
+        kind = own_kind(entry.path) if self.takes else None
+        if kind in NOT_TAKEN.get(self.takes, ()):
+            article = "an" if kind[0] in "aeiou" else "a"
+            other = "an" if self.takes[0] in "aeiou" else "a"
+            raise PassedOverError(
+                f"{article} {kind}, not {other} {self.takes}",
+                kind=kind,
+                path=entry.path,
+                advice="give another folder",
+            )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segfix.errors import FileFormatError, MissingExtraError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.files.places import StagedPath, open_stage
 from segfix.files.provenance import record_path
 

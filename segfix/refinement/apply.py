@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.arguments import as_array, check_offset_map, describe
-from segfix.formats.label_maps import kind_of_array, pixel_digest
+from segfix.formats.array_kinds import kind_of_array
+from segfix.formats.label_maps import pixel_digest
 from segfix.formats.soft_masks import is_soft_mask
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE

@@ -15,6 +15,7 @@ from segfix.evaluation.statistics import SCORES
 from segfix.evaluation.totals import Comparison
 from segfix.files import Entry, Pair, pair_entries
 from segfix.files.atomic import atomic_path
+from segfix.files.provenance import NOT_TAKEN
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.report.charts import MARKERS
 from segfix.report.examples import Example, ImageRow, choose, draw_example, image_row
@@ -127,7 +128,7 @@ def pair_photographs(
     """
     if photographs is None:
         return [None] * len(truths), []
-    pairs = pair_entries(truths, photographs, **naming)
+    pairs = pair_entries(truths, photographs, leave=NOT_TAKEN["photograph"], **naming)
     failed = [
         pair.entry.problem or f"{truth.path}: no photograph of that name."
         for truth, pair in zip(truths, pairs, strict=True)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, pair_entries
-from segfix.files.provenance import content_digest
+from segfix.files.provenance import NOT_TAKEN, content_digest
 from segfix.formats import LabelMap, OffsetMap, read_image, read_label_map, read_offset_map
 from segfix.formats.png import save_png
 from segfix.jobs.task import Output, Row, Task
@@ -99,7 +99,8 @@ def pair_maps(
     """
     sheets = [Sheet(image, {}) for image in images]
     for name, maps in folders.items():
-        pairs = pair_entries([sheet.entry for sheet in sheets], maps, **naming)
+        leave = NOT_TAKEN["offset map" if name == "offsets" else "label map"]
+        pairs = pair_entries([sheet.entry for sheet in sheets], maps, leave=leave, **naming)
         sheets = [
             Sheet(pair.entry, {**sheet.maps, name: pair.partner})
             for pair, sheet in zip(pairs, sheets, strict=True)
@@ -109,7 +110,8 @@ def pair_maps(
 
 def show_task(settings: ShowSettings) -> Task[Sheet]:
     """Make the task of drawing panels; `settings` say what and how."""
-    return Task(partial(show_file, settings=settings), "picture", processes=True)
+    work = partial(show_file, settings=settings)
+    return Task(work, "picture", processes=True, takes="photograph")
 
 
 def show_file(sheet: Sheet, output: Output, settings: ShowSettings) -> Row:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from segfix.files import Entry
-from segfix.files.provenance import content_digest
+from segfix.files.provenance import CONVERTED_KEY, content_digest
 from segfix.formats import read_offset_map, write_offset_map
-from segfix.formats.offset_maps import CONVERTED_KEY
 from segfix.jobs.task import Output, Row, Task
 from segfix.tasks.predict_offsets import count_pixels
 
@@ -18,7 +17,7 @@ def convert_task(suffix: str) -> Task[Entry]:
     Args:
         suffix: File name ending of the format, with its dot.
     """
-    return Task(convert_file, "map", partial(_name, suffix), processes=True)
+    return Task(convert_file, "map", partial(_name, suffix), processes=True, takes="offset map")
 
 
 def _name(suffix: str, offsets: Entry) -> str:

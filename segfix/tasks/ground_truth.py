@@ -19,7 +19,8 @@ def target_task(*, num_directions: int, boundary_width: int, ignore_index: int) 
         "boundary_width": boundary_width,
         "ignore_index": ignore_index,
     }
-    return Task(partial(target_file, settings=settings), "map", processes=True)
+    work = partial(target_file, settings=settings)
+    return Task(work, "map", processes=True, takes="label map")
 
 
 def target_file(labels: Entry, output: Output, settings: dict[str, int]) -> Row:

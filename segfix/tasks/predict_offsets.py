@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from segfix.errors import ArgumentError, SegfixError, require_extra
 from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.places import StandardInput
-from segfix.files.provenance import content_digest
+from segfix.files.provenance import NOT_TAKEN, content_digest
 from segfix.formats import (
     IMAGE_SUFFIXES,
     LabelMap,
@@ -95,15 +96,22 @@ def predict_folder(
         as_path(value, name)
     settings = RunSettings(**run)
     with stage_urls(images, preds, out=out, recursive=recursive) as (source, maps, folder):
+        passed = Counter[str]()
         jobs = list_photographs(
-            source, folder, maps, annotations=annotations, recursive=recursive, naming=naming
+            source,
+            folder,
+            maps,
+            annotations=annotations,
+            recursive=recursive,
+            naming=naming,
+            passed_over=passed,
         )
         model = load_for(settings.cluster, weights, device)
         task = predict_task(
             model, max_side=max_side, reading=None if maps is None else reading, bands=bands
         )
         with require_extra("eval"):
-            return run_task(task, jobs, folder, settings)
+            return run_task(task, jobs, folder, settings, passed_over=passed)
 
 
 def load_for(
@@ -125,6 +133,7 @@ def list_photographs(
     annotations: Path | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> Iterable[Pair]:
     """List photographs, each with its prediction if there are any.
 
@@ -135,6 +144,7 @@ def list_photographs(
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
+        passed_over: Of `list_entries`, for the photographs.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -143,7 +153,12 @@ def list_photographs(
     check_folders({"IMAGES": images, "PREDS": preds}, out)
     leave_out = [out] if preds is None else [out, preds]
     entries = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=leave_out
+        images,
+        IMAGE_SUFFIXES,
+        what="images",
+        recursive=recursive,
+        leave_out=leave_out,
+        passed_over=passed_over,
     )
     maps: list[Entry] = []
     jobs: Iterable[Pair] = [Pair(entry, None) for entry in entries]
@@ -158,7 +173,7 @@ def list_photographs(
         jobs = list(jobs) if len(maps) == 1 else jobs
     elif preds is not None:
         maps = list_preds(preds, recursive=recursive, leave_out=[out, images])
-        jobs = pair_entries(entries, maps, **(naming or {}))
+        jobs = pair_entries(entries, maps, leave=NOT_TAKEN["label map"], **(naming or {}))
     inputs = (entry.path for entry in (*entries, *maps))
     check_results((out / name_png(entry) for entry in entries), inputs)
     return jobs
@@ -189,7 +204,7 @@ def predict_task(
         except SegfixError as error:
             raise ArgumentError(str(error)) from error
     work = partial(predict_file, model=model, max_side=max_side, reading=reading, bands=bands)
-    return Task(work, "image", network=True)
+    return Task(work, "image", network=True, takes="photograph")
 
 
 def predict_file(

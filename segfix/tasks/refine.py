@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
 from segfix.files import Pair, list_entries, pair_entries
-from segfix.files.provenance import content_digest, read_record
+from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
 from segfix.formats import (
     LABEL_SUFFIXES,
     LabelMap,
@@ -130,8 +131,12 @@ def refine_folder(
             return refine_instance_files(
                 source, maps, folder, masks, spread, annotations=annotations, **listed
             )
-        pairs = list_pairs(source, maps, folder, argmax=reading.argmax, **listed)
-        return run_task(refine_task(settings, reading), pairs, folder, spread)
+        passed = Counter[str]()
+        pairs = list_pairs(
+            source, maps, folder, argmax=reading.argmax, passed_over=passed, **listed
+        )
+        task = refine_task(settings, reading)
+        return run_task(task, pairs, folder, spread, passed_over=passed)
 
 
 def list_pairs(
@@ -142,6 +147,7 @@ def list_pairs(
     argmax: bool = False,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> list[Pair]:
     """List predictions, each with its offset map.
 
@@ -152,6 +158,7 @@ def list_pairs(
         argmax: Whether results are PNG files, of which two must not have the same name.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
+        passed_over: Of `list_entries`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -165,13 +172,14 @@ def list_pairs(
         recursive=recursive,
         leave_out=[out, offsets],
         one_per_stem=argmax,
+        passed_over=passed_over,
     )
     maps = list_offsets(offsets, recursive=recursive, leave_out=[out])
     check_results(
         (out / name_result(entry, argmax=argmax) for entry in entries),
         (entry.path for entry in (*entries, *maps)),
     )
-    return pair_entries(entries, maps, **(naming or {}))
+    return pair_entries(entries, maps, leave=NOT_TAKEN["offset map"], **(naming or {}))
 
 
 def name_result(job: Job, *, argmax: bool = False) -> str:
@@ -191,7 +199,8 @@ def refine_task(
         reading: How to read and to write.
     """
     work = partial(refine_file, settings=settings, reading=reading)
-    return Task(work, "map", partial(name_result, argmax=reading.argmax), processes=True)
+    name = partial(name_result, argmax=reading.argmax)
+    return Task(work, "map", name, processes=True, takes="label map")
 
 
 def refine_file(

@@ -31,7 +31,7 @@ def segment_task(
         bands: See `segfix.formats.read_image`.
     """
     work = partial(segment_file, model=model, scales=scales, flip=flip, bands=bands)
-    return Task(work, "image", network=True)
+    return Task(work, "image", network=True, takes="photograph")
 
 
 def segment_file(

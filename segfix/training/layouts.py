@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, PairingError
-from segfix.files.pairing import Entry, list_entries, pair_entries
+from segfix.files import Entry, list_entries, pair_entries
 from segfix.files.reading import path_within, read_text
 from segfix.formats.images import IMAGE_SUFFIXES, read_image
 from segfix.formats.label_maps import LABEL_SUFFIXES, read_label_map

@@ -278,7 +278,7 @@ def test_of_several_arrays_the_one_of_the_photographs_size_is_meant(
 
 def test_a_jpeg_gets_advice_that_helps(crop: NDArray[np.uint8]) -> None:
     Image.fromarray(crop).save("preds/a.jpg")
-    assert "(it holds 1 .jpg)" in run("refine", "preds").stderr
+    assert "it holds 1 .jpg (lossy: export label maps as PNG)." in run("refine", "preds").stderr
     result = run("refine", "preds/a.jpg")
     assert "its ids have blurred, and converting it doesn't bring them back" in result.stderr
 

@@ -8,7 +8,7 @@ import pytest
 
 from segfix.errors import FileFormatError, PairingError
 from segfix.files import Entry, list_entries, pair_entries
-from segfix.files.pairing import KNOWN_SUFFIXES, read_name_map
+from segfix.files.naming import KNOWN_SUFFIXES, read_name_map
 
 
 def make_files(folder: Path, *names: str) -> Path:
@@ -84,7 +84,7 @@ def test_an_empty_folder_is_named_with_what_was_looked_for(tmp_path: Path) -> No
     make_files(tmp_path, "a.txt")
     with pytest.raises(PairingError) as caught:
         list_entries(tmp_path, (".png", ".jpg"), what="label maps")
-    assert str(caught.value) == f"{tmp_path}: no label maps here (.png, .jpg) (it holds 1 .txt)."
+    assert str(caught.value) == f"{tmp_path}: no label maps here (.png, .jpg); it holds 1 .txt."
 
 
 @pytest.mark.parametrize("recursive", [False, True])

@@ -41,7 +41,7 @@ from segfix.formats.arrays import read_npy, read_npz
 from segfix.instances.cityscapes import read_list
 from segfix.formats.class_names import read_class_names
 from segfix.instances.panoptic import read_panoptic_map
-from segfix.files.pairing import read_name_map
+from segfix.files.naming import read_name_map
 from segfix.instances.by_image import read_file_names
 from segfix.formats.mat_files import read_mat
 from segfix.files.provenance import content_digest

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
-from segfix.files import Entry, Pair
-from segfix.files.pairing import list_entries, read_name_map
+from segfix.files import Entry, Pair, list_entries
+from segfix.files.naming import read_name_map
 from segfix.files.provenance import is_whole, read_record, record_path
 from segfix.formats import read_frames, read_image, read_label_map, read_offset_map
 from segfix.formats.arrays import read_npy, read_npz

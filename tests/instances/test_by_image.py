@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.instances.by_image import read_file_names, sort_instances
 from segfix.instances.panoptic import is_panoptic
 

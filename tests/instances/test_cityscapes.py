@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry
+from segfix.files import Entry
 from segfix.instances.cityscapes import read_list, sort_by_name
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from segfix.errors import FileFormatError
-from segfix.files.pairing import Entry, Pair
+from segfix.files import Entry, Pair
 from segfix.formats import read_offset_map
 from segfix.formats.images import open_photograph, read_image, reduced_size
 from segfix.jobs.task import Skipped

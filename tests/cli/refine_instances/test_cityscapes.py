@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,28 @@ def test_a_cityscapes_mask_that_would_vanish_stays_or_is_left_out(empty: str) ->
     Path("refined/town/masks/a_0.png").unlink()
     assert "1 written, 1 already there" in run("preds", "--empty", empty).stdout
     assert Path("refined/town/masks/a_0.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("place", ["masks/a_0.png", "masks"])
+def test_masks_may_not_be_links_that_lead_outside(place: str) -> None:
+    write_cityscapes(Path("preds"))
+    shutil.move(Path("preds/town", place), "secret.png")
+    Path("preds/town", place).symlink_to(Path("secret.png").absolute())
+    done = run("preds")
+    assert done.exit_code == 1
+    assert "a_leftImg8bit_pred.txt: line 1: masks/a_0.png is a link to " in done.stderr
+    assert "outside of preds; copy that file there." in done.stderr
+    assert not Path("refined/town/masks/a_0.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_towns_may_be_links() -> None:
+    write_cityscapes(Path("elsewhere"))
+    Path("preds").mkdir()
+    Path("preds/town").symlink_to(Path("elsewhere/town").absolute())
+    assert run("preds").exit_code == 0
+    assert Path("refined/town/masks/a_0.png").is_file()
 
 
 def test_faulty_cityscapes_lists_and_masks_fail_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +182,30 @@ def test_panoptic_file_names_may_not_leave_the_folder(name: str) -> None:
     assert done.exit_code == 1
     assert "lies outside of preds/x" in done.stderr
     assert not Path("refined").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("place", ["x/b.png", "x"])
+def test_panoptic_pictures_may_not_be_links_that_lead_outside(place: str) -> None:
+    path = write_panoptic(Path("preds"))
+    shutil.move(Path("preds", place), "secret")
+    Path("preds", place).symlink_to(Path("secret").absolute())
+    done = run(path)
+    assert done.exit_code == 1
+    assert "is a link to" in done.stderr
+    assert "outside of preds; copy that file there." in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("refined").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_within_the_folder_and_of_the_whole_folder_are_followed() -> None:
+    write_panoptic(Path("preds"))
+    shutil.move("preds/x/b.png", "preds/kept.png")
+    Path("preds/x/b.png").symlink_to("../kept.png")
+    Path("linked").symlink_to("preds")
+    assert run("linked/x.json").exit_code == 0
+    assert Path("refined/x/b.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["a\0.png", "\ud800.png"])
