@@ -176,7 +176,7 @@ class Batch(Generic[_Any]):
             take_jobs(), self.work, workers=workers, total=total, processes=processes
         )
         try:
-            with bar or nullcontext(), closing(outcomes):
+            with nullcontext() if bar is None else bar, closing(outcomes):
                 for job, future in outcomes:
                     summary.collect(future, job)
                     if bar is not None:
