@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,6 +11,9 @@ from segfix.cli import options
 from segfix.cli.predict_offsets import load_model, max_side_option
 from segfix.cli.refine import finish_label_maps, refine
 from segfix.cli.refine_instances import annotations_option, finish_instances, refuse_others
+
+if TYPE_CHECKING:
+    from segfix.network.offset_model import OffsetModel
 
 OF_REFINE = ("scale", "iterate", "min_confidence", "fit", "soft", "argmax", "key", "empty")
 """Parameters of `segfix refine` that this command has, too, word for word."""
@@ -24,7 +27,7 @@ OF_REFINE = ("scale", "iterate", "min_confidence", "fit", "soft", "argmax", "key
     "--out",
     type=options.location,
     metavar="FILE|FOLDER",
-    help="Where the result goes. [default: MASK_fixed beside a file MASK, for a folder ./fixed/]",
+    help="Where the result goes. [default: ./fixed/, of one file its name with _fixed behind it]",
 )
 @annotations_option
 @options.naming
@@ -61,7 +64,7 @@ def fix(
     """Look at photographs and their predictions, and refine these: everything in one go.
 
     \b
-    segfix fix photo.jpg mask.png           → mask_fixed.png
+    segfix fix photo.jpg mask.png           → mask_fixed.png, here
     segfix fix images/ preds/               → fixed/, files of the same names
 
     PHOTO is a photograph or a folder of them. MASK is a prediction of any model, or a folder of
@@ -79,12 +82,15 @@ def fix(
     from segfix.tasks.fix import Fixing, fix_files, place_results
     from segfix.tasks.refine import FileSettings
 
+    def load() -> OffsetModel:
+        model = load_model(weights, device, batch)
+        if not (model.conditioned or batch.quiet):
+            click.echo("segfix: these weights look at photographs alone.", err=True)
+        return model
+
     folder, name = place_results(preds, out, argmax=argmax)
-    model = load_model(weights, device, batch)
-    if not model.conditioned and not batch.quiet:
-        click.echo("segfix: these weights look at photographs alone, not at predictions.", err=True)
     fixing = Fixing(
-        model,
+        load,
         RefineSettings(scale, iterate, min_confidence),
         FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop"),
         max_side,

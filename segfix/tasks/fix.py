@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,7 @@ from segfix.tasks.predict_offsets import RESIZE, list_photographs, predict_file,
 from segfix.tasks.refine import FileSettings, name_result, refine_file, start_record
 
 FOLDER, ENDING = "fixed", "_fixed"
-"""Where results go: of a folder to this one, of a file beside it, with this behind its stem."""
+"""Results of a folder go to this one, that of a file has this behind its stem."""
 
 NO_PHOTOGRAPH = (
     "no photograph of that name that could be looked at; say with --map or --suffix which one it is"
@@ -42,18 +42,24 @@ class Fixing:
     """How predictions are fixed.
 
     Attributes:
-        model: The network; one that looks at photographs alone does so.
+        load: Loads the network, once it is known what there is to do; one that looks at photographs
+            alone does so.
         refining: How to refine.
         reading: How predictions are read, and what of them is written.
         max_side: See `OffsetModel.offsets`.
         offsets: Folder in which the offset maps are kept; None: they aren't.
     """
 
-    model: OffsetModel
+    load: Callable[[], OffsetModel]
     refining: RefineSettings = RefineSettings()
     reading: FileSettings = FileSettings()
     max_side: int | None = None
     offsets: Path | None = None
+
+    @cached_property
+    def model(self) -> OffsetModel:
+        """Return the network."""
+        return self.load()
 
     @property
     def seen(self) -> FileSettings | None:
@@ -83,7 +89,7 @@ def fix_folder(
         images: A photograph or a folder of them; may be a URL, as `preds` and `out`.
         preds: A prediction of any kind that `refine_folder` takes, or a folder of them.
         out: Folder of the results, by default `fixed`; where `preds` is a file, the result's file,
-            by default beside it (`mask_fixed.png` of `mask.png`).
+            by default `mask_fixed.png` of any `mask.png`, here.
         weights: See `segfix.load`.
         device: See `segfix.load`.
         settings: How to refine.
@@ -110,11 +116,11 @@ def fix_folder(
     """
     spread = RunSettings(**run)
     listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
-    # Beside a file behind a URL, results go there.
-    beside = preds if out is None else out
-    with stage_urls(images, preds, out=beside, recursive=recursive) as (photographs, maps, place):
+    with stage_urls(images, preds, out=out or ".", recursive=recursive) as found:
+        photographs, maps, place = found
         folder, name = place_results(maps, None if out is None else place, argmax=reading.argmax)
-        fixing = Fixing(load(weights, device=device), settings, reading, max_side, offsets)
+        opening = partial(load, weights, device=device)
+        fixing = Fixing(opening, settings, reading, max_side, offsets)
         return fix_files(
             photographs, maps, folder, name, fixing, spread, annotations=annotations, **listed
         )
@@ -140,7 +146,7 @@ def place_results(
         return out or Path(FOLDER), None
     ending = ".png" if argmax else preds.suffix
     if out is None:
-        path = preds.with_name(preds.stem + ENDING + ending)
+        path = Path(preds.stem + ENDING + ending)
     elif out.is_dir() or not out.suffix:
         path = out / (preds.stem + ending)
     elif out.suffix.lower() == ending.lower():
@@ -238,6 +244,8 @@ def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
         fixing: How.
         name: See `place_results`.
     """
+    # Before several threads ask for it.
+    assert fixing.model
 
     def name_fixed(job: Job) -> str:
         return name or name_result(job, argmax=fixing.reading.argmax)

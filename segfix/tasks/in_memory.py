@@ -117,7 +117,9 @@ def as_photograph(image: Any) -> tuple[NDArray[np.uint8], int]:
     """
     if isinstance(image, str | os.PathLike):
         with open_photograph(Path(image)) as photograph:
-            return photograph[:, :], orientation_of(photograph.picture)
+            # Before it is decoded, which turns it.
+            orientation = orientation_of(photograph.picture)
+            return photograph[:, :], orientation
     if isinstance(image, Image.Image) and image.mode[0] not in "IF":
         return np.array(image.convert("RGB")), 1
     array = np.asarray(_to_numpy(image))
@@ -125,11 +127,12 @@ def as_photograph(image: Any) -> tuple[NDArray[np.uint8], int]:
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     planes = array[..., None] if array.ndim == 2 else array
-    if planes.ndim != 3 or planes.shape[2] not in (1, 3, 4) or planes.dtype.kind not in "iuf":
+    colours = planes.ndim == 3 and planes.size and planes.shape[2] in (1, 3, 4)
+    if not colours or planes.dtype.kind not in "iuf":
         raise ValueError(
             f"Expected an image of (H, W, 3) or (3, H, W) but got {array.shape} {array.dtype}."
         )
-    lowest, highest = planes.min(initial=0), planes.max(initial=0)
+    lowest, highest = planes.min(), planes.max()
     if not (lowest >= 0 and highest <= (1 if planes.dtype.kind == "f" else 255)):
         raise ValueError(
             "Expected an image of 0 … 255 as uint8, or of 0 … 1 as floats, not normalized, but got "
@@ -138,8 +141,8 @@ def as_photograph(image: Any) -> tuple[NDArray[np.uint8], int]:
     if planes.dtype.kind == "f":
         planes = np.rint(planes * 255)
     # Alpha doesn't count; grey is three times the same.
-    colours = np.broadcast_to(planes[..., :3], (*planes.shape[:2], 3))
-    return np.ascontiguousarray(colours, dtype=np.uint8), 1
+    planes = np.broadcast_to(planes[..., :3], (*planes.shape[:2], 3))
+    return np.ascontiguousarray(planes, dtype=np.uint8), 1
 
 
 def as_prediction(
