@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 OF_REFINE = ("scale", "iterate", "min_confidence", "fit", "soft", "argmax", "key", "empty")
 """Parameters of `segfix refine` that this command has, too, word for word."""
 
+JPEG = (".jpg", ".jpeg")
+
 
 @click.command(params=[one for one in refine.params if one.name in OF_REFINE])
 @click.argument("images", metavar="PHOTO", type=options.location)
@@ -77,6 +79,11 @@ def fix(
     """  # noqa: D301
     if iterate and options.first_given("scale"):
         raise click.UsageError("--scale has no effect with --iterate; give one of them.")
+    if preds.suffix.lower() in JPEG and images.suffix.lower() not in ("", *JPEG):
+        raise click.UsageError(
+            f"{preds}: a JPEG file holds no label map. The photograph comes first: "
+            f"segfix fix {preds} {images}"
+        )
     instances = refuse_others(preds, recursive=batch.recursive)
     from segfix.refinement.apply import RefineSettings
     from segfix.tasks.fix import Fixing, fix_files, place_results
