@@ -244,13 +244,12 @@ def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
         fixing: How.
         name: See `place_results`.
     """
-    # Before several threads ask for it.
-    assert fixing.model
 
     def name_fixed(job: Job) -> str:
         return name or name_result(job, argmax=fixing.reading.argmax)
 
-    return Task(partial(fix_file, fixing=fixing), "map", name_fixed, network=True)
+    work = partial(fix_file, fixing=fixing, model=fixing.model)
+    return Task(work, "map", name_fixed, network=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,13 +270,14 @@ class Look(Output):
         super().check(record, following=following)
 
 
-def fix_file(pair: Pair, output: Output, *, fixing: Fixing) -> Row:
+def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) -> Row:
     """Fix one label map, soft prediction or array of masks.
 
     Args:
         pair: The prediction and its photograph.
         output: The refined file.
         fixing: How.
+        model: The network, loaded.
 
     Returns:
         As `refine_file`, and the `photograph`.
@@ -296,9 +296,7 @@ def fix_file(pair: Pair, output: Output, *, fixing: Fixing) -> Row:
         look = Look(path, output.overwrite, refined=output, record=record)
         job = Pair(photograph, prediction if fixing.seen else None)
         try:
-            predict_file(
-                job, look, model=fixing.model, max_side=fixing.max_side, reading=fixing.seen
-            )
+            predict_file(job, look, model=model, max_side=fixing.max_side, reading=fixing.seen)
         except Skipped as there:
             # A kept offset map is there already, not the refined file.
             if str(there) != f"{path}":
