@@ -242,8 +242,10 @@ def test_shares_recursion_and_names(work: Path, weights: tuple[object, ...]) -> 
 
 
 def test_fixing_as_a_user_types_it(work: Path, conditioned_onnx: Path) -> None:
-    command = [str(COMMAND), "fix", "images/a.png", "preds/a.png", "--weights", conditioned_onnx]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [str(COMMAND), "fix", "images/a.png", "preds/a.png", "--weights"]
+    done = subprocess.run(
+        [*command, str(conditioned_onnx)], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "weights conditioned on cpu\n")
     assert done.stdout.startswith("a_fixed.png: 1 written; 5.00%")
     missing = subprocess.run([*command[:3], "x.png"], capture_output=True, text=True, check=False)
