@@ -23,6 +23,8 @@ def advise(command: str, given: Sequence[str]) -> str:
     if command in ("evaluate", "report") and len(given) == 3:
         option = "--images" if command == "report" and _holds_photographs(paths[2]) else "--against"
         return f"; to compare or to show: segfix {command} {typed[0]} {typed[1]} {option} {last}"
+    if command == "fix":
+        return f"; results go where -o says: segfix fix {' '.join(typed[:2])} -o {last}"
     if command not in ("refine", "predict-offsets", "convert", "targets", "segment", "show"):
         return ""
     if len(given) > 2 and all(path.is_file() for path in paths):

@@ -62,7 +62,7 @@ def finish(
             parts.append(f"{summary.left} not tried (--max-failures)")
         if summary.passed_over:
             parts.append(count_passed(summary.passed_over))
-        end = note + scaling_note(summary.done) if summary.done else ""
+        end = note + scaling_note([*summary.done, *summary.looked]) if summary.done else ""
         click.echo(one_line(f"{out}: {', '.join(parts)}{end}"))
     list_failures(summary.failed, as_json=batch.as_json)
     if summary.failed:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 HUGE = 9_000_000
 """Pixels; some twice the side of the largest photographs that the networks were trained on."""
 
+max_side_option = click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
+    "at them: faster, less precise. Offset maps keep the photographs' size.",
+)
+
 
 @click.command("predict-offsets")
 @click.argument("images", type=options.location)
@@ -36,13 +44,7 @@ HUGE = 9_000_000
 @options.naming
 @options.weights
 @options.device
-@click.option(
-    "--max-side",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
-    "at them: faster, less precise. Offset maps keep the photographs' size.",
-)
+@max_side_option
 @options.bands
 @options.batch
 @options.cluster
@@ -81,7 +83,7 @@ def predict_offsets(
     from segfix.formats import VIDEO_SUFFIXES
     from segfix.jobs.run import run_task
     from segfix.tasks.predict_offsets import frame_task, list_photographs, predict_task, read_video
-    from segfix.tasks.refine import FileSettings
+    from segfix.tasks.predictions import FileSettings
 
     if images.is_file() and images.suffix.lower() in VIDEO_SUFFIXES:
         check_video(images, out, preds, batch)

@@ -201,7 +201,8 @@ def refine(
         finish_instances(summary, preds, out, empty, batch)
         return
     from segfix.jobs.run import run_task
-    from segfix.tasks.refine import FileSettings, list_pairs, refine_task
+    from segfix.tasks.predictions import FileSettings
+    from segfix.tasks.refine import list_pairs, refine_task
 
     reading = FileSettings(soft, key, fit, argmax, drop_empty=empty == "drop")
     passed = Counter[str]()

@@ -59,6 +59,7 @@ def refine_instance_files(
     annotations: Path | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Summary:
     """Refine a file or a folder of instances.
 
@@ -71,6 +72,7 @@ def refine_instance_files(
         annotations: COCO JSON with the file names of image ids.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
+        name: Of the result of a single file, which may lie beside it; None: as the file.
 
     Returns:
         Of each file a row as `refine_instances` reports it, but the images that `failed` and those
@@ -85,14 +87,14 @@ def refine_instance_files(
             "--keep lists ids of label maps; of instances, crowd regions and void are kept, "
             "or with --keep none nothing is"
         )
-    check_folders({"PREDS": preds, "the offset maps": offsets}, out)
+    check_folders({"the offset maps": offsets, **({} if name else {"PREDS": preds})}, out)
     lists = holds_lists(preds)
     files = list_instance_files(
         preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
     )
     maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
-    check_results((out / _name(file) for file in files), inputs)
+    check_results((out / (name or _name(file)) for file in files), inputs)
     # Of one file the images are worked on side by side, of many the files.
     one = len(files) == 1 and not lists
     run = Run(
@@ -107,7 +109,7 @@ def refine_instance_files(
     )
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
-    task = Task(work, "file", _name)
+    task = Task(work, "file", (lambda _: name) if name else _name)
     with require_extra("eval"):
         over_files = replace(spread, workers=1, quiet=True) if one else spread
         summary = run_task(task, files, out, over_files)

@@ -1,12 +1,7 @@
-"""Threads and processes that work on files, and what becomes of them when a run is interrupted."""
+"""Threads, or processes, that work on files, and what becomes of them when interrupted."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import multiprocessing
-import os
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import (
@@ -14,28 +9,20 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import suppress
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 
 from segfix.errors import SegfixError
-from segfix.files.atomic import remove_unfinished
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 FEW_JOBS = 16
 """So many are done by threads: processes would hardly have begun."""
-
-_work: Callable[[Any], Any] | None = None
-
-PARENT_DIED = 1
-"""Linux's PR_SET_PDEATHSIG."""
 
 BROKEN = (
     "a process that worked on files was killed; out of memory? Use smaller pictures or fewer "
@@ -68,35 +55,6 @@ class Threads(ThreadPoolExecutor):
         self.shutdown(wait=kind is None, cancel_futures=kind is not None)
 
 
-class Processes(ProcessPoolExecutor):
-    """Copies of this process for one kind of work; if the block ends with an error, they end, too.
-
-    Args:
-        workers: How many.
-        work: Needn't be picklable, unlike jobs and results.
-    """
-
-    def __init__(self, workers: int, work: Callable[[Any], Any]) -> None:
-        context = multiprocessing.get_context("fork")
-        super().__init__(workers, context, initializer=_begin, initargs=(work,))
-        # What is left over here is not deleted there: of a network, threads would be waited for
-        # that are not copied. With the first job, all processes begin.
-        gc.freeze()
-        self.submit(os.getpid)
-        gc.unfreeze()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            for process in multiprocessing.active_children():
-                process.terminate()
-        self.shutdown(wait=kind is None, cancel_futures=kind is not None)
-
-
 def open_pool(
     workers: int, work: Callable[[_Job], _Result], jobs: int | None
 ) -> tuple[Executor, Callable[[_Job], _Result]]:
@@ -112,7 +70,10 @@ def open_pool(
     """
     if workers == 1 or jobs is None or jobs <= FEW_JOBS or sys.platform != "linux":
         return Threads(workers), work
-    return Processes(min(workers, jobs), work), _do
+    # Not above: few files would wait for the import.
+    from segfix.jobs.processes import Processes, do_work
+
+    return Processes(min(workers, jobs), work), do_work
 
 
 def work_through(
@@ -143,7 +104,7 @@ def work_through(
     """
     running: dict[Future[_Result], _Job] = {}
     pool, submitted = open_pool(workers, work, total if processes else None)
-    room = 4 * workers if isinstance(pool, Processes) else workers + 1
+    room = workers + 1 if isinstance(pool, Threads) else 4 * workers
     try:
         with pool:
             while True:
@@ -158,23 +119,3 @@ def work_through(
                     yield running.pop(future), future
     except BrokenExecutor as error:
         raise SegfixError(BROKEN) from error
-
-
-def _begin(work: Callable[[Any], Any]) -> None:
-    """In a new process: leave Ctrl-C to the first one, and end with it."""
-    global _work  # noqa: PLW0603 - a process has one kind of work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
-
-
-def _end(*_: Any) -> None:
-    remove_unfinished()
-    os._exit(1)
-
-
-def _do(job: Any) -> Any:
-    assert _work is not None
-    return _work(job)

@@ -7,13 +7,11 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
-
-from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, Interrupted, PassedOverError, SegfixError
 from segfix.files.places import StagedPath
@@ -38,6 +36,7 @@ class Summary:
         left: How many files were not tried, since too many had failed; 0 where nobody knows.
         passed_over: Numbers of files that are none of those that are worked on, by their ending or
             by what they are.
+        looked: Rows of offset maps that were made on the way to those files, if they are apart.
     """
 
     done: list[Row] = field(default_factory=list)
@@ -45,6 +44,7 @@ class Summary:
     failed: list[str] = field(default_factory=list)
     left: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
+    looked: list[Row] = field(default_factory=list)
     _passed: list[PassedOverError] = field(default_factory=list, repr=False)
 
     def refuse_others(self) -> None:
@@ -193,15 +193,21 @@ class Batch(Generic[_Any]):
                 tried += 1
                 yield job
 
-        bar = tqdm(total=total, unit=self.unit, disable=hide_progress(quiet))
+        bar = None
+        if not (hide_progress(quiet) or total == 1):
+            # For one small file, the import would take as long as the work.
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, unit=self.unit)
         outcomes = work_through(
             take_jobs(), self.work, workers=workers, total=total, processes=processes
         )
         try:
-            with bar, closing(outcomes):
+            with nullcontext() if bar is None else bar, closing(outcomes):
                 for job, future in outcomes:
                     summary.collect(future, job)
-                    bar.update()
+                    if bar is not None:
+                        bar.update()
         except KeyboardInterrupt as stopped:
             done = len(summary.done) + len(summary.skipped)
             raise Interrupted(done, self.unit, total, len(summary.failed)) from stopped

@@ -133,21 +133,27 @@ class Task(Generic[_Job]):
             SegfixError: A file is missing or broken, or can't be written.
         """
         if job.entry.problem:
-            self._leave_own(job.entry)
+            leave_own(job.entry, self.takes)
             raise SegfixError(job.entry.problem)
         with bring_here(job, out / self.name(job), overwrite=overwrite) as (near, path):
-            self._leave_own(near.entry)
+            leave_own(near.entry, self.takes)
             row = {"input": f"{job.entry.path}", "output": f"{path}"}
             return row | self.work(near, Output(path, overwrite))
 
-    def _leave_own(self, entry: Entry) -> None:
-        kind = own_kind(entry.path) if self.takes else None
-        if kind in NOT_TAKEN.get(self.takes, ()):
-            article = "an" if kind[0] in "aeiou" else "a"
-            other = "an" if self.takes[0] in "aeiou" else "a"
-            raise PassedOverError(
-                f"{article} {kind}, not {other} {self.takes}",
-                kind=kind,
-                path=entry.path,
-                advice="give another folder",
-            )
+
+def leave_own(entry: Entry, takes: str) -> None:
+    """Refuse a file of ours that isn't what is taken; see `Task`.
+
+    Raises:
+        PassedOverError: It is such a file.
+    """
+    kind = own_kind(entry.path) if takes else None
+    if kind in NOT_TAKEN.get(takes, ()):
+        article = "an" if kind[0] in "aeiou" else "a"
+        other = "an" if takes[0] in "aeiou" else "a"
+        raise PassedOverError(
+            f"{article} {kind}, not {other} {takes}",
+            kind=kind,
+            path=entry.path,
+            advice="give another folder",
+        )

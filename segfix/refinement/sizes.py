@@ -63,14 +63,46 @@ def match_sizes(
     label_map = as_displayed(label_map, size, offset_map.source.get("orientation", 1), fit)
     shape = label_map.shape
     if shape != size:
-        if fit is None:
-            raise ValueError(f"Expected a prediction of {size} but got {shape}.")
-        if fit in OF_ONE_ASPECT and not same_aspect(shape, size):
-            raise ValueError(
-                f"Expected a prediction of the aspect ratio of {size} but got {shape}."
-            )
-        label_map, offset_map = apply_fit(label_map, offset_map, fit)
+        label_map, offset_map = apply_fit(label_map, offset_map, check_fit(shape, size, fit))
     return settle_orientation(label_map, offset_map), offset_map
+
+
+def see_whole(
+    label_map: LabelMap, size: tuple[int, int], orientation: int, fit: Fit | None
+) -> LabelMap:
+    """Bring a prediction to its photograph's size, as a network looks at both.
+
+    Args:
+        label_map: See `match_sizes`.
+        size: Height and width of the photograph as displayed.
+        orientation: See `as_displayed`.
+        fit: See `match_sizes`. What resizes the offset map there resizes the prediction here;
+            around a "crop", its edges go on.
+
+    Raises:
+        ValueError: As `match_sizes`.
+    """
+    label_map = as_displayed(label_map, size, orientation, fit)
+    if label_map.shape == size:
+        return label_map
+    fit = check_fit(label_map.shape, size, fit)
+    box = place_photograph(fit, label_map.shape, size)
+    linear = label_map.kind == "scores" and fit != "crop"
+    resize = resize_linear if linear else resize_nearest
+    return label_map.with_planes(resize(label_map.planes, size, box))
+
+
+def check_fit(shape: tuple[int, ...], size: tuple[int, ...], fit: Fit | None) -> Fit:
+    """Check that a prediction of one size can be brought to another one; see `match_sizes`.
+
+    Raises:
+        ValueError: It is None, or would stretch.
+    """
+    if fit is None:
+        raise ValueError(f"Expected a prediction of {size} but got {shape}.")
+    if fit in OF_ONE_ASPECT and not same_aspect(shape, size):
+        raise ValueError(f"Expected a prediction of the aspect ratio of {size} but got {shape}.")
+    return fit
 
 
 def apply_fit(label_map: LabelMap, offset_map: OffsetMap, fit: Fit) -> tuple[LabelMap, OffsetMap]:

@@ -12,7 +12,8 @@ from segfix.jobs.run_settings import RunSettings
 from segfix.network.offset_model import load
 from segfix.report.show import ShowSettings, pair_maps, show_task
 from segfix.tasks.predict_offsets import predict_task
-from segfix.tasks.refine import FileSettings, refine_task
+from segfix.tasks.predictions import FileSettings
+from segfix.tasks.refine import refine_task
 
 
 def run_demo(

@@ -22,14 +22,13 @@ from segfix.formats import (
     LabelMap,
     OffsetMap,
     read_frames,
-    read_label_map,
     write_offset_map,
 )
 from segfix.formats.arguments import as_path
 from segfix.formats.images import Photograph, open_photograph
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
-from segfix.instances.photographs import InstanceEntry, pair_instances
+from segfix.instances.photographs import pair_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings, Workers
 from segfix.jobs.sources import check_folders, check_results, list_preds
@@ -38,8 +37,7 @@ from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
 from segfix.refinement.orientation import settle_orientation
-from segfix.refinement.sizes import as_displayed
-from segfix.tasks.refine import FileSettings, peek_misfit
+from segfix.tasks.predictions import FileSettings, read_prediction, record_prediction
 
 
 def predict_folder(
@@ -260,66 +258,6 @@ def predict_file(
     if photograph.scaling:
         row["scaling"] = photograph.scaling
     return row if prediction is None else {**row, "prediction": f"{prediction.path}"}
-
-
-def record_prediction(prediction: Entry, reading: FileSettings, output: Output) -> dict[str, Any]:
-    """Tell, for the record of an offset map, which prediction it is made for.
-
-    Raises:
-        SegfixError: The prediction can't be read, or the offset map would be among its masks.
-    """
-    if isinstance(prediction, InstanceEntry):
-        folder = output.path.parent
-        if folder.resolve() in prediction.folders():
-            raise SegfixError(
-                f"the folder of the masks of {prediction.where}",
-                path=folder,
-                advice="choose another one with -o",
-            )
-        return {"prediction": prediction.digest()}
-    settings = {"soft": reading.soft or None, "key": reading.key}
-    given = {name: value for name, value in settings.items() if value is not None}
-    return {**given, "prediction": content_digest(prediction.path)}
-
-
-def read_prediction(
-    prediction: Entry,
-    reading: FileSettings,
-    image: Entry,
-    size: tuple[int, int],
-    orientation: int,
-) -> LabelMap | None:
-    """Read a prediction of a photograph, as that is displayed.
-
-    Args:
-        prediction: Its file, or the photograph's instances in one.
-        reading: How to read it.
-        image: The photograph, for messages.
-        size: Height and width of the photograph as displayed.
-        orientation: How the photograph is stored, see `as_displayed`.
-
-    Returns:
-        The prediction; None where there is no instance.
-
-    Raises:
-        SegfixError: The file is missing or broken, or of another size.
-    """
-    if isinstance(prediction, InstanceEntry):
-        return prediction.read(size, image.path)
-    told = {
-        "expected": f"its photograph {image.path} is {size[1]}×{size[0]}",
-        "advice": "write predictions of the photographs' size, or leave --preds out and let "
-        "refine --fit",
-    }
-    if large := peek_misfit(prediction.path, size, orientation, key=reading.key):
-        raise SegfixError(large.size, path=prediction.path, **told)
-    found = read_label_map(
-        prediction.path, soft=reading.soft, key=reading.key, masks=True, shape=size
-    )
-    label_map = as_displayed(found, size, orientation)
-    if label_map.shape != size:
-        raise SegfixError(found.size, path=prediction.path, **told)
-    return label_map
 
 
 def predict_map(

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,9 @@ from segfix.formats import (
     LABEL_SUFFIXES,
     LabelMap,
     OffsetMap,
-    read_label_map,
-    read_offset_map,
     write_label_map,
 )
 from segfix.formats.arguments import as_path, describe
-from segfix.formats.label_maps import peek_label_map
-from segfix.formats.tiff import GEO_REFERENCE
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
@@ -44,36 +40,13 @@ from segfix.refinement.apply import (
 from segfix.refinement.kept_ids import find_kept
 from segfix.refinement.little_change import explain_little_change
 from segfix.refinement.orientation import ASSUMED
-from segfix.refinement.sizes import Fit, advise_fit, as_displayed, match_sizes
+from segfix.tasks.predictions import FileSettings, read_pair
 
 KIND = "refined label map"
 """What the record of a result says that it is."""
 
-LARGE = 1 << 26
-"""Bytes of a prediction, unpacked, from which on its size is looked at before."""
-
 MOST_CLASSES = 255
 """Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
-
-
-@dataclass(frozen=True)
-class FileSettings:
-    """How a prediction's file is read, and what of it is written.
-
-    Attributes:
-        soft: Whether integers are scores, too, not ids.
-        key: The array of an .npz file that is meant; None: the largest.
-        fit: What is resized where prediction and offset map differ in size; None: it is an error.
-        argmax: Whether scores become a label map.
-        drop_empty: Whether masks and instance ids of which nothing is left are left out, not kept
-            as they were.
-    """
-
-    soft: bool = False
-    key: str | None = None
-    fit: Fit | None = None
-    argmax: bool = False
-    drop_empty: bool = False
 
 
 def refine_folder(
@@ -222,16 +195,13 @@ def refine_file(
             advice="run predict-offsets on its image, or say with --map or --suffix which one it "
             "is",
         )
-    record = {
-        "kind": KIND,
-        "settings": {**asdict(settings), **asdict(reading)},
-        "labels": content_digest(labels.path),
-        "offsets": content_digest(offsets.path),
-    }
+    record = start_record(labels.path, settings, reading)
+    record["offsets"] = content_digest(offsets.path)
     output.check(record)
     label_map, offset_map = read_pair(labels.path, offsets.path, reading)
     if settings.keep and label_map.kind == "masks":
         raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
+    record["source"] = offset_map.source
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
@@ -263,73 +233,21 @@ def refine_file(
     return row
 
 
+def start_record(labels: Path, settings: RefineSettings, reading: FileSettings) -> dict[str, Any]:
+    """Begin the record of a result: what it is, how and of which prediction it was made."""
+    return {
+        "kind": KIND,
+        "settings": {**asdict(settings), **asdict(reading)},
+        "labels": content_digest(labels),
+    }
+
+
 def tell_turn(label_map: LabelMap) -> Row:
     """Tell how a prediction was turned to its photograph; None: left, without being sure of it."""
     turned = label_map.rest.get("turned", 1)
     if label_map.rest.get(ASSUMED) or turned == label_map.rest.get("orientation", 1):
         return {"turned": None} if label_map.rest.get(ASSUMED) else {}
     return {"turned": turned}
-
-
-def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[LabelMap, OffsetMap]:
-    """Read a prediction and its offset map, of one size.
-
-    Raises:
-        SegfixError: A file is missing or broken, or the sizes differ.
-    """
-    offset_map = read_offset_map(offsets)
-    height, width = offset_map.codes.shape
-    expected = f"its offset map {offsets} is {width}×{height}"
-    turn = offset_map.source.get("orientation", 1)
-    large = None
-    if reading.fit is None:
-        large = peek_misfit(labels, (height, width), turn, key=reading.key)
-    if large:
-        advice = advise_fit(large, offset_map)
-        raise SegfixError(large.size, path=labels, expected=expected, advice=advice)
-    found = read_label_map(
-        labels, soft=reading.soft, key=reading.key, masks=True, shape=(height, width)
-    )
-    # Probabilities that are all 0 or 1 hold no fraction either.
-    certain = found.kind == "ids" and found.array.dtype.kind == "f"
-    if reading.argmax and certain and np.isin(found.array, (0, 1)).all():
-        found = replace(found, kind="scores")
-    if reading.argmax and found.kind != "scores":
-        raise SegfixError(f"{found.kind}, not scores", path=labels, advice="leave --argmax out")
-    try:
-        label_map, offset_map = match_sizes(found, offset_map, reading.fit)
-    except ValueError as error:
-        array_name = f"array {found.rest['key']!r} is " if "key" in found.rest else ""
-        raise SegfixError(
-            f"{array_name}{found.size}",
-            path=labels,
-            expected=expected,
-            advice=advise_fit(found, offset_map),
-        ) from error
-    if label_map.shape != found.shape and GEO_REFERENCE & found.rest.get("tags", {}).keys():
-        raise SegfixError(
-            "its geo-reference wouldn't fit another size", path=labels, advice="use --fit labels"
-        )
-    return label_map, offset_map
-
-
-def peek_misfit(
-    path: Path, size: tuple[int, int], orientation: Any, *, key: str | None
-) -> LabelMap | None:
-    """Find out whether a large prediction is of another size, before it is unpacked.
-
-    Args:
-        path: The prediction.
-        size: Height and width that it must have.
-        orientation: See `as_displayed`.
-        key: See `FileSettings`.
-
-    Returns:
-        Of a large one of another size, what `peek_label_map` gives. Small ones tell more once read.
-    """
-    hollow = peek_label_map(path, key=key, shape=size)
-    fits = as_displayed(hollow, size, orientation).shape == size
-    return None if fits or hollow.array.nbytes < LARGE else hollow
 
 
 def refine_whole(

@@ -38,7 +38,8 @@ from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.ground_truth import target_task
 from segfix.tasks.predict_offsets import predict_task
-from segfix.tasks.refine import FileSettings, refine_task
+from segfix.tasks.predictions import FileSettings
+from segfix.tasks.refine import refine_task
 
 SETTINGS = {
     "auto": RefineSettings(),

@@ -19,7 +19,8 @@ from segfix.formats.mat_files import read_mat
 from segfix.instances.by_image import read_file_names
 from segfix.jobs.task import Output, Skipped
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.refine import FileSettings, refine_task
+from segfix.tasks.predictions import FileSettings
+from segfix.tasks.refine import refine_task
 from segfix.training.layouts import find_labelled_images
 from tests.fuzz import samples
 from tests.fuzz.samples import SIZE, Files

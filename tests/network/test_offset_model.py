@@ -19,7 +19,7 @@ import segfix
 from segfix.errors import DeviceError, FileFormatError, SegfixError
 from segfix.network import session
 from segfix.network.offset_model import OffsetModel, load
-from segfix.network.session import available_threads, has_nvidia_driver
+from segfix.network.session import available_threads, has_nvidia_driver, names_files
 from segfix.network.weights import DEFAULT_WEIGHTS, file_digest, find_weights, shipped_weights
 
 
@@ -286,3 +286,12 @@ def test_onnxruntime_reports_nothing_unless_allowed(tmp_path: Path) -> None:
         assert told.strip() == (allowed or "1")
         if not allowed:
             assert [*folder.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "tags", [b"\x0a\x08", b"\x8a\x00\x88\x00", b"\x8a\x80\x80\x00\x88\x80\x00", b"\x0a\x88\x00"]
+)
+def test_names_of_other_files_are_found_in_every_form(tags: bytes) -> None:
+    plain = b"location" * 3 + bytes(100) + b"location" + bytes(100)
+    assert not names_files(plain)
+    assert names_files(plain + tags + b"location" + bytes(9))

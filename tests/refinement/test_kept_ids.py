@@ -17,7 +17,8 @@ from segfix.jobs.task import Skipped
 from segfix.refinement import refine, refine_masks
 from segfix.refinement.apply import RefineSettings
 from segfix.refinement.kept_ids import find_kept
-from segfix.tasks.refine import FileSettings, refine_folder, refine_task
+from segfix.tasks.predictions import FileSettings
+from segfix.tasks.refine import refine_folder, refine_task
 
 CROPS = Path(__file__).parents[1] / "data" / "camvid"
 STEM = "0016E5_08079"

@@ -1,0 +1,264 @@
+"""`segfix fix`: what `predict-offsets --preds` and `refine` do, in one go and to the byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import segfix
+from segfix.files.provenance import read_record
+from segfix.network import OffsetModel
+from tests.cli.commands import flat, pixels, run, run_json
+from tests.cli.predictions import write_instances
+
+COMMAND = Path(sys.executable).with_name("segfix")
+
+
+@pytest.fixture
+def weights(conditioned_onnx: Path) -> tuple[object, ...]:
+    return ("--weights", conditioned_onnx)
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_one_photograph_and_one_mask(work: Path, weights: tuple[object, ...]) -> None:
+    found = run("fix", "images/a.png", "preds/b.png", *weights)
+    assert (found.exit_code, found.stderr) == (0, "weights conditioned on cpu\n")
+    told = "b_fixed.png: 1 written; 5.00% of the pixels changed their label\n"
+    assert found.stdout == told
+    truth = pixels(work / "labels/a.png")
+    assert np.array_equal(pixels(work / "b_fixed.png"), truth)
+    before = [f"{folder}/{stem}.png" for folder in ("images", "labels", "preds") for stem in "abc"]
+    assert sorted(contents(".")) == sorted([*before, "b_fixed.png"])
+    assert "1 already there" in run("fix", "images/a.png", "preds/b.png", *weights).stdout
+    for out, place in (("some.png", "some.png"), ("to", "to/b.png"), ("labels", "labels/b.png")):
+        again = run(
+            "fix", "images/a.png", "preds/b.png", *weights, "-o", out, "--overwrite", "--json", "-q"
+        )
+        report = json.loads(again.stdout)
+        assert (report["out"], report["done"][0]["output"]) == (place, place)
+        assert report["done"][0]["photograph"] == "images/a.png"
+        assert np.array_equal(pixels(Path(place)), truth)
+    # A folder of photographs serves as well: the names tell.
+    assert run("fix", "images", "preds/b.png", *weights, "-o", "x.png").exit_code == 0
+    assert Path("x.png").read_bytes() == Path("some.png").read_bytes()
+
+
+KINDS = ("ids", "npy", "npz", "soft", "colours", "tif", "scores", "masks", "argmax")
+
+
+def write_kind(kind: str, pred: NDArray[np.uint8]) -> tuple[object, ...]:
+    """Write the prediction in another kind to `preds`; return the options to read it."""
+    shutil.rmtree("preds")
+    Path("preds").mkdir()
+    scores = np.where(pred == np.arange(3)[:, None, None], 0.8, 0.1)
+    for stem in "abc":
+        path = Path("preds", stem)
+        if kind == "npz":
+            np.savez(path.with_suffix(".npz"), ids=pred, other=np.zeros((60, 60)))
+        elif kind == "soft":
+            Image.fromarray(np.where(pred == 2, 200, 9).astype(np.uint8)).save(f"{path}.png")
+        elif kind == "colours":
+            Image.fromarray(np.stack([pred, pred, 7 * pred], axis=2)).save(f"{path}.png")
+        elif kind == "tif":
+            Image.fromarray(pred).save(f"{path}.tif")
+        elif kind == "ids":
+            Image.fromarray(pred).save(f"{path}.png")
+        else:
+            masks = np.stack([pred == 2, pred == 7])
+            arrays = {"npy": pred.astype(np.int32), "masks": masks}
+            np.save(path.with_suffix(".npy"), arrays.get(kind, scores))
+    return {"npz": ("--key", "ids"), "soft": ("--soft",)}.get(kind, ())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fixing_is_looking_and_refining_to_the_byte(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8], kind: str
+) -> None:
+    reading = write_kind(kind, pred)
+    refining = ("--argmax",) if kind == "argmax" else ()
+    run("predict-offsets", "images", "--preds", "preds", *weights, *reading)
+    refined = run("refine", "preds", *reading, *refining)
+    fixed = run("fix", "images", "preds", *weights, *reading, *refining)
+    assert (refined.exit_code, fixed.exit_code) == (0, 0), fixed.stderr
+    assert fixed.stdout == refined.stdout.replace("refined", "fixed")
+    assert contents("fixed") == contents("refined")
+    # So each takes the other's results for its own, and fix before it looks.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffsetModel, "predict", None)
+        again = run("fix", "images", "preds", *weights, *reading, *refining, "-o", "refined")
+    assert "3 already there" in again.stdout
+    assert "3 already there" in run("refine", "preds", *reading, *refining, "-o", "fixed").stdout
+
+
+@pytest.mark.parametrize("kind", ["results", "lists", "sam"])
+def test_instances_are_fixed_to_the_byte(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8], kind: str
+) -> None:
+    both = np.stack([pred == 2, pred == 1])
+    both[1, :4] = False
+    preds = write_instances(kind, {"a": both, "b": both[:1]})
+    Path("images/c.png").unlink()
+    assert run("predict-offsets", "images", "--preds", *preds, *weights).exit_code == 0
+    assert run("refine", *preds).exit_code == 0
+    # Photographs without an instance are none of its business.
+    for stem in "cd":
+        shutil.copy("images/a.png", f"images/{stem}.png")
+    fixed = run("fix", "images", *preds, *weights, "-o", "fixed")
+    assert fixed.exit_code == 0, fixed.stderr
+    assert "changed" in fixed.stdout
+    assert contents("fixed") == contents("refined")
+    assert "already there" in run("fix", "images", *preds, *weights, "-o", "fixed").stdout
+
+
+def test_a_file_of_instances_is_fixed_here(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+) -> None:
+    preds = write_instances("results", {"a": np.stack([pred == 2]), "z": np.stack([pred == 1])})
+    found = run("fix", "images", *preds, *weights)
+    assert found.exit_code == 1
+    assert found.stdout.startswith("results_fixed.json: 1 written, 1 failed; 1 of 2 instances")
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: results.json: image 1: no photograph of that name that could")
+    assert len(json.loads(Path("results_fixed.json").read_text())) == 2
+    refused = run("fix", "images", *preds, *weights, "--shard", "1/2")
+    assert (refused.exit_code, "--shard is for label maps" in flat(refused.stderr)) == (2, True)
+    shutil.rmtree("images")
+    Path("images").mkdir()
+    Image.new("RGB", (40, 24)).save("images/other.png")
+    nothing = run("fix", "images", *preds, *weights)
+    assert nothing.exit_code == 2
+    assert "no photograph in images has instances in results.json" in nothing.stderr
+
+
+def test_offsets_are_kept_where_asked(work: Path, weights: tuple[object, ...]) -> None:
+    fix = ("fix", "images", "preds", *weights, "--keep-offsets", "kept")
+    assert run(*fix).exit_code == 0
+    run("predict-offsets", "images", "--preds", "preds", *weights)
+    assert contents("kept") == contents("offsets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffsetModel, "predict", None)
+        other = run(*fix, "--scale", 1, "-o", "other")
+        assert other.stdout == "other: 3 written; 2.50% of the pixels changed their label\n"
+    assert run(*fix[:-1], "preds").exit_code == 2
+
+
+def test_weights_that_look_at_photographs_alone_say_so(work: Path, tiny_onnx: Path) -> None:
+    found = run("fix", "images", "preds", "--weights", tiny_onnx)
+    assert found.exit_code == 0
+    assert "segfix: these weights look at photographs alone" in found.stderr
+    run("predict-offsets", "images", "--weights", tiny_onnx)
+    run("refine", "preds")
+    assert contents("fixed") == contents("refined")
+
+
+@pytest.mark.parametrize("fit", ["image", "labels"])
+def test_predictions_of_another_size(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8], fit: str
+) -> None:
+    for stem in "abc":
+        Image.fromarray(pred[::2, ::2]).save(f"preds/{stem}.png")
+    found = run("fix", "images", "preds", *weights)
+    assert found.exit_code == 1
+    assert "preds/a.png: 20×12, but its photograph images/a.png is 40×24; --fit" in found.stderr
+    fitted = run("fix", "images", "preds", *weights, "--fit", fit)
+    assert (fitted.exit_code, "other predictions" in fitted.stderr) == (0, False)
+    truth = pixels(Path("labels/a.png"))
+    assert np.array_equal(pixels(Path("fixed/a.png")), truth if fit == "image" else truth[::2, ::2])
+
+
+def test_what_is_in_the_way_or_broken_fails_alone(work: Path, weights: tuple[object, ...]) -> None:
+    Path("fixed").mkdir()
+    shutil.copy("preds/a.png", "fixed/a.png")
+    Path("images/b.png").write_bytes(b"no picture")
+    Image.new("L", (40, 24)).save("preds/lonely.png")
+    found = run("fix", "images", "preds", *weights)
+    assert (found.exit_code, found.stdout[:36]) == (1, "fixed: 1 written, 3 failed; 5.00% of")
+    lines = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
+    assert lines[0].startswith("failed: fixed/a.png: exists and is not what this run would make")
+    assert lines[1].startswith("failed: images/b.png: not a readable image")
+    assert lines[2].startswith("failed: preds/lonely.png: no photograph of that name; say with")
+    assert sorted(contents("fixed")) == ["a.png", "c.png"]
+    assert Path("fixed/a.png").read_bytes() == Path("preds/a.png").read_bytes()
+    made = read_record(Path("fixed/c.png"))
+    assert made is not None
+    assert json.loads(made)["source"]["weights"] == "conditioned"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("images", "nowhere"), "nowhere: no such file or folder"),
+        (("nowhere", "preds"), "nowhere: no such file or folder"),
+        (("images", "preds", "-o", "preds"), "preds is the folder of PREDS"),
+        (("images", "preds", "--keep-offsets", "images"), "images is the folder of IMAGES"),
+        (("images/a.png", "preds/a.png", "-o", "a.jpg"), "the result is a .png file"),
+        (("images/a.png", "preds/a.png", "-o", "images"), "would replace an input"),
+        (("images", "preds", "--scale", "1", "--iterate", "2"), "--scale has no effect"),
+        (("images", "preds", "--annotations", "some.json"), "--annotations is not for label maps"),
+        (("preds/a.png", "photo.jpg"), "comes first: segfix fix photo.jpg preds/a.png"),
+        (("images", "some.json", "--soft"), "--soft is not for JSON"),
+    ],
+)
+def test_wrong_use_is_told_at_once(
+    work: Path, weights: tuple[object, ...], arguments: tuple[str, ...], reason: str
+) -> None:
+    Path("some.json").write_text("[]")
+    before = contents(".")
+    found = run("fix", *arguments, *weights)
+    assert found.exit_code == 2
+    assert reason in flat(found.stderr)
+    assert contents(".") == before
+
+
+def test_shares_recursion_and_names(work: Path, weights: tuple[object, ...]) -> None:
+    shutil.move("images", "photos/in")
+    Path("found/in").mkdir(parents=True)
+    for stem in "abc":
+        shutil.copy(f"preds/{stem}.png", f"found/in/{stem}_mine.png")
+    fix = ("fix", "photos", "found", *weights, "-r", "--suffix", "_mine")
+    first, second = (run_json(*fix, "--shard", f"{share}/2")["done"] for share in (1, 2))
+    assert [Path(row["output"]).name for row in first] == ["a_mine.png", "c_mine.png"]
+    assert [row["output"] for row in second] == ["fixed/in/b_mine.png"]
+    Path("names.txt").write_text("in/a in/c_mine\n")
+    mapped: dict[str, Any] = run_json(*fix[:-2], "--map", "names.txt", "-o", "mapped")
+    assert [row["photograph"] for row in mapped["done"]] == ["photos/in/a.png"]
+    assert len(mapped["failed"]) == 2
+
+
+def test_fixing_as_a_user_types_it(work: Path, conditioned_onnx: Path) -> None:
+    command = [str(COMMAND), "fix", "images/a.png", "preds/a.png", "--weights"]
+    done = subprocess.run(
+        [*command, str(conditioned_onnx)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "weights conditioned on cpu\n")
+    assert done.stdout.startswith("a_fixed.png: 1 written; 5.00%")
+    missing = subprocess.run([*command[:3], "x.png"], capture_output=True, text=True, check=False)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr == "segfix: x.png: no such file or folder.\n"
+
+
+def test_folders_from_python_give_the_bytes_of_the_command(
+    work: Path, weights: tuple[object, ...], conditioned_onnx: Path
+) -> None:
+    run("fix", "images", "preds", *weights, "-o", "f")
+    summary = segfix.fix_folder("images", "preds", weights=conditioned_onnx)
+    assert [row["output"] for row in summary.done] == [f"fixed/{stem}.png" for stem in "abc"]
+    assert contents("f") == contents("fixed")
+    alone = segfix.fix_folder("images/a.png", "preds/a.png", weights=conditioned_onnx)
+    assert [row["output"] for row in alone.done] == ["a_fixed.png"]
