@@ -33,6 +33,7 @@ FLOORS = (
     "network",
     "refinement",
     "formats",
+    "polygons",
     "files",
     "metrics",
     "geometry",
@@ -44,6 +45,7 @@ WITH_TORCH = ("training", "losses")
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
     *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray"),
+    *("shapely", "defusedxml"),
 )
 
 

@@ -18,11 +18,15 @@ from segfix.errors import SegfixError, require_extra
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import read_label_map, read_offset_map
-from segfix.instances.by_image import ImageInstances, InstanceFile, read_file_names, sort_instances
+from segfix.instances.by_image import (
+    ImageInstances,
+    InstanceFile,
+    read_document,
+    read_file_names,
+    sort_instances,
+)
 from segfix.instances.cityscapes import holds_lists, read_list
-from segfix.instances.coco import read_json, write_json
 from segfix.instances.listing import list_instance_files, name_images, pair_images
-from segfix.instances.masks import with_mask
 from segfix.instances.panoptic import is_panoptic
 from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_images import (
@@ -39,6 +43,7 @@ from segfix.instances.refine_images import (
     write_picture,
 )
 from segfix.instances.refine_panoptic import refine_panoptic
+from segfix.instances.refine_regions import refine_instances_of
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
@@ -101,7 +106,7 @@ def refine_instance_files(
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
     task = Task(work, "file", _name)
-    with require_extra("eval"):
+    with require_extra("eval"):  # or polygons, whose packages tell
         over_files = replace(spread, workers=1, quiet=True) if one else spread
         summary = run_task(task, files, out, over_files)
     for row in summary.done:
@@ -116,7 +121,7 @@ def _name(file: Job) -> str:
 
 
 def refine_instances(file: Entry, output: Output, run: Run) -> Row:
-    """Refine a JSON file of instances or of panoptic segments.
+    """Refine a file of instances, or of panoptic segments.
 
     Instances of images that have no offset map, or a fault, stay in the file as they are; a later
     run tries them again.
@@ -137,7 +142,7 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         SegfixError: The file is broken, or every image failed.
         ModuleNotFoundError: The extra isn't installed.
     """
-    document = read_json(file.path)
+    document = read_document(file.path)
     if is_panoptic(document):
         return refine_panoptic(file, document, output, run)
     return _refine_json(file, sort_instances(file, document, run.file_names), output, run)
@@ -219,47 +224,44 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
 
 def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
     pairs = pair_file(file, content.images, run)
-    instances: list[dict[str, Any] | None] = list(content.instances)
+    instances: list[Any] = list(content.instances)
 
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image))
         offset_map = read_offset_map(offsets.path)
-        emptied, changed = [], dict[int, dict[str, Any] | None]()
+        height, width = offset_map.codes.shape
 
         def decoded(place: int) -> NDArray[np.uint8]:
-            height, width = offset_map.codes.shape
-            item = content.instances[place]
-            return decode_instance(
-                item, (height, width), image.size, where, place, name_map_of(offsets)
-            )
+            item, like = content.instances[place], name_map_of(offsets)
+            return decode_instance(item, (height, width), image.size, where, place, like)
 
-        for place in image.places:
-            item, mask = content.instances[place], decoded(place)
-            refined = mask.copy(order="K")  # column by column, as run lengths are
-            refine_into(refined, mask, offset_map, run.settings.masks)
-            if not refined.any():
-                emptied.append({"image": image.image, "place": place, "id": item.get("id")})
-                if run.settings.drop_empty:
-                    changed[place] = None
-            elif not np.array_equal(refined, mask):
-                changed[place] = with_mask(item, refined)
+        items = {place: content.instances[place] for place in image.places}
+        found = refine_instances_of(items, decoded, offset_map, run.settings)
         # Only now: of an image with a fault, all instances stay as they are.
-        for place, item_or_none in changed.items():
-            instances[place] = item_or_none
-        kept = sum(item_or_none is not None for item_or_none in changed.values())
+        for place, item in found.instances.items():
+            instances[place] = item
+        emptied = [
+            {"image": image.image, "place": place, "id": _id_of(items[place])}
+            for place in found.emptied
+        ]
         return {
             "output": repr(image.image),
             "emptied": emptied,
-            "changed": kept,
+            "changed": len(found.changed),
             "other_prediction": made_for_others(
                 (decoded(place) != 0 for place in image.places), len(image.places), offset_map
             ),
         }
 
     def write(path: Path, record: str) -> None:
-        kept = [item for item in instances if item is not None]
-        write_json(path, content.with_instances(kept), record=record)
+        text = content.render(instances)
+        with recorded_path(path, record) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def _id_of(item: Any) -> Any:
+    return item.get("id") if isinstance(item, dict) else None

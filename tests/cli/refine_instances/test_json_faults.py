@@ -147,7 +147,7 @@ def test_options_that_would_be_ignored_are_refused() -> None:
     for option in (["--fit", "image"], ["--soft"], ["--argmax"], ["--key", "a"]):
         done = run(path, *option)
         assert done.exit_code == 2
-        assert f"{option[0]} is not for JSON and lists of instances" in " ".join(
+        assert f"{option[0]} is not for files of instances" in " ".join(
             done.stderr.split()
         )
 
