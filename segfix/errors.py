@@ -96,7 +96,7 @@ def require_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(error.name or "", extra)
+        extra = EXTRAS.get((error.name or "").partition(".")[0], extra)
         raise MissingExtraError(
             f"{error.name} isn't installed; this needs the extra {extra!r}: "
             f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"

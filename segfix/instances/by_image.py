@@ -66,7 +66,9 @@ class InstanceFile:
         style: dict[str, Any] = {}
         try:
             if self.tool:
-                document = TOOLS[self.tool][1](self.document, instances)
+                pairs = enumerate(zip(self.instances, instances, strict=True))
+                changes = {place: new for place, (old, new) in pairs if new is not old}
+                document = TOOLS[self.tool][1](self.document, changes)
                 if isinstance(document, str):
                     return document
                 text = read_text(self.path)

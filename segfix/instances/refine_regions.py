@@ -152,7 +152,7 @@ def _refine_touching(
     after = before.copy()
     refine_into(after, before, offset_map, settings.masks)
     lost = keep_ids(LabelMap(before), after, touching, keep=not settings.drop_empty)
-    found.emptied += [polygons[number - 1] for number in lost]
+    found.emptied.extend(polygons[number - 1] for number in lost)
     moved = before != after
     changed = np.union1d(before[moved], after[moved])
     changed = changed[changed > 0]

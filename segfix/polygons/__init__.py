@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from segfix.polygons import cvat, label_studio, labelme, yolo
 from segfix.polygons.regions import AnnotatedImage, Region
 
 Read = Callable[[Path, Any], list[AnnotatedImage]]
-Write = Callable[[Any, Sequence[Region | None]], Any]
+Write = Callable[[Any, Mapping[int, Region | None]], Any]
 
 TOOLS: dict[str, tuple[Read, Write]] = {
     "CVAT": (cvat.read_images, cvat.write_regions),
@@ -18,9 +18,10 @@ TOOLS: dict[str, tuple[Read, Write]] = {
     "LabelMe": (labelme.read_shapes, labelme.write_regions),
     "YOLO": (yolo.read_lines, yolo.write_regions),
 }
-"""Of each tool: what reads a document, and what replaces its regions, None for one left out.
+"""Of each tool: what reads a document, and what writes one with other regions.
 
-Documents are what `json` makes of them, else texts; what isn't replaced, stays.
+Documents are what `json` makes of them, else texts. Regions have a place in the file, from 0; those
+replaced are given by place, None for one left out, and all else stays as it is.
 """
 
 

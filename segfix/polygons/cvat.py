@@ -5,7 +5,7 @@ Needs defusedxml (extra `polygons`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,18 +53,18 @@ def read_images(path: Path, document: str) -> list[AnnotatedImage]:
     return images
 
 
-def write_regions(document: str, regions: Sequence[Region | None]) -> str:
+def write_regions(document: str, changes: Mapping[int, Region | None]) -> str:
     """Replace the polygons and masks of a document."""
     from xml.etree.ElementTree import tostring
 
     root = _parse(Path(), document)
-    given = iter(regions)
-    for image, element in list(_areas(root)):
-        region = next(given)
-        if region is None:
-            image.remove(element)
-        else:
-            _write_element(element, region)
+    for place, (image, element) in enumerate(list(_areas(root))):
+        if place in changes:
+            region = changes[place]
+            if region is None:
+                image.remove(element)
+            else:
+                _write_element(element, region)
     text = tostring(root, encoding="unicode", short_empty_elements="/>" in document)
     head = document[: document.find("<annotations")]
     return head + text + document[document.rfind(">") + 1 :]

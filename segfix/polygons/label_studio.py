@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -63,20 +64,20 @@ def read_tasks(path: Path, document: Any) -> list[AnnotatedImage]:
     return images
 
 
-def write_regions(document: Any, regions: Sequence[Region | None]) -> Any:
+def write_regions(document: Any, changes: Mapping[int, Region | None]) -> Any:
     """Replace the polygons and brushes of all tasks.
 
     Raises:
         SegfixError: A polygon became a mask, or the other way round.
     """
-    given = iter(regions)
+    places = count()
 
     def replaced(task: dict[str, Any]) -> dict[str, Any]:
         changed = {}
         for key in LISTS:
             if isinstance(task.get(key), list):
                 changed[key] = [
-                    {**item, "result": list(_replace(item["result"], given))}
+                    {**item, "result": list(_replace(item["result"], places, changes))}
                     if _is_annotation(item)
                     else item
                     for item in task[key]
@@ -105,13 +106,14 @@ def _is_area(result: Any) -> bool:
     return outline or value.get("format") == "rle"
 
 
-def _replace(results: Sequence[Any], given: Iterator[Region | None]) -> Iterator[Any]:
+def _replace(
+    results: Sequence[Any], places: Iterator[int], changes: Mapping[int, Region | None]
+) -> Iterator[Any]:
     for result in results:
-        region = next(given) if _is_area(result) else None
-        if region is not None:
-            yield {**result, "value": _write_value(result, region)}
-        elif not _is_area(result):
+        if not _is_area(result) or (place := next(places)) not in changes:
             yield result
+        elif (region := changes[place]) is not None:
+            yield {**result, "value": _write_value(result, region)}
 
 
 def _list_names(task: dict[str, Any]) -> list[str]:
@@ -177,19 +179,19 @@ def decode_brush(packed: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
         window = int.from_bytes(packed[begin >> 3 : (place + 7) >> 3])
         return window >> (-place % 8) & ((1 << bits) - 1)
 
-    count = read(32)
-    if count != 4 * shape[0] * shape[1]:
-        raise ValueError(f"a brush of {count} bytes, not {shape[1]}×{shape[0]} of RGBA")
+    total = read(32)
+    if total != 4 * shape[0] * shape[1]:
+        raise ValueError(f"a brush of {total} bytes, not {shape[1]}×{shape[0]} of RGBA")
     word = read(5) + 1
     sizes = [read(4) + 1 for _ in range(4)]
     values, lengths, done = [], [], 0
-    while done < count:
+    while done < total:
         repeated = read(1)
         length = read(sizes[read(2)]) + 1
         values += [read(word)] if repeated else [read(word) for _ in range(length)]
         lengths += [length] if repeated else [1] * length
         done += length
-    flat = np.repeat(np.array(values) != 0, lengths)[:count]
+    flat = np.repeat(np.array(values) != 0, lengths)[:total]
     return flat.reshape(*shape, 4)[:, :, 3]
 
 

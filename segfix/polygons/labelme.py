@@ -6,7 +6,8 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,14 @@ def read_shapes(path: Path, document: dict[str, Any]) -> list[AnnotatedImage]:
     return [AnnotatedImage([name] if isinstance(name, str) else [], regions, size)]
 
 
-def write_regions(document: dict[str, Any], regions: Sequence[Region | None]) -> dict[str, Any]:
+def write_regions(document: dict[str, Any], changes: Mapping[int, Region | None]) -> dict[str, Any]:
     """Replace the polygons and masks of a file."""
-    given, shapes = iter(regions), []
+    places, shapes = count(), []
     for shape in document["shapes"]:
-        region = next(given) if _is_area(shape) else None
-        if region is not None:
-            shapes.append(_write_shape(shape, region))
-        elif not _is_area(shape):
+        if not _is_area(shape) or (place := next(places)) not in changes:
             shapes.append(shape)
+        elif (region := changes[place]) is not None:
+            shapes.append(_write_shape(shape, region))
     return {**document, "shapes": shapes}
 
 

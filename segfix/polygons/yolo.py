@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -45,24 +46,25 @@ def read_lines(path: Path, document: str) -> list[AnnotatedImage]:
     return [AnnotatedImage([], regions)]
 
 
-def write_regions(document: str, regions: Sequence[Region | None]) -> str:
+def write_regions(document: str, changes: Mapping[int, Region | None]) -> str:
     """Replace the polygons of a label file.
 
     Raises:
         SegfixError: One is a mask.
     """
-    given, lines = iter(regions), []
+    places, lines = count(), []
     for line in document.splitlines(keepends=True):
-        before = _read_line(line)
-        after = next(given) if before else None
-        if after is None:
-            lines += [] if before else [line]
+        if _read_line(line) is None or (place := next(places)) not in changes:
+            lines.append(line)
             continue
-        if after.points is None:
+        region = changes[place]
+        if region is None:
+            continue
+        if region.points is None:
             raise SegfixError("YOLO's labels are polygons alone; leave --as rle out")
         words = line.split()
         rest = words[1 + 2 * len(_points(words)) :]
-        coordinates = [f"{value:.6f}".rstrip("0").rstrip(".") for value in after.points.flat]
+        coordinates = [f"{value:.6f}".rstrip("0").rstrip(".") for value in region.points.flat]
         end = line[len(line.rstrip()) :]
         lines.append(" ".join([words[0], *coordinates, *rest]) + end)
     return "".join(lines)
