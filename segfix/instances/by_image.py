@@ -16,7 +16,7 @@ from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, read_json
 from segfix.instances.masks import segmentation_of
 from segfix.polygons import TOOLS, recognize_tool, yolo
-from segfix.polygons.regions import AnnotatedImage
+from segfix.polygons.regions import AnnotatedImage, Region
 
 DIGITS = (12, *range(2, 12))
 """That numbers in file names are filled up to, COCO's first."""
@@ -231,7 +231,8 @@ def sort_by_image(
 def _sort_regions(file: Entry, document: Any, tool: str, *, empty: bool) -> InstanceFile:
     """Find the regions of an annotation tool's document, and the image that each is of."""
     found: list[AnnotatedImage] = TOOLS[tool][0](file.path, document)
-    instances, images = [], []
+    instances: list[Region] = []
+    images: list[ImageInstances] = []
     for image in found:
         places = range(len(instances), len(instances) + len(image.regions))
         instances += image.regions

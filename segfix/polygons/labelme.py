@@ -89,8 +89,8 @@ def _read_shape(shape: dict[str, Any]) -> Region:
         if picture.size != size:
             raise ValueError(f"a mask of {picture.size}, but its box is {size}")
         check_pixels(picture.size, "mask")
-        mask = np.asarray(picture)
-    return Region(mask=mask.reshape(size[1], size[0], -1).any(axis=2), corner=(left, top))
+        planes = np.asarray(picture).reshape(size[1], size[0], -1)
+    return Region(mask=np.asarray(planes.any(axis=2)), corner=(left, top))
 
 
 def _write_shape(shape: dict[str, Any], region: Region) -> dict[str, Any]:

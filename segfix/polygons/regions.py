@@ -33,10 +33,9 @@ class Region:
 
     def digest(self) -> str:
         """Digest what the region is, to notice when it has changed."""
-        content = np.packbits(self.mask) if self.mask is not None else self.points
-        shape = np.shape(self.mask if self.mask is not None else self.points)
-        text = f"{shape} {self.corner} {self.scale}".encode()
-        return hashlib.blake2b(text + np.asarray(content).tobytes(), digest_size=16).hexdigest()
+        content = np.asarray(self.points if self.mask is None else self.mask)
+        text = f"{content.shape} {self.corner} {self.scale}".encode()
+        return hashlib.blake2b(text + content.tobytes(), digest_size=16).hexdigest()
 
     def with_outline(self, ring: NDArray[np.float64], size: tuple[int, int]) -> Region:
         """Replace what the region is by an outline in pixels of an image of (height, width)."""

@@ -128,7 +128,7 @@ def _find_faces(
 
     faces = shapely.get_parts(shapely.polygonize([shapely.linestrings(line) for line in lines]))
     shells = shapely.get_exterior_ring(faces)
-    edges = {}
+    edges = dict[tuple[Any, Any], int]()
     for line, (one, other) in zip(lines, sides.tolist(), strict=True):
         points = list(map(tuple, line.tolist()))
         edges |= dict.fromkeys(itertools.pairwise(points), one)

@@ -22,6 +22,7 @@ from tests.cli.refine_instances.instance_files import box, out_of, refined  # no
 from tests.cli.refine_instances.tool_files import (  # noqa: E402
     TOOLS,
     WITH_MASKS,
+    Ring,
     Shape,
     corners,
     mask_of,
@@ -104,7 +105,15 @@ def test_regions_that_touch_go_on_sharing_their_vertices(tool: str) -> None:
 @every_tool
 def test_holes_and_parts_survive(tool: str) -> None:
     # Joined by cuts of no width, as Ultralytics does.
-    holed = [*corners(9, 12, 16, 18), [12, 9], [16, 13], [16, 20], [24, 20], [24, 13], [16, 13]]
+    holed: Ring = [
+        *corners(9, 12, 16, 18),
+        [12, 9],
+        [16, 13],
+        [16, 20],
+        [24, 20],
+        [24, 13],
+        [16, 13],
+    ]
     path = TOOLS[tool]([[*holed, [12, 9]], corners(6, 33, 20, 21)])
     before = mask_of(read_shapes(path)[0])
     assert before.sum() == 16 * 18 - 7 * 8

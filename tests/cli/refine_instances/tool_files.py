@@ -65,7 +65,7 @@ def write_labelme(shapes: list[Shape], folder: Path = Path("labelme")) -> Path:
         more = {"group_id": 3, "description": "Straße", "shape_type": kind, "flags": {"old": True}}
         items.append({**item, **more, "mine": {"kept": [1, 2.50, None]}})
     items.append({"label": "box", "points": [[1.0, 1], [5, 6]], "shape_type": "rectangle"})
-    document = {
+    document: dict[str, Any] = {
         "version": "5.5.0",
         "flags": {},
         "shapes": items,
@@ -244,7 +244,7 @@ def _cvat_shape(element: ElementTree.Element) -> Shape:
 def mask_of(shape: Shape) -> Mask:
     if isinstance(shape, np.ndarray):
         return shape
-    return fill_outline(np.array(shape, float), SIZE) != 0
+    return np.asarray(fill_outline(np.array(shape, float), SIZE) != 0)
 
 
 def rest_of(path: Path) -> str:
