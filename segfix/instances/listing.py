@@ -48,9 +48,9 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
 
 
 def is_yolo_set(folder: Path) -> bool:
-    """Tell whether it is a data set of Ultralytics: `data.yaml`, `images` and `labels`."""
-    yaml = any(folder.glob("*.yaml")) or any(folder.glob("*.yml"))
-    return yaml and (folder / LABELS).is_dir()
+    """Tell whether it is a data set of Ultralytics: `data.yaml`, and texts below `labels`."""
+    yaml = any(True for ending in ("yaml", "yml") for _ in folder.glob(f"*.{ending}"))
+    return yaml and any(True for _ in (folder / LABELS).rglob("*.txt"))
 
 
 def _is_photograph(path: Path) -> bool:

@@ -56,8 +56,10 @@ def refine_instances_of(
     size = offset_map.codes.shape
     found = RefinedImage()
     polygons = [one for one, item in items.items() if is_outline(item) or _traced(item, settings)]
-    before = paint_touching(polygons, decode, (size[0], size[1]))
-    touching = np.unique(before[before > 0]).tolist()
+    touching: list[int] = []
+    if len(polygons) > 1:
+        before = paint_touching(polygons, decode, (size[0], size[1]))
+        touching = np.unique(before[before > 0]).tolist()
     if touching:
         _refine_touching(before, touching, polygons, items, offset_map, settings, found)
     for place in items.keys() - {polygons[number - 1] for number in touching}:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, SegfixError
 from segfix.files.limits import check_pixels
-from segfix.polygons.regions import AnnotatedImage, Region
+from segfix.polygons.regions import FAULTS, AnnotatedImage, Region
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -45,7 +45,7 @@ def read_images(path: Path, document: str) -> list[AnnotatedImage]:
         try:
             size = int(image.attrib["height"]), int(image.attrib["width"])
             regions = [_read_element(element) for element in image if element.tag in AREAS]
-        except (ValueError, KeyError) as error:
+        except (*FAULTS, SegfixError) as error:
             raise FileFormatError(
                 f"image {name!r} is broken ({error})", path=path, advice="export it again"
             ) from error
@@ -110,7 +110,7 @@ def _read_element(element: Element) -> Region:
         raise ValueError("runs beyond their box")
     if runs.sum() != width * height:
         raise ValueError(f"runs of {runs.sum()} pixels, but their box has {width * height}")
-    check_pixels((height, width), "mask")
+    check_pixels((height, width), "a mask")
     mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     return Region(mask=mask, corner=(left, top))
 

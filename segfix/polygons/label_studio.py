@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, SegfixError
-from segfix.files.limits import check_pixels
-from segfix.polygons.regions import AnnotatedImage, Region, decode_region
+from segfix.files.limits import check_bytes, check_pixels
+from segfix.polygons.regions import FAULTS, AnnotatedImage, Region, decode_region
 
 LISTS = ("annotations", "predictions", "completions")
 """Of a task, each of whose items has a list `result`."""
@@ -52,7 +52,7 @@ def read_tasks(path: Path, document: Any) -> list[AnnotatedImage]:
                 regions.append(_read_result(result))
             if len(sizes) > 1:
                 raise ValueError(f"photographs of sizes {sorted(sizes)}")
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (*FAULTS, SegfixError) as error:
             raise FileFormatError(
                 f"task {task.get('id', number)!r} is broken ({error})",
                 path=path,
@@ -168,7 +168,8 @@ def decode_brush(packed: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         ValueError: The runs are broken, or of another size.
     """
-    check_pixels(shape, "brush")
+    check_pixels(shape, "a brush")
+    check_bytes(4 * shape[0] * shape[1], "a brush")
     place = 0
 
     def read(bits: int) -> int:

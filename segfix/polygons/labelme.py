@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, SegfixError
 from segfix.files.limits import check_pixels
 from segfix.files.reading import DECODE_ERRORS
-from segfix.polygons.regions import AnnotatedImage, Region
+from segfix.polygons.regions import FAULTS, AnnotatedImage, Region
 
 NEWEST = 6
 """Version whose files are known."""
@@ -45,7 +45,7 @@ def read_shapes(path: Path, document: dict[str, Any]) -> list[AnnotatedImage]:
         try:
             if _is_area(shape):
                 regions.append(_read_shape(shape))
-        except (ValueError, TypeError, KeyError, AttributeError, *DECODE_ERRORS) as error:
+        except (*FAULTS, *DECODE_ERRORS, SegfixError) as error:
             raise FileFormatError(
                 f"shapes[{number}] is broken ({error})", path=path, advice="save it again"
             ) from error
@@ -88,7 +88,7 @@ def _read_shape(shape: dict[str, Any]) -> Region:
     with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
         if picture.size != size:
             raise ValueError(f"a mask of {picture.size}, but its box is {size}")
-        check_pixels(picture.size, "mask")
+        check_pixels(picture.size, "a mask")
         planes = np.asarray(picture).reshape(size[1], size[0], -1)
     return Region(mask=np.asarray(planes.any(axis=2)), corner=(left, top))
 

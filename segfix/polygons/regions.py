@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 MOST_CROSSINGS = 16_000_000
 """Of an outline with the rows of its image."""
 
+FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What broken documents raise where they are read."""
+
 
 @dataclass(frozen=True, eq=False)
 class Region:

@@ -163,6 +163,15 @@ def test_a_data_set_of_ultralytics_keeps_its_layout() -> None:
     assert Path("alone/a.txt").read_bytes() == Path("refined/labels/a.txt").read_bytes()
 
 
+def test_label_maps_beside_a_yaml_file_stay_label_maps() -> None:
+    Path("set/labels").mkdir(parents=True)
+    write_text(Path("set/data.yaml"), "names: {0: car}")
+    Image.new("L", (60, 40)).save("set/labels/a.png")
+    done = run("set", "-r")
+    assert (done.exit_code, done.stderr) == (0, done.stderr), done.stderr
+    assert Path("refined/labels/a.png").is_file()
+
+
 def test_labelmes_photographs_may_lie_beside_their_files() -> None:
     path = write_labelme(SHAPES)
     Image.new("RGB", (60, 40)).save(path.with_suffix(".png"))
@@ -207,6 +216,11 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;">]><annotations>&c;</a
         (lambda: replaced(write_cvat(SHAPES), "</annotations>", ""), "not a whole XML file"),
         (lambda: replaced(write_cvat(MASKS), 'rle="', 'rle="1, '), "runs of"),
         (lambda: replaced(write_cvat(SHAPES), "12.00,", "x,"), "image 'val/a.jpg' is broken"),
+        (
+            lambda: replaced(write_label_studio(SHAPES), 'width": 60', 'width": 1e999'),
+            "task 31 is broken (cannot convert",
+        ),
+        (lambda: replaced(write_cvat(MASKS), 'rle="', 'rle="9' + 30 * "9"), "is broken"),
         (lambda: write_text(Path("cvat/a.xml"), BOMB), "not a whole XML file"),
         (lambda: write_text(Path("voc/a.xml"), "<annotation/>"), "<annotation>, but only CVAT"),
         (
