@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segfix.tasks.refine import refine_folder
 from tests.cli import commands
 
 shapely = pytest.importorskip(
@@ -311,3 +312,12 @@ def test_options_for_polygons_are_not_for_label_maps() -> None:
         done = run("preds", *option)
         assert done.exit_code == 2
         assert f"{option[0]} is not for label maps" in commands.flat(done.stderr)
+
+
+def test_folders_of_polygons_are_refined_from_python() -> None:
+    path = write_labelme(SHAPES)
+    summary = refine_folder("labelme", "offsets", "python", form="rle", simplify=0)
+    assert (summary.failed, len(summary.done)) == ([], 1)
+    after = read_shapes(Path("python", path.name))
+    for old, new in zip(SHAPES, after, strict=True):
+        assert np.array_equal(new, refined(mask_of(old)))
