@@ -103,12 +103,17 @@ OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
 """What is said where a file's reading or refinement has failed for lack of it."""
 
 
+EXTRAS = {"defusedxml": "polygons", "shapely": "polygons"}
+"""That packages belong to, whatever else was asked for."""
+
+
 @contextmanager
 def require_extra(extra: str) -> Iterator[None]:
     """Turn a failing import of an optional package into advice."""
     try:
         yield
     except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0], extra)
         raise MissingExtraError(
             f"{error.name} isn't installed; this needs the extra {extra!r}: "
             f"pip install 'segfix-refine[{extra}]' (in a checkout: pip install '.[{extra}]')"

@@ -34,6 +34,7 @@ FLOORS = (
     "network",
     "refinement",
     "formats",
+    "polygons",
     "files",
     "metrics",
     "geometry",
@@ -47,6 +48,7 @@ WITH_TORCH = ("training", "losses")
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
     *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray"),
+    *("shapely", "defusedxml"),
 )
 
 

@@ -120,6 +120,7 @@ FAMILIES = {
     "MIT": r"\bMIT\b",
     "BSD": r"BSD",
     "Apache": r"Apache",
+    "PSF": r"\bPSF|Python Software Foundation",
     "MPL": r"\bMPL|Mozilla Public",
     "LGPL": r"\bLGPL|Lesser General",
     "AGPL": r"\bAGPL|Affero General",

@@ -15,11 +15,13 @@ from segfix.cli.refine import finish_label_maps, refine
 from segfix.cli.refine_instances import annotations_option, finish_instances, refuse_others
 
 if TYPE_CHECKING:
+    from segfix.instances.refine_images import Form
     from segfix.network.offset_model import OffsetModel
     from segfix.refinement.sizes import Fit
 
 OF_REFINE = (
     *("scale", "iterate", "min_confidence", "keep", "fit", "soft", "argmax", "key", "empty"),
+    *("form", "simplify"),
 )
 """Parameters of `segfix refine` that this command has, too, word for word."""
 
@@ -62,6 +64,8 @@ def fix(
     argmax: bool,
     key: str | None,
     empty: str,
+    form: Form | None,
+    simplify: float,
     annotations: Path | None,
     naming: dict[str, Any],
     weights: str | None,
@@ -94,7 +98,8 @@ def fix(
         )
     instances = refuse_others(preds, recursive=batch.recursive)
     from segfix.refinement.apply import RefineSettings
-    from segfix.tasks.fix import Fixing, fix_files, place_results
+    from segfix.tasks.fix import fix_files, place_results
+    from segfix.tasks.fixing import Fixing
     from segfix.tasks.predictions import FileSettings
 
     def load() -> OffsetModel:
@@ -111,6 +116,8 @@ def fix(
         max_side,
         keep_offsets,
         bands,
+        form,
+        simplify,
     )
     summary = fix_files(
         *(images, preds, folder, name, fixing, batch),

@@ -19,6 +19,7 @@ from segfix.cli.refine_instances import (
 )
 
 if TYPE_CHECKING:
+    from segfix.instances.refine_images import Form
     from segfix.jobs.run import Summary
     from segfix.refinement.sizes import Fit
 
@@ -161,6 +162,8 @@ def refine(
     argmax: bool,
     key: str | None,
     empty: str,
+    form: Form | None,
+    simplify: float,
     annotations: Path | None,
     naming: dict[str, Any],
     batch: options.BatchOptions,
@@ -176,6 +179,10 @@ def refine(
     annotations, panoptic beside its folder of PNG), Detectron2, SAM or Ultralytics, or a folder of
     such (JSON needs the extra 'eval'); a folder of Cityscapes' *_pred.txt and masks; .npy and .npz
     of masks (N, H, W).
+
+    Or PREDS is polygons and masks of an annotation tool (extra 'polygons'): YOLO's label files, or
+    a data set's folder with data.yaml and labels/; JSON of LabelMe or Label Studio; XML of CVAT
+    for images 1.1. Polygons stay polygons, and those that touch go on sharing their vertices.
     """
     if preds is None:
         raise click.UsageError(
@@ -194,7 +201,7 @@ def refine(
         from segfix.instances.refine_files import refine_instance_files
         from segfix.instances.refine_images import InstanceSettings
 
-        masks = InstanceSettings(settings, drop_empty=empty == "drop")
+        masks = InstanceSettings(settings, drop_empty=empty == "drop", form=form, simplify=simplify)
         summary = refine_instance_files(
             preds, offsets, out, masks, batch, annotations=annotations, **listed
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 OF_LABEL_MAPS = ("fit", "soft", "argmax", "key")
-"""Options that say nothing to JSON and lists of instances."""
+"""Options that say nothing to files of instances."""
 
 
 annotations_option = click.option(
@@ -32,6 +32,21 @@ def instance_options(command: _Command) -> _Command:
     """The options for instances."""
     for option in (
         annotations_option,
+        click.option(
+            "--as",
+            "form",
+            type=click.Choice(["polygons", "rle"]),
+            help="Write all instances as polygons, or as run lengths or masks. [default: as they "
+            "are]",
+        ),
+        click.option(
+            "--simplify",
+            type=options.FiniteRange(0, 64),
+            default=0.5,
+            show_default=True,
+            metavar="PX",
+            help="Write polygons of as few vertices as stay so near the pixels' edges; 0: exact.",
+        ),
         click.option(
             "--empty",
             type=click.Choice(["keep", "drop"]),
@@ -80,8 +95,8 @@ def refuse_others(preds: Path, *, recursive: bool) -> bool:
     from segfix.instances.listing import holds_instances
 
     instances = holds_instances(preds, recursive=recursive)
-    names = OF_LABEL_MAPS if instances else ("annotations",)
-    what = "JSON and lists of instances" if instances else "label maps and arrays"
+    names = OF_LABEL_MAPS if instances else ("annotations", "form", "simplify")
+    what = "files of instances" if instances else "label maps and arrays"
     if given := options.first_given(*names):
         raise click.UsageError(f"{given} is not for {what}, which {preds} holds.")
     return instances

@@ -1,18 +1,23 @@
-"""Files of instances of several programs, sorted by image: COCO, SA-1B, SAM, Ultralytics."""
+"""Files of instances, sorted by image: COCO, SA-1B, SAM, Ultralytics, and annotation tools'."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, PairingError, SegfixError
 from segfix.files import Entry
 from segfix.files.naming import stem_of_name
+from segfix.files.reading import read_text
 from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, read_json
 from segfix.instances.masks import segmentation_of
+from segfix.polygons import TOOLS, recognize_tool, yolo
+from segfix.polygons.regions import AnnotatedImage, Region
 
 DIGITS = (12, *range(2, 12))
 """That numbers in file names are filled up to, COCO's first."""
@@ -37,25 +42,48 @@ class ImageInstances:
 
 @dataclass(frozen=True)
 class InstanceFile:
-    """A JSON file of instances.
+    """A file of instances.
 
     Attributes:
         path: The file.
-        document: All that is in it.
-        instances: The list of instances in the document.
+        document: All that is in it: of JSON what `json` makes of it, else the text.
+        instances: Those in the document: objects of COCO's kind, or a `Region` each.
         images: Which of them are of which image.
+        tool: Key of `TOOLS`; None: JSON of COCO's kind.
     """
 
     path: Path
     document: Any
-    instances: Sequence[dict[str, Any]]
+    instances: Sequence[Any]
     images: Sequence[ImageInstances]
+    tool: str | None = None
 
-    def with_instances(self, instances: Sequence[dict[str, Any]]) -> Any:
-        """Return the document with another list."""
-        if isinstance(self.document, list):
-            return list(instances)
-        return {**self.document, "annotations": list(instances)}
+    def render(self, instances: Sequence[Any]) -> str:
+        """Render the file with other instances, None for those left out.
+
+        Raises:
+            FileFormatError: It can't be written like this.
+        """
+        style: dict[str, Any] = {}
+        try:
+            if self.tool:
+                pairs = enumerate(zip(self.instances, instances, strict=True))
+                changes = {place: new for place, (old, new) in pairs if new is not old}
+                document = TOOLS[self.tool][1](self.document, changes)
+                if isinstance(document, str):
+                    return document
+                text = read_text(self.path)
+                indent = re.match(r"\s*[\[{]\r?\n([ \t]+)", text)
+                style = {"indent": indent and indent[1], "ensure_ascii": text.isascii()}
+            else:
+                document = [item for item in instances if item is not None]
+                if not isinstance(self.document, list):
+                    document = {**self.document, "annotations": document}
+            return json.dumps(document, **style)
+        except SegfixError as error:
+            raise FileFormatError(f"{self.path}: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{self.path}: can't be written as JSON ({error}).") from error
 
 
 def is_instance_input(preds: Path) -> bool:
@@ -80,6 +108,23 @@ def read_file_names(path: Path) -> dict[int | str, str]:
     return {image["id"]: image["file_name"] for image in document["images"]}
 
 
+def read_document(path: Path) -> Any:
+    """Read a file of instances: what `json` makes of JSON, the text of others.
+
+    Raises:
+        PairingError: The file is missing.
+        FileFormatError: It can't be read, or isn't whole.
+    """
+    if path.suffix.lower() not in (".txt", ".xml"):
+        return read_json(path)
+    try:
+        return read_text(path)
+    except FileNotFoundError as error:
+        raise PairingError(f"{path}: no such file.") from error
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not a text file ({error}).") from error
+
+
 def sort_instances(
     file: Entry,
     document: Any,
@@ -87,13 +132,13 @@ def sort_instances(
     *,
     empty: bool = False,
 ) -> InstanceFile:
-    """Find the instances of a JSON document, and the image that each is of.
+    """Find the instances of a document, and the image that each is of.
 
     Args:
         file: Its stem names the image where the document doesn't.
         document: A list of COCO results (with image_id), of SAM or of Ultralytics (without: all
             are of the image that the file is named after); or an object with annotations: of COCO
-            (with images), of SA-1B (with an image).
+            (with images), of SA-1B (with an image). Or one of an annotation tool, see `TOOLS`.
         file_names: By image id, where the document has none.
         empty: Whether images without an instance count, too: those listed, or the one that a file
             without instances is named after.
@@ -102,6 +147,8 @@ def sort_instances(
         FileFormatError: The document is none of these, or an instance has no mask.
     """
     path, where, instances = file.path, "results", document
+    if tool := recognize_tool(path, document):
+        return _sort_regions(file, document, tool, empty=empty)
     if not isinstance(document, list):
         check_table(path, document, ("annotations",))
         where, instances = "annotations", document["annotations"]
@@ -182,6 +229,26 @@ def sort_by_image(
             ImageInstances(identity, list(dict.fromkeys(names)), _stated_size(image), members)
         )
     return found
+
+
+def _sort_regions(file: Entry, document: Any, tool: str, *, empty: bool) -> InstanceFile:
+    """Find the regions of an annotation tool's document, and the image that each is of."""
+    found: list[AnnotatedImage] = TOOLS[tool][0](file.path, document)
+    instances: list[Region] = []
+    images: list[ImageInstances] = []
+    for image in found:
+        places = range(len(instances), len(instances) + len(image.regions))
+        instances += image.regions
+        names = [stem for name in image.names for stem in _stems(name)]
+        if image.identity is None:
+            # The file is named after it; below `labels`, where photographs are below `images`.
+            below = file.stem.removeprefix(f"{yolo.LABELS}/")
+            names = [file.stem, *dict.fromkeys([below, PurePosixPath(below).name]), *names]
+        if image.regions or empty:
+            identity = file.stem if image.identity is None else image.identity
+            names = [*names, file.stem] if len(found) == 1 else names or [str(identity)]
+            images.append(ImageInstances(identity, list(dict.fromkeys(names)), image.size, places))
+    return InstanceFile(file.path, document, instances, images, tool)
 
 
 def _stems(file_name: Any) -> list[str]:

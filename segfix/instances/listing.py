@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -12,14 +13,23 @@ from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.places import StagedPath
 from segfix.formats import LABEL_SUFFIXES
 from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
+from segfix.polygons.yolo import LABELS, is_companion, is_label_file
 
-INSTANCE_SUFFIXES = (".json",)
+INSTANCE_SUFFIXES = (".json", ".xml", ".txt")
 """File name endings of instances and panoptic tables."""
+
+SHAPES = re.compile(rb'"shapes"\s*:')
+"""In LabelMe's JSON, near the beginning."""
 
 
 def holds_instances(preds: Path, *, recursive: bool) -> bool:
-    """Tell whether PREDS is JSON or lists of Cityscapes, or a folder of such without label maps."""
-    if holds_lists(preds):
+    """Tell instances from label maps.
+
+    Returns:
+        Whether PREDS is a file of instances, a YOLO data set, or a folder of such files without
+        label maps.
+    """
+    if holds_lists(preds) or is_yolo_set(preds):
         return True
     if not preds.is_dir():
         return preds.suffix.lower() in INSTANCE_SUFFIXES
@@ -29,11 +39,27 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
         if path.name.startswith(".") or suffix not in (*INSTANCE_SUFFIXES, *LABEL_SUFFIXES):
             continue
         # A panoptic table's pictures are in a folder of its name; "." and "/" have none.
-        if not (path.parent.name and path.parent.with_suffix(".json").is_file()):
-            if suffix not in INSTANCE_SUFFIXES:
-                return False
-            found = True
+        if path.parent.name and path.parent.with_suffix(".json").is_file():
+            continue
+        if suffix in LABEL_SUFFIXES and not _is_photograph(path):
+            return False
+        found = found or suffix in (".json", ".xml") or (suffix == ".txt" and is_label_file(path))
     return found
+
+
+def is_yolo_set(folder: Path) -> bool:
+    """Tell whether it is a data set of Ultralytics: `data.yaml`, and texts below `labels`."""
+    yaml = any(True for ending in ("yaml", "yml") for _ in folder.glob(f"*.{ending}"))
+    return yaml and any(True for _ in (folder / LABELS).rglob("*.txt"))
+
+
+def _is_photograph(path: Path) -> bool:
+    """Tell whether a picture lies beside LabelMe's JSON of it."""
+    try:
+        with path.with_suffix(".json").open("rb") as file:
+            return SHAPES.search(file.read(1 << 16)) is not None
+    except OSError:
+        return False
 
 
 def list_instance_files(
@@ -54,19 +80,46 @@ def list_instance_files(
     if any(isinstance(path, StagedPath) for path in (preds, *away)):
         # Which files an instance needs is known when its file is read.
         raise ArgumentError(
-            "JSON and lists of instances are read in local folders only",
+            "files of instances are read in local folders only",
             path=preds,
             advice="copy PREDS and what they belong to here, and the results back",
         )
-    lists = holds_lists(preds)
+    lists, yolo_set = holds_lists(preds), is_yolo_set(preds)
     files = list_entries(
         preds,
-        (".txt",) if lists else INSTANCE_SUFFIXES,
+        (".txt",) if lists or yolo_set else INSTANCE_SUFFIXES,
         what="instances",
-        recursive=recursive or lists,
+        recursive=recursive or lists or yolo_set,
         leave_out=leave_out,
+        one_per_stem=False,
     )
-    return [file for file in files if not lists or file.path.name.endswith(PREDICTION_LIST)]
+    if lists:
+        return [file for file in files if file.path.name.endswith(PREDICTION_LIST)]
+    if yolo_set:
+        files = [file for file in files if file.stem.startswith(f"{LABELS}/")]
+    return _of_one_kind(preds, files)
+
+
+def _of_one_kind(preds: Path, files: Sequence[Entry]) -> list[Entry]:
+    """Leave out the companions of labels, and refuse files of several tools.
+
+    Raises:
+        PairingError: There are such of several endings.
+    """
+    kinds: dict[str, list[Entry]] = {}
+    for file in files:
+        kinds.setdefault(file.path.suffix.lower(), []).append(file)
+    texts = kinds.pop(".txt", [])
+    labels = [file for file in texts if file.chosen or not is_companion(file.path)]
+    if labels and (not kinds or any(is_label_file(file.path) for file in labels)):
+        kinds[".txt"] = labels
+    if len(kinds) > 1:
+        found = " and ".join(f"{len(some)} {suffix}" for suffix, some in sorted(kinds.items()))
+        raise PairingError(
+            f"{preds}: {found} files, which are different tools'; keep each tool's in a folder of "
+            "its own, or name one file."
+        )
+    return [file for some in kinds.values() for file in some]
 
 
 def name_images(file: Entry) -> list[str]:

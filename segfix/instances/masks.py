@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.instances.polygons import trace_polygons
+from segfix.polygons.tracing import join_rings
 
 LONGEST_OUTLINE, LONGEST_OF_LARGE = 1_000_000, 16_000_000
 """Of a polygon, pixels; the latter where the image is large."""
@@ -55,36 +55,39 @@ def decode_mask(
     return mask
 
 
-def with_mask(item: Mapping[str, Any], mask: NDArray[Any]) -> dict[str, Any]:
+def with_mask(
+    item: Mapping[str, Any], mask: NDArray[Any], rings: Sequence[NDArray[np.float64]] = ()
+) -> dict[str, Any]:
     """Give an instance another mask.
 
     Args:
         item: The instance.
         mask: (H, W) bool, or 0 and 1.
+        rings: (N, 2) x and y each, if it is to be polygons.
 
     Returns:
-        The same keys in the same order. Run lengths stay compressed or plain, and polygons stay
-        polygons, see `trace_polygons`; Ultralytics' `segments` become compressed run lengths, as
-        `segmentation`. Area and box are the mask's where the instance has them, whole where they
-        were.
+        The same keys in the same order. Run lengths stay compressed or plain; without `rings`,
+        polygons (and Ultralytics' `segments`, as `segmentation`) become compressed ones. Area and
+        box are the mask's where the instance has them, whole where they were.
     """
     from pycocotools import mask as masks
 
     rle = masks.encode(np.asfortranarray(mask, np.uint8))
     x, y, width, height = masks.toBbox(rle).tolist()
-    segmentation: Any
-    if isinstance(item.get("segmentation"), list):
-        segmentation = trace_polygons(mask)
-    else:
-        before = segmentation_of(item)
-        stated = before if isinstance(before, dict) else {}
-        counts: Any = rle["counts"].decode()
-        if isinstance(stated.get("counts"), list):
-            counts = decode_runs(counts).tolist()
-        segmentation = {**stated, "size": list(mask.shape), "counts": counts}
+    counts: Any = rle["counts"].decode()
+    before = segmentation_of(item)
+    stated = before if isinstance(before, dict) else {}
+    if isinstance(stated.get("counts"), list):
+        counts = decode_runs(counts).tolist()
+    segmentation: Any = {**stated, "size": list(mask.shape), "counts": counts}
+    if rings:
+        segmentation = [ring.ravel().tolist() for ring in rings]
     changed: dict[str, Any] = {}
     for key, value in item.items():
-        if key in ("segmentation", "segments"):
+        if key == "segments" and rings and segmentation_of(item) is not item.get("segmentation"):
+            xs, ys = join_rings(rings).T.tolist()
+            changed[key] = {**value, "x": xs, "y": ys}
+        elif key in ("segmentation", "segments"):
             changed["segmentation"] = segmentation
         elif key == "area" and value is not None:
             changed[key] = _like([value], [float(masks.area(rle))])[0]

@@ -17,12 +17,12 @@ from segfix.files import Entry, Pair
 from segfix.files.limits import check_bytes
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, read_label_map
-from segfix.instances.by_image import ImageInstances, sort_instances
+from segfix.instances.by_image import ImageInstances, read_document, sort_instances
 from segfix.instances.cityscapes import PREDICTION_LIST, read_list
-from segfix.instances.coco import read_json
 from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import decode_mask
 from segfix.instances.panoptic import is_panoptic, read_panoptic, read_panoptic_map
+from segfix.polygons.regions import Region, decode_region
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class InstanceEntry(Entry):
 
     Attributes:
         where: The file, and the image if it is of several, for messages.
-        items: The instances: objects of JSON, or pictures of their masks.
+        items: The instances: objects of JSON, regions, or pictures of their masks.
         size: Height and width that the file states.
         panoptic: Whether the only item is a picture of all segments.
     """
@@ -50,6 +50,8 @@ class InstanceEntry(Entry):
         texts = [
             content_digest(item)
             if isinstance(item, Path)
+            else item.digest()
+            if isinstance(item, Region)
             else json.dumps({key: item.get(key) for key in ("segmentation", "segments")})
             for item in self.items
         ]
@@ -180,7 +182,7 @@ def _read_entries(
     if path.name.endswith(PREDICTION_LIST):
         masks = [Path(mask) for mask in read_list(path, root)]
         return [(name_images(file), InstanceEntry(path, stem, where=str(path), items=masks))]
-    document = read_json(path)
+    document = read_document(path)
     if is_panoptic(document):
         images: Sequence[ImageInstances]
         items: Sequence[Any]
@@ -205,7 +207,7 @@ def _read_entries(
 
 
 def decode_instance(
-    item: Mapping[str, Any],
+    item: Mapping[str, Any] | Region,
     size: tuple[int, int],
     stated: tuple[int, int] | None,
     where: str,
@@ -214,6 +216,8 @@ def decode_instance(
 ) -> NDArray[np.uint8]:
     """Decode a mask, see `decode_mask`; a failure becomes a fault of instance `place`."""
     try:
+        if isinstance(item, Region):
+            return decode_region(item, size, stated)
         return decode_mask(item, *size, stated)
     except ValueError as error:
         known = f" (id {item['id']!r})" if item.get("id") is not None else ""

@@ -18,12 +18,16 @@ from segfix.errors import ArgumentError, FileFormatError, SegfixError, require_e
 from segfix.files import Entry
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
-from segfix.formats.images import turn_back, turn_upright
-from segfix.instances.by_image import ImageInstances, InstanceFile, read_file_names, sort_instances
+from segfix.formats.images import turn_upright
+from segfix.instances.by_image import (
+    ImageInstances,
+    InstanceFile,
+    read_document,
+    read_file_names,
+    sort_instances,
+)
 from segfix.instances.cityscapes import holds_lists, read_list
-from segfix.instances.coco import read_json, write_json
 from segfix.instances.listing import list_instance_files, name_images, pair_images
-from segfix.instances.masks import with_mask
 from segfix.instances.panoptic import is_panoptic
 from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_images import (
@@ -40,6 +44,7 @@ from segfix.instances.refine_images import (
     write_picture,
 )
 from segfix.instances.refine_panoptic import refine_panoptic
+from segfix.instances.refine_regions import refine_instances_of
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
@@ -110,7 +115,7 @@ def refine_instance_files(
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
     task = Task(work, "file", (lambda _: name) if name else _name)
-    with require_extra("eval"):
+    with require_extra("eval"):  # or polygons, whose packages tell
         over_files = replace(spread, workers=1, quiet=True) if one else spread
         summary = run_task(task, files, out, over_files)
     for row in summary.done:
@@ -125,7 +130,7 @@ def _name(file: Job) -> str:
 
 
 def refine_instances(file: Entry, output: Output, run: Run) -> Row:
-    """Refine a JSON file of instances or of panoptic segments.
+    """Refine a file of instances, or of panoptic segments.
 
     Instances with a fault, and those of images that have no offset map or where all have one, stay
     in the file as they are; a later run tries these images again.
@@ -147,7 +152,7 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         SegfixError: The file is broken, or every image failed.
         ModuleNotFoundError: The extra isn't installed.
     """
-    document = read_json(file.path)
+    document = read_document(file.path)
     if is_panoptic(document):
         return refine_panoptic(file, document, output, run)
     return _refine_json(file, sort_instances(file, document, run.file_names), output, run)
@@ -228,86 +233,72 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
     return []
 
 
-def find_crowds(
-    instances: Sequence[Mapping[str, Any]], places: Sequence[int], settings: InstanceSettings
-) -> list[int]:
-    """List those of the places where a crowd region stands, unless they are refined, too."""
-    if settings.masks.keep is not None:
-        return []
-    return [place for place in places if instances[place].get("iscrowd")]
-
-
 def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
     pairs = pair_file(file, content.images, run)
-    instances: list[dict[str, Any] | None] = list(content.instances)
+    instances: list[Any] = list(content.instances)
 
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image))
         offset_map = read_offset_map(offsets.path)
-        emptied, changed = [], dict[int, dict[str, Any] | None]()
-        faults, nothing = dict[int, FileFormatError](), 0
-        blank = np.zeros(offset_map.codes.shape, np.uint8)
+        height, width = offset_map.codes.shape
 
         def decoded(place: int) -> NDArray[np.uint8]:
-            height, width = offset_map.codes.shape
-            item = content.instances[place]
-            return decode_instance(
-                item, (height, width), image.size, where, place, name_map_of(offsets)
-            )
+            item, like = content.instances[place], name_map_of(offsets)
+            return decode_instance(item, (height, width), image.size, where, place, like)
 
         turn, unsure = find_turn(image.places, decoded, offset_map)
 
         def upright(place: int) -> NDArray[np.uint8]:
-            try:
-                return turn_upright(decoded(place), turn)
-            except FileFormatError as error:
-                faults[place] = error
-                return blank
+            return turn_upright(decoded(place), turn)
 
-        crowds = find_crowds(content.instances, image.places, run.settings)
-        kept = np.any([upright(place) for place in crowds], axis=0) if crowds else None
-        for place in image.places:
-            if place in crowds:
-                continue
-            item, mask = content.instances[place], upright(place)
-            if place in faults:
-                continue
-            if not mask.any() and not run.settings.drop_empty:
-                nothing += 1
-                continue
-            refined = mask.copy(order="K")  # column by column, as run lengths are
-            refine_into(refined, mask, offset_map, run.settings.masks, kept)
-            if not refined.any():
-                emptied.append({"image": image.image, "place": place, "id": item.get("id")})
-                if run.settings.drop_empty:
-                    changed[place] = None
-            elif not np.array_equal(refined, mask):
-                changed[place] = with_mask(item, turn_back(refined, turn))
+        faults = find_faults(image.places, decoded)
         if len(faults) == len(image.places) > 0:
             raise next(iter(faults.values()))
-        for place, item_or_none in changed.items():
-            instances[place] = item_or_none
-        left = sum(item_or_none is not None for item_or_none in changed.values())
+        sound = {place: content.instances[place] for place in image.places if place not in faults}
+        found = refine_instances_of(sound, upright, offset_map, run.settings, turn=turn)
+        for place, item in found.instances.items():
+            instances[place] = item
+        emptied = [
+            {"image": image.image, "place": place, "id": _id_of(sound[place])}
+            for place in found.emptied
+        ]
+        blank = np.zeros(offset_map.codes.shape, np.bool_)
         return {
             "output": repr(image.image),
             "emptied": emptied,
-            "changed": left,
-            "kept": {"crowd regions": len(crowds)},
+            "changed": len(found.changed),
+            "kept": {"crowd regions": found.crowds},
             "other_prediction": made_for_others(
-                (upright(place) != 0 for place in image.places), len(image.places), offset_map
+                (upright(place) != 0 if place in sound else blank for place in image.places),
+                len(image.places),
+                offset_map,
             ),
             "faults": [str(error) for error in faults.values()],
-            "nothing": nothing,
+            "nothing": found.nothing,
             **({"turned": None if unsure else turn} if unsure or turn != 1 else {}),
         }
 
     def write(path: Path, record: str) -> None:
-        kept = [item for item in instances if item is not None]
-        write_json(path, content.with_instances(kept), record=record)
+        text = content.render(instances)
+        with recorded_path(path, record) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def find_faults(
+    places: Sequence[int], decode: Callable[[int], NDArray[np.uint8]]
+) -> dict[int, FileFormatError]:
+    """Find the instances whose masks can't be decoded."""
+    faults = {}
+    for place in places:
+        try:
+            decode(place)
+        except FileFormatError as error:
+            faults[place] = error
+    return faults
 
 
 def find_turn(
@@ -327,3 +318,7 @@ def find_turn(
             mask[:] = decode(place)
     settled = settle_orientation(LabelMap(masks, "masks", channels_first=True), offset_map)
     return settled.rest.get("turned", 1), settled.rest.get(ASSUMED, False)
+
+
+def _id_of(item: Any) -> Any:
+    return item.get("id") if isinstance(item, dict) else None

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ from segfix.jobs.task import Output, Row, Skipped
 from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
 
 NO_OFFSETS = "no offset map of that name; run predict-offsets on its image"
+Form = Literal["polygons", "rle"]
+
+INSTANCE_KIND = "refined instances"
+"""What the record of a file of instances says that it is."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,14 @@ class InstanceSettings:
         masks: How a mask is.
         drop_empty: Whether an instance of whose mask nothing is left is left out, instead of kept
             as it was.
+        form: What all instances become; None: they stay polygons or masks.
+        simplify: How far polygons may leave the pixels' edges to have fewer vertices, pixels.
     """
 
     masks: RefineSettings = field(default_factory=RefineSettings)
     drop_empty: bool = False
+    form: Form | None = None
+    simplify: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def refine_images(
         else None
         for image in images
     }
-    record = start_record("refined instances", file.path, run) | {"offsets": offsets}
+    record = start_record(INSTANCE_KIND, file.path, run) | {"offsets": offsets}
     check_result(output, record, parts)
     summary = Batch(images, work, "image").run(
         workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
@@ -173,9 +181,13 @@ def check_apart(results: Sequence[Path], sources: Sequence[Path], out: Path) -> 
 
 def start_record(kind: str, source: Path, run: Run) -> dict[str, Any]:
     """Begin the record of a result: what it is, how and of which file it was made."""
+    settings = asdict(run.settings)
+    if kind != INSTANCE_KIND:
+        # Pictures are no polygons.
+        del settings["form"], settings["simplify"]
     return {
         "kind": kind,
-        "settings": asdict(run.settings),
+        "settings": settings,
         "instances": content_digest(source),
     }
 

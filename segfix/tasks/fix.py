@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from segfix.errors import ArgumentError, PairingError, SegfixError, require_extra
-from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.errors import ArgumentError, PairingError, require_extra
+from segfix.files import Pair, list_entries, pair_entries
 from segfix.files.provenance import NOT_TAKEN
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.listing import holds_instances
 from segfix.instances.photographs import InstanceEntry
 from segfix.instances.refine_files import refine_instance_files
-from segfix.instances.refine_images import NO_OFFSETS, InstanceSettings
+from segfix.instances.refine_images import NO_OFFSETS, Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, refuse_problems
-from segfix.jobs.task import Job, Output, Row, Skipped, Task, leave_own, name_png
+from segfix.jobs.task import Job, Task
 from segfix.jobs.urls import stage_urls
-from segfix.network.offset_model import OffsetModel, load
+from segfix.network.offset_model import load
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.predict_offsets import list_photographs, predict_file, predict_task
-from segfix.tasks.predictions import RESIZE, FileSettings
-from segfix.tasks.refine import name_result, refine_file, start_record
+from segfix.tasks.fixing import Fixing, fix_file
+from segfix.tasks.predict_offsets import list_photographs, predict_task
+from segfix.tasks.predictions import FileSettings
+from segfix.tasks.refine import name_result
 
 FOLDER, ENDING = "fixed", "_fixed"
 """Results of a folder go to this one, that of a file has this behind its stem."""
@@ -36,38 +37,6 @@ FOLDER, ENDING = "fixed", "_fixed"
 NO_PHOTOGRAPH = (
     "no photograph of that name that could be looked at; say with --map or --suffix which one it is"
 )
-
-
-@dataclass(frozen=True)
-class Fixing:
-    """How predictions are fixed.
-
-    Attributes:
-        load: Loads the network, once it is known what there is to do; one that looks at photographs
-            alone does so.
-        refining: How to refine.
-        reading: How predictions are read, and what of them is written.
-        max_side: See `OffsetModel.offsets`.
-        offsets: Folder in which the offset maps are kept; None: they aren't.
-        bands: See `segfix.formats.read_image`.
-    """
-
-    load: Callable[[], OffsetModel]
-    refining: RefineSettings = RefineSettings()
-    reading: FileSettings = FileSettings()
-    max_side: int | None = None
-    offsets: Path | None = None
-    bands: Sequence[int] | None = None
-
-    @cached_property
-    def model(self) -> OffsetModel:
-        """Return the network."""
-        return self.load()
-
-    @property
-    def seen(self) -> FileSettings | None:
-        """Return how the network's predictions are read; None: it looks at none."""
-        return self.reading if self.model.conditioned else None
 
 
 def fix_folder(
@@ -80,6 +49,8 @@ def fix_folder(
     settings: RefineSettings = RefineSettings(),
     reading: FileSettings = FileSettings(),
     annotations: Path | None = None,
+    form: Form | None = None,
+    simplify: float = 0.5,
     max_side: int | None = None,
     bands: Sequence[int] | None = None,
     offsets: Path | None = None,
@@ -99,6 +70,8 @@ def fix_folder(
         settings: How to refine.
         reading: How predictions are read, and what of them is written.
         annotations: COCO JSON with the file names of image ids, for instances.
+        form: See `refine_folder`.
+        simplify: See `refine_folder`.
         max_side: See `OffsetModel.offsets`.
         bands: See `segfix.formats.read_image`.
         offsets: Folder in which the offset maps are kept; None: they aren't.
@@ -125,7 +98,7 @@ def fix_folder(
         photographs, maps, place = found
         folder, name = place_results(maps, None if out is None else place, argmax=reading.argmax)
         opening = partial(load, weights, device=device)
-        fixing = Fixing(opening, settings, reading, max_side, offsets, bands)
+        fixing = Fixing(opening, settings, reading, max_side, offsets, bands, form, simplify)
         return fix_files(
             photographs, maps, folder, name, fixing, spread, annotations=annotations, **listed
         )
@@ -274,85 +247,6 @@ def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
     return Task(work, "map", name_fixed, network=True, takes="label map")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look(Output):
-    """The offset map on the way to a refined file: made if that is to be made.
-
-    Attributes:
-        refined: The refined file.
-        record: Of the refined file, as far as it is known before anything was looked at.
-    """
-
-    refined: Output
-    record: Mapping[str, Any]
-
-    def check(self, record: dict[str, Any], *, following: Iterable[str] = ()) -> None:
-        """Check the refined file first; see `Output.check`."""
-        self.refined.check({**self.record, **record}, following=following)
-        super().check(record, following=following)
-
-
-def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) -> Row:
-    """Fix one label map, soft prediction or array of masks.
-
-    Args:
-        pair: The prediction and its photograph.
-        output: The refined file.
-        fixing: How.
-        model: The network, loaded.
-
-    Returns:
-        As `refine_file`, and the `photograph`.
-    """
-    prediction, photograph = pair.entry, pair.partner
-    if photograph is None:
-        raise SegfixError(
-            "no photograph of that name",
-            path=prediction.path,
-            advice="say with --map or --suffix which one it is",
-        )
-    leave_own(photograph, "photograph")
-    record = start_record(prediction.path, fixing.refining, fixing.reading)
-    seen: dict[str, Any] = {"model": model, "max_side": fixing.max_side, "bands": fixing.bands}
-    with ExitStack() as stack:
-        folder = fixing.offsets or stack.enter_context(TemporaryDirectory())
-        path = Path(folder, name_png(photograph))
-        look = Look(path, output.overwrite, refined=output, record=record)
-        job = Pair(photograph, prediction if fixing.seen else None)
-        try:
-            looked = predict_file(job, look, reading=fixing.seen, **seen)
-        except Skipped as there:
-            # A kept offset map is there already, not the refined file.
-            if str(there) != f"{path}":
-                raise
-            looked = {}
-        except SegfixError as error:
-            if error.advice != RESIZE:
-                raise
-            # A look at the photograph alone tells which --fit would explain the size.
-            path = Path(stack.enter_context(TemporaryDirectory()), "offsets.png")
-            looked = predict_file(Pair(photograph, None), Output(path), **seen)
-        row = refine_looked(pair, path, output, fixing)
-    # With --fit, the network has seen it resized.
-    scaling = {"scaling": looked["scaling"]} if "scaling" in looked else {}
-    return {**row, **scaling, "photograph": f"{photograph.path}", "other_prediction": False}
-
-
-def refine_looked(pair: Pair, offsets: Path, output: Output, fixing: Fixing) -> Row:
-    """Refine a prediction by the offset map of its photograph; errors name that instead."""
-    job = Pair(pair.entry, Entry(offsets, offsets.stem))
-    try:
-        return refine_file(job, output, settings=fixing.refining, reading=fixing.reading)
-    except SegfixError as error:
-        if not error.expected or not pair.partner:
-            raise
-        photograph = f"its photograph {pair.partner.path}"
-        expected = error.expected.replace(f"its offset map {offsets}", photograph)
-        raise SegfixError(
-            error.found, path=error.path, expected=expected, advice=error.advice
-        ) from error
-
-
 def fix_instances(
     images: Path,
     preds: Path,
@@ -414,7 +308,8 @@ def fix_instances(
             )
         if spread.max_failures and len(looked.failed) >= spread.max_failures:
             return Summary(failed=looked.failed, left=looked.left)
-        masks = InstanceSettings(fixing.refining, drop_empty=fixing.reading.drop_empty)
+        drop = fixing.reading.drop_empty
+        masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     failed = [text.replace(NO_OFFSETS, NO_PHOTOGRAPH) for text in summary.failed]
     return replace(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ def refine_folder(
     settings: RefineSettings = RefineSettings(),
     reading: FileSettings = FileSettings(),
     annotations: Path | None = None,
+    form: Literal["polygons", "rle"] | None = None,
+    simplify: float = 0.5,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     **run: Any,
@@ -71,6 +73,8 @@ def refine_folder(
         settings: How to refine; its `keep` names ids that neither give nor take.
         reading: How predictions are read, and what of them is written.
         annotations: COCO JSON with the file names of image ids, for instances.
+        form: What all instances in files become; None: they stay polygons or masks.
+        simplify: How far polygons may leave the pixels' edges to have fewer vertices, pixels.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `segfix.files.pair_entries`.
         run: `workers`, `shard`, `overwrite`, `max_failures`, `quiet`, `cluster` of
@@ -100,7 +104,7 @@ def refine_folder(
             from segfix.instances.refine_files import refine_instance_files
             from segfix.instances.refine_images import InstanceSettings
 
-            masks = InstanceSettings(settings, drop_empty=reading.drop_empty)
+            masks = InstanceSettings(settings, reading.drop_empty, form, simplify)
             return refine_instance_files(
                 source, maps, folder, masks, spread, annotations=annotations, **listed
             )

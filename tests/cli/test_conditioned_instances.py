@@ -56,6 +56,38 @@ def test_instances_in_files_are_looked_at_together(
     assert WARNING not in run("refine", *preds, "--overwrite").stderr
 
 
+def test_polygons_of_annotation_tools_are_looked_at_together(
+    work: Path, predict: tuple[object, ...], pair: NDArray[np.bool_]
+) -> None:
+    pytest.importorskip("shapely", reason="needs the extra: pip install 'segfix-refine[polygons]'")
+    by_stem = {"a": pair, "b": pair[:1], "c": pair}
+    run(*predict, "--preds", *write_instances("masks", by_stem), "-o", "expected")
+    rings = [[[22, 0], [40, 0], [40, 24], [22, 24]], [[0, 4], [22, 4], [22, 24], [0, 24]]]
+    Path("set/labels").mkdir(parents=True)
+    Path("set/data.yaml").write_text("names: {0: left}\n")
+    Path("labelme").mkdir()
+    for stem, masks in by_stem.items():
+        shares = [np.ravel(np.array(ring) / (40, 24)).tolist() for ring in rings[: len(masks)]]
+        lines = [" ".join(["0", *map(str, values)]) + "\n" for values in shares]
+        Path(f"set/labels/{stem}.txt").write_text("".join(lines))
+        shapes = [{"label": "x", "points": ring} for ring in rings[: len(masks)]]
+        document = {"version": "5.5.0", "shapes": shapes, "imagePath": f"{stem}.jpg"}
+        Path(f"labelme/{stem}.json").write_text(json.dumps(document))
+    for preds in ("set", "labelme"):
+        found = run(*predict, "--preds", preds, "-o", f"offsets_{preds}")
+        assert (found.exit_code, found.stderr) == (0, found.stderr), found.stderr
+        for stem in by_stem:
+            made, expected = (
+                read_offset_map(Path(folder, f"{stem}.png"))
+                for folder in (f"offsets_{preds}", "expected")
+            )
+            assert np.array_equal(made.codes, expected.codes)
+            assert made.source["prediction_sha256"] == expected.source["prediction_sha256"]
+        done = run("refine", preds, "--offsets", f"offsets_{preds}", "-o", f"refined_{preds}")
+        assert done.exit_code == 0, done.stderr
+        assert WARNING not in done.stderr
+
+
 def test_without_any_instance_offsets_fit_all(
     work: Path, predict: tuple[object, ...], pair: NDArray[np.bool_]
 ) -> None:

@@ -88,6 +88,22 @@ def refine_json(folder: Path) -> None:
     refine_instances(Entry(path, path.stem, chosen=True), Output(run.out / path.name), run)
 
 
+CVAT = """<annotations><version>1.1</version><image name="a.jpg" width="12" height="10">
+<polygon label="x" points="1.0,1.0;9.0,1.0;9.0,9.0"></polygon>
+<mask label="x" rle="1, 2, 3" left="4" top="5" width="3" height="2"></mask>
+</image></annotations>"""
+
+
+def read_regions(path: Path) -> None:
+    from segfix.instances.by_image import read_document, sort_instances
+    from segfix.polygons.regions import decode_region
+
+    found = sort_instances(Entry(path, path.stem), read_document(path))
+    for region in found.instances:
+        with suppress(ValueError):
+            decode_region(region, (10, 12))
+
+
 def read_panoptic(folder: Path) -> None:
     with suppress(SegfixError, Skipped):
         refine_json(folder)
@@ -198,6 +214,8 @@ READERS = {
     "cityscapes": Reader(
         samples.cityscapes_files, read_cityscapes, writes=True, imports=[*COCO, *CITYSCAPES]
     ),
+    "yolo": text_reader("0 0.1 0.2 0.5 0.2 0.5 0.6\n1 0.5 0.5 0.2 0.2\n", read_regions),
+    "cvat": text_reader(CVAT, read_regions, ".xml"),
     "class-names": text_reader("# classes\n0 road\n1: side walk\n7, car\n", read_class_names),
     "name-map": text_reader("# pairs\na.png b.png\nc d\n\"e f.jpg\" 'g'\n", read_name_map),
     "layout": Reader(samples.layout_files, read_layout),

@@ -253,6 +253,9 @@ def coco_files() -> list[Files]:
 
 def instance_files() -> list[Files]:
     items = instances()
+    points = [[1.0, 1.0], [9.0, 1.0], [9.0, 9.0]]
+    size = {"original_height": SIZE[0], "original_width": SIZE[1]}
+    results = [{**size, "type": "polygonlabels", "value": {"points": points}}]
     segments = {"x": [1.0, 9.0, 9.0], "y": [1.0, 1.0, 9.0]}
     box = {"x1": 1.0, "y1": 1.0, "x2": 9.0, "y2": 9.0}
     keys = ("segmentation", "area", "bbox")
@@ -263,6 +266,13 @@ def instance_files() -> list[Files]:
         sam,
         {"image": {"file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}, "annotations": sam},
         [{"name": "cat", "class": 1, "confidence": 0.9, "box": box, "segments": segments}],
+        {
+            "version": "5.5.0",
+            "shapes": [{"label": "x", "shape_type": "polygon", "points": points}],
+            "imageHeight": SIZE[0],
+            "imageWidth": SIZE[1],
+        },
+        [{"id": 1, "data": {"image": "/a.jpg"}, "annotations": [{"result": results}]}],
     )
     return [{"a.json": as_json(document)} | offset_pngs() for document in documents]
 

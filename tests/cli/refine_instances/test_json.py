@@ -59,7 +59,7 @@ def test_masks_are_those_of_the_plain_path(
     kind: str, options: list[str], settings: dict[str, Any]
 ) -> None:
     path = KINDS[kind](Path("preds"))
-    done = run(path, *options, "-q")
+    done = run(path, *options, "--simplify", 0, "-q")
     assert done.exit_code == 0, done.stderr
     before, after = masks_of(path), masks_of(out_of(path))
     assert len(before) == len(after) == (3 if "a" in path.stem else 5)
@@ -82,9 +82,8 @@ def test_all_else_stays_as_it_is(kind: str) -> None:
     path = KINDS[kind](Path("preds"))
     assert run(path).exit_code == 0
     for old, new in zip(items_of(path), items_of(out_of(path)), strict=True):
-        renamed = ["segmentation" if key == "segments" else key for key in old]
-        assert list(new) == renamed
-        masked = ("segmentation", "bbox", "box", "area")
+        assert list(new) == list(old)
+        masked = ("segmentation", "segments", "bbox", "box", "area")
         assert all(new[key] == old[key] for key in new if key not in masked)
         for key in {"bbox", "area"} & set(old):
             kinds = [
@@ -92,13 +91,33 @@ def test_all_else_stays_as_it_is(kind: str) -> None:
                 for item in (old, new)
             ]
             assert kinds[0] == kinds[1], "whole numbers stay whole, others don't"
-        plain_before = isinstance(old.get("segmentation"), dict) and isinstance(
-            old["segmentation"]["counts"], list
-        )
-        polygons_before = isinstance(old.get("segmentation"), list)
-        assert isinstance(new["segmentation"], list) == polygons_before
-        if not polygons_before:
-            assert isinstance(new["segmentation"]["counts"], list) == plain_before
+        assert form_of(new) == form_of(old)
+
+
+def form_of(item: dict[str, Any]) -> str:
+    if "segments" in item:
+        return "segments"
+    if isinstance(item["segmentation"], list):
+        return "polygons"
+    return "plain" if isinstance(item["segmentation"]["counts"], list) else "compressed"
+
+
+@every_kind
+@pytest.mark.parametrize("form", ["polygons", "rle"])
+def test_all_masks_are_written_in_the_form_asked_for(kind: str, form: str) -> None:
+    path = KINDS[kind](Path("preds"))
+    assert run(path, "--as", form, "--simplify", 0).exit_code == 0
+    before, after = items_of(path), items_of(out_of(path))
+    for old, new in zip(before, after, strict=True):
+        was = form_of(old)
+        if form == "polygons":
+            assert form_of(new) == ("segments" if was == "segments" else "polygons")
+        else:
+            assert form_of(new) == ("plain" if was == "plain" else "compressed")
+    run(path, "-o", "plain", "--simplify", 0)
+    plain = Path("plain", path.name)
+    for one, other in zip(masks_of(plain), masks_of(out_of(path)), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_the_rest_of_a_dataset_stays_as_it_is() -> None:

@@ -152,9 +152,7 @@ def test_options_that_would_be_ignored_are_refused() -> None:
     for option in (["--fit", "image"], ["--soft"], ["--argmax"], ["--key", "a"]):
         done = run(path, *option)
         assert done.exit_code == 2
-        assert f"{option[0]} is not for JSON and lists of instances" in " ".join(
-            done.stderr.split()
-        )
+        assert f"{option[0]} is not for files of instances" in " ".join(done.stderr.split())
 
 
 def test_without_the_extra_the_advice_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

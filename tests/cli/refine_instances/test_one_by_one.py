@@ -106,11 +106,11 @@ def test_polygons_with_parts_and_holes_come_back_as_polygons(holes: bool) -> Non
         outlines[0] += [10, 8, 14, 12, 14, 18, 22, 18, 22, 12, 14, 12, 10, 8]
     document["annotations"][0]["segmentation"] = outlines
     assert np.array_equal(decoded(outlines), mask)
-    assert run(write_json(path, document)).exit_code == 0
+    assert run(write_json(path, document), "--simplify", 0).exit_code == 0
     after = items_of(out_of(path))[0]
     expected = refined(mask)
     assert not np.array_equal(expected, mask)
-    assert all(isinstance(value, int) for part in after["segmentation"] for value in part)
+    assert all(value == int(value) for part in after["segmentation"] for value in part)
     assert np.array_equal(decoded(after["segmentation"]), expected)
     assert len(after["segmentation"]) == 2
     assert after["area"] == expected.sum()
@@ -124,7 +124,7 @@ def test_a_part_of_two_points_is_passed_over() -> None:
     path = write_dataset(Path("preds"))
     document = json.loads(path.read_text())
     document["annotations"][0]["segmentation"] = [*polygons(FOUND[7][0]), [3, 3, 5, 5]]
-    assert run(write_json(path, document)).exit_code == 0
+    assert run(write_json(path, document), "--simplify", 0).exit_code == 0
     after = items_of(out_of(path))[0]["segmentation"]
     assert np.array_equal(decoded(after), refined(FOUND[7][0]))
 
