@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 
 
+LEAST = 0.25
+"""Of tolerances, pixels: below, hardly a vertex is saved."""
+
+
 def trace_regions(labels: NDArray[np.integer[Any]], tolerance: float = 0.5) -> dict[int, Any]:
     """Trace the outlines of all regions of a label map.
 
@@ -24,7 +28,7 @@ def trace_regions(labels: NDArray[np.integer[Any]], tolerance: float = 0.5) -> d
     Args:
         labels: (H, W) ids, 0 where there is none.
         tolerance: How far, in pixels, an outline may leave the pixels' edges; 0: not at all. Where
-            a region would be lost, distorted, or cross another's border, its outline stays exact.
+            a region would be lost, distorted, or cross another's border, it is less for that one.
 
     Returns:
         By id a shapely `MultiPolygon` of x and y in pixels, whose holes and parts are those of the
@@ -42,22 +46,24 @@ def trace_regions(labels: NDArray[np.integer[Any]], tolerance: float = 0.5) -> d
     ids, counts = np.unique(labels[labels != 0], return_counts=True)
     paths, sides = _trace_borders(labels)
     free = _are_rings(paths)
-    exact = np.full(len(paths), not tolerance)
+    lines, allowed = list(paths), np.full(len(paths), float(tolerance))
+    stale = allowed > 0
     while True:
-        lines = [
-            path if kept else simplify_path(path, tolerance, ring=ring)
-            for path, kept, ring in zip(paths, exact, free, strict=True)
-        ]
+        for one in np.flatnonzero(stale):
+            path, most = paths[one], float(allowed[one])
+            lines[one] = simplify_path(path, most, ring=bool(free[one])) if most else path
         faces, inside = _find_faces(lines, sides)
         found = np.array([shapely.multipolygons(faces[inside == one]) for one in ids], object)
         faulty = ~shapely.is_valid(found) | (abs(shapely.area(found) - counts) > counts / 8)
         if not faulty.any() and len(ids) > 1 and not shapely.coverage_is_valid(found):
             faulty = ~shapely.is_empty(shapely.coverage_invalid_edges(found))
-        if exact.all() or not faulty.any():
+        if not allowed.any() or not faulty.any():
             return dict(zip(ids.tolist(), found, strict=True))
-        again = np.isin(sides, ids[faulty]).any(axis=1) & ~exact
-        # What is wrong with them may be others' borders.
-        exact |= again | (not again.any())
+        stale = np.isin(sides, ids[faulty]).any(axis=1) & (allowed > 0)
+        if not stale.any():
+            # What is wrong with them is others' borders.
+            stale = allowed > 0
+        allowed[stale] = np.where(allowed[stale] > LEAST, allowed[stale] / 2, 0)
 
 
 def list_rings(polygons: Any) -> list[Points]:
