@@ -17,6 +17,7 @@ TORCH = (
 HDF5 = ("HDF5", "save its arrays as .npy or .npz")
 VOLUME = "write its slices as PNG or .npy"
 POLYGONS = "export masks as PNG, or COCO JSON"
+APART = "as predictions, such files are read where no label maps are among them"
 
 CONTENTS: dict[str, tuple[bytes, tuple[str, str]]] = {
     "Git LFS": (
@@ -40,7 +41,7 @@ CONTENTS: dict[str, tuple[bytes, tuple[str, str]]] = {
     ),
     "video": (rb".{4}ftyp|\x1a\x45\xdf\xa3", ("a video", "give it its own ending, .mp4 say")),
     "SVG": (rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!.*?>\s*)*<svg", ("SVG", "save it as PNG")),
-    "CVAT": (rb"\s*<\?xml[^>]*>\s*<annotations>", ("annotations of CVAT", POLYGONS)),
+    "CVAT": (rb"\s*<\?xml[^>]*>\s*<annotations>", ("annotations of CVAT", APART)),
     "VOC": (rb"\s*<annotation>", ("boxes in Pascal VOC's XML", "masks are needed; " + POLYGONS)),
     "HTML": (
         rb"(?i)\s*<(?:!doctype )?html",
@@ -64,9 +65,9 @@ ENDINGS: dict[str, tuple[str, str]] = {
     ".mat": ("MATLAB arrays", "save them as PNG or .npy"),
     ".psd": ("a Photoshop file", "save it as PNG or TIFF"),
     ".svg": ("SVG", "save it as PNG"),
-    ".xml": ("annotations of CVAT or Pascal VOC", POLYGONS),
-    ".txt": ("text, of YOLO perhaps", POLYGONS),
-    ".json": ("JSON, of LabelMe or Label Studio perhaps", POLYGONS),
+    ".xml": ("annotations of CVAT or Pascal VOC", APART),
+    ".txt": ("text, of YOLO perhaps", APART),
+    ".json": ("JSON, of COCO, LabelMe or Label Studio perhaps", APART),
 }
 """The same by file name endings, where the contents tell nothing."""
 
