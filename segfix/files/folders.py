@@ -16,8 +16,9 @@ from segfix.files.reading import check_regular
 DANGLING = "dangling link"
 
 HINTS = {
-    # Texts may be anything.
-    **{name: f"{kind}: {advice}" for name, (kind, advice) in ENDINGS.items() if name != ".txt"},
+    **{name: f"{kind}: {advice}" for name, (kind, advice) in ENDINGS.items()},
+    # These may be anything.
+    **dict.fromkeys((".txt", ".json", ".xml"), ""),
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'segfix-refine[heif]' reads them"),
     **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jp2", ".avif"), "lossy: export label maps as PNG"),
     **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm"), "videos are given one by one"),
@@ -125,7 +126,7 @@ def describe_passed(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(
         f"{count} {kind}{'s' * (kind[0] != '.' and kind[:4] != 'with' and count > 1)}"
-        + (f" ({HINTS[kind]})" if kind in HINTS else "")
+        + (f" ({HINTS[kind]})" if HINTS.get(kind) else "")
         for kind, count in ordered
     )
 

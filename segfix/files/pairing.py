@@ -28,9 +28,39 @@ class Pair:
     linked: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """Files that others are to find, in order for many calls of `pair_entries`.
+
+    Attributes:
+        entries: The files, see `meant_entries`.
+        by_stem: The first of each stem.
+        by_core: Those of each stem without known suffixes.
+        by_name: The same without folders.
+    """
+
+    entries: Sequence[Entry]
+    by_stem: Mapping[str, Entry]
+    by_core: Mapping[str, list[Entry]]
+    by_name: Mapping[str, list[Entry]]
+
+
+def index_partners(entries: Sequence[Entry], suffixes: Sequence[str] = ()) -> Partners:
+    """Put files in order by their names, see `Partners` and `pair_entries`."""
+    partners = meant_entries(entries, suffixes)
+    by_stem = {entry.stem: entry for entry in reversed(partners)}
+    by_core: dict[str, list[Entry]] = {}
+    by_name: dict[str, list[Entry]] = {}
+    for entry in by_stem.values():
+        core = core_of(entry.stem, suffixes)
+        by_core.setdefault(core, []).append(entry)
+        by_name.setdefault(name_of(core), []).append(entry)
+    return Partners(partners, by_stem, by_core, by_name)
+
+
 def pair_entries(
     entries: Sequence[Entry],
-    partners: Sequence[Entry],
+    partners: Sequence[Entry] | Partners,
     *,
     suffixes: Sequence[str] = (),
     name_map: Mapping[str, Sequence[str]] | None = None,
@@ -46,7 +76,8 @@ def pair_entries(
 
     Args:
         entries: Files of one folder.
-        partners: Files of the other folder.
+        partners: Files of the other folder, or what `index_partners` makes of them with the same
+            `suffixes`.
         suffixes: Stem endings to pass over besides `KNOWN_SUFFIXES`. Where several partners fit,
             those with such an ending are meant.
         name_map: Stems of partners by stem, see `read_name_map`.
@@ -69,13 +100,12 @@ def pair_entries(
         >>> pair_entries(left, right)[0].partner.stem
         'a_pred'
     """
+    index = partners if isinstance(partners, Partners) else index_partners(partners, suffixes)
     # Two files that the user named are a pair, whatever their names.
-    if len(entries) == len(partners) == 1 and entries[0].chosen and partners[0].chosen:
-        return [Pair(entries[0], partners[0])]
-    partners = meant_entries(partners, suffixes)
-    by_stem = {entry.stem: entry for entry in reversed(partners)}
+    if len(entries) == len(index.entries) == 1 and entries[0].chosen and index.entries[0].chosen:
+        return [Pair(entries[0], index.entries[0])]
     mapped = MappedNames(name_map) if name_map else None
-    fitting = _find_fitting(entries, by_stem, suffixes, mapped)
+    fitting = _find_fitting(entries, index, suffixes, mapped)
     pairs = []
     for entry, several in zip(entries, fitting, strict=True):
         found = several
@@ -90,31 +120,25 @@ def pair_entries(
         else:
             pairs.append(Pair(entry, found[0] if found else None))
     if mapped:
-        pairs = _name_missing(pairs, partners, mapped)
+        pairs = _name_missing(pairs, index.entries, mapped)
     elif link and not any(fitting):
-        linked = link_names(entries, list(by_stem.values()))
+        linked = link_names(entries, list(index.by_stem.values()))
         if linked:
             pairs = [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
     if one_to_one:
         _check_one_to_one(pairs)
     if not any(pair.partner for pair in pairs):
-        _refuse_unpaired(pairs, partners, fitting if link else [])
+        _refuse_unpaired(pairs, index.entries, fitting, propose=link)
     return pairs
 
 
 def _find_fitting(
     entries: Sequence[Entry],
-    by_stem: Mapping[str, Entry],
+    partners: Partners,
     suffixes: Sequence[str],
     mapped: MappedNames | None,
 ) -> list[list[Entry]]:
     """Find all partners that fit each entry; see `pair_entries`."""
-    by_core: dict[str, list[Entry]] = {}
-    by_name: dict[str, list[Entry]] = {}
-    for entry in by_stem.values():
-        core = core_of(entry.stem, suffixes)
-        by_core.setdefault(core, []).append(entry)
-        by_name.setdefault(name_of(core), []).append(entry)
     cores = [core_of(entry.stem, suffixes) for entry in entries]
     names = Counter(map(name_of, cores))
     fitting = []
@@ -122,14 +146,14 @@ def _find_fitting(
         named = mapped.of(entry) if mapped else None
         if mapped and named is not None:
             # Said to belong elsewhere, it has no other partner, of whatever name.
-            meant = [mapped.find(name, by_stem) for name in named]
+            meant = [mapped.find(name, partners.by_stem) for name in named]
             found = [one for one in meant if one is not None]
-        elif entry.stem in by_stem:
-            found = [by_stem[entry.stem]]
+        elif entry.stem in partners.by_stem:
+            found = [partners.by_stem[entry.stem]]
         else:
-            found = by_core.get(core, [])
+            found = partners.by_core.get(core, [])
             if not found and names[name := name_of(core)] == 1:
-                found = by_name.get(name, [])
+                found = partners.by_name.get(name, [])
         fitting.append(found)
     return fitting
 
@@ -190,12 +214,16 @@ def _check_one_to_one(pairs: Sequence[Pair]) -> None:
 
 
 def _refuse_unpaired(
-    pairs: Sequence[Pair], partners: Sequence[Entry], fitting: Sequence[Sequence[Entry]]
+    pairs: Sequence[Pair],
+    partners: Sequence[Entry],
+    fitting: Sequence[Sequence[Entry]],
+    *,
+    propose: bool,
 ) -> None:
     """Raise `PairingError`, if nothing but names is at fault, with what would help."""
     entries = [pair.entry for pair in pairs]
     several = [number for number, found in enumerate(fitting) if len(found) > 1]
-    if len(several) > 1:
+    if propose and len(several) > 1:
         stems = sorted(one.stem for one in fitting[several[0]])
         endings = [stem.removeprefix(core_of(stem)) for stem in stems]
         raise PairingError(
@@ -203,9 +231,13 @@ def _refuse_unpaired(
             f"--suffix {' or '.join(filter(None, endings))} takes one kind."
         )
     if not any(entry.problem for entry in entries):
-        advice = propose_suffixes(
-            [entry.stem for entry in entries], [entry.stem for entry in partners]
-        ) or ("names must be equal up to a known suffix (--suffix adds one, --map pairs any names)")
+        advice = ""
+        if propose:
+            stems = ([one.stem for one in side] for side in (entries, partners))
+            advice = propose_suffixes(*stems)
+        advice = advice or (
+            "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
+        )
         raise PairingError(
             f"no file has a partner: {_sample(entries)} on one side, {_sample(partners)} on the "
             f"other; {advice}."

@@ -10,6 +10,7 @@ from typing import Any
 
 from segfix.errors import ArgumentError, PairingError
 from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files.pairing import Partners
 from segfix.files.places import StagedPath
 from segfix.formats import LABEL_SUFFIXES
 from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
@@ -130,7 +131,7 @@ def name_images(file: Entry) -> list[str]:
 
 def pair_images(
     names: Mapping[Any, Sequence[str]],
-    maps: Sequence[Entry],
+    maps: Sequence[Entry] | Partners,
     *,
     naming: Mapping[str, Any] | None = None,
     chosen: bool = False,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import ArgumentError, FileFormatError, SegfixError, require_extra
 from segfix.files import Entry
+from segfix.files.pairing import index_partners
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
 from segfix.formats.images import turn_upright
@@ -103,7 +104,7 @@ def refine_instance_files(
     # Of one file the images are worked on side by side, of many the files.
     one = len(files) == 1 and not lists
     run = Run(
-        maps,
+        index_partners(maps, (naming or {}).get("suffixes", ())),
         out,
         settings,
         naming=naming or {},

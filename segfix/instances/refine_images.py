@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, Pair
+from segfix.files.pairing import Partners
 from segfix.files.provenance import content_digest, is_whole, read_record
 from segfix.formats import LabelMap, OffsetMap, write_label_map
 from segfix.formats.label_maps import pixel_digest
@@ -66,7 +67,7 @@ class Run:
         quiet: No progress bar over the images of a file.
     """
 
-    maps: Sequence[Entry]
+    maps: Sequence[Entry] | Partners
     out: Path
     settings: InstanceSettings = InstanceSettings()
     naming: Mapping[str, Any] = field(default_factory=dict)

@@ -290,9 +290,11 @@ def fix_instances(
         # What has no instance is not to be refined, and of whatever else is wrong, the refinement
         # of its file tells.
         passed = Counter[str]()
+        # Beside the photographs, as LabelMe's, they aren't passed over.
+        counted = None if images.resolve() == preds.resolve() else passed
         jobs = (
             job if fixing.seen else Pair(job.entry, None)
-            for job in list_photographs(images, offsets, preds, passed_over=passed, **listed)
+            for job in list_photographs(images, offsets, preds, passed_over=counted, **listed)
             if isinstance(job.partner, InstanceEntry) and job.partner.items
         )
         how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
