@@ -253,7 +253,7 @@ def test_old_weights_are_refused_at_once(work: Path, tiny_onnx: Path) -> None:
         (("images", "--suffix", "_x"), "--suffix is for --preds"),
         (("images", "--soft"), "--soft is for --preds"),
         (("images", "--annotations", "some.json"), "--annotations is for --preds"),
-        (("images", "--preds", "some.json", "--soft"), "--soft is not for JSON and lists"),
+        (("images", "--preds", "some.json", "--soft"), "--soft is not for files of instances"),
         (
             ("images", "--preds", "preds", "--annotations", "some.json"),
             "--annotations is not for label maps and arrays",

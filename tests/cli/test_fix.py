@@ -212,7 +212,7 @@ def test_what_is_in_the_way_or_broken_fails_alone(work: Path, weights: tuple[obj
         (("images", "preds", "--scale", "1", "--iterate", "2"), "--scale has no effect"),
         (("images", "preds", "--annotations", "some.json"), "--annotations is not for label maps"),
         (("preds/a.png", "photo.jpg"), "comes first: segfix fix photo.jpg preds/a.png"),
-        (("images", "some.json", "--soft"), "--soft is not for JSON"),
+        (("images", "some.json", "--soft"), "--soft is not for files of instances"),
     ],
 )
 def test_wrong_use_is_told_at_once(
