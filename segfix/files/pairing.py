@@ -233,8 +233,8 @@ def _refuse_unpaired(
     if not any(entry.problem for entry in entries):
         advice = ""
         if propose:
-            stems = ([one.stem for one in side] for side in (entries, partners))
-            advice = propose_suffixes(*stems)
+            sides = ([one.stem for one in side] for side in (entries, partners))
+            advice = propose_suffixes(*sides)
         advice = advice or (
             "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
         )

@@ -220,7 +220,8 @@ def decode_instance(
             return decode_region(item, size, stated)
         return decode_mask(item, *size, stated)
     except ValueError as error:
-        known = f" (id {item['id']!r})" if item.get("id") is not None else ""
+        identity = None if isinstance(item, Region) else item.get("id")
+        known = f" (id {identity!r})" if identity is not None else ""
         raise FileFormatError(
             f"{where}: the mask of instance {place}{known} is broken, or doesn't fit its {like} "
             f"({error}); write it again, or predict offsets on images of the masks' size."
