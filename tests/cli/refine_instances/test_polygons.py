@@ -253,7 +253,9 @@ def test_a_broken_file_is_named_and_the_rest_is_done(path: Callable[[], Path], t
     assert done.exit_code == 1
     assert str(broken) in done.stderr
     assert text in done.stderr
-    assert not out_of(broken).exists()
+    # Of a file with sound shapes beside one that lies outside, these are refined.
+    alone = broken.parent.name != "labelme" or not text.startswith("outside")
+    assert out_of(broken).exists() != alone
     other = broken.with_name(f"b{broken.suffix}")
     write = TOOLS[{"voc": "cvat", "labels": "yolo"}.get(broken.parent.name, broken.parent.name)]
     good = write(SHAPES)
