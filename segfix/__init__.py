@@ -1,11 +1,17 @@
 """SegFix: cleans up the boundaries of any model's label maps.
 
-`segfix.load` gives a network, its `offsets` an offset map, `segfix.refine` applies it:
+`segfix.fix` fixes a prediction, `segfix.compare` shows it before and after:
+
+    fixed = segfix.fix("photo.jpg", "mask.png")         # or arrays, PIL pictures, tensors
+    segfix.compare("photo.jpg", "mask.png", fixed)
+
+Or in two steps, where many predictions of one photograph are to be refined: `segfix.load` gives a
+network, its `offsets` an offset map, `segfix.refine` applies it:
 
     offset_map = segfix.load().offsets(image)           # (H, W, 3) uint8 RGB
     refined = segfix.refine(label_map, offset_map)      # (H, W) class ids
 
-`segfix.predict_folder` and `segfix.refine_folder` do so with folders of files.
+`segfix.fix_folder`, `predict_folder` and `refine_folder` do so with folders of files.
 """
 
 from __future__ import annotations
@@ -22,6 +28,9 @@ if TYPE_CHECKING:
     from segfix.formats import OffsetMap, read_offset_map, write_offset_map
     from segfix.network import OffsetModel, load
     from segfix.refinement import refine, refine_masks
+    from segfix.report.before_after import compare
+    from segfix.tasks.fix import fix_folder
+    from segfix.tasks.in_memory import fix
     from segfix.tasks.predict_offsets import predict_folder
     from segfix.tasks.refine import refine_folder
 
@@ -29,6 +38,9 @@ __version__ = "0.1.0"
 __all__ = [
     "OffsetMap",
     "OffsetModel",
+    "compare",
+    "fix",
+    "fix_folder",
     "load",
     "predict_folder",
     "read_offset_map",
@@ -40,6 +52,9 @@ __all__ = [
 
 
 _HOMES = {
+    "compare": "report.before_after",
+    "fix": "tasks.in_memory",
+    "fix_folder": "tasks.fix",
     "load": "network",
     "OffsetModel": "network",
     "refine": "refinement",

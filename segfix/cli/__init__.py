@@ -11,25 +11,14 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from segfix import __version__
-from segfix.cli.convert import convert
-from segfix.cli.demo import demo
-from segfix.cli.doctor import doctor
-from segfix.cli.evaluate import evaluate
-from segfix.cli.export import export
 from segfix.cli.outcome import shortened
-from segfix.cli.predict_offsets import predict_offsets
-from segfix.cli.refine import refine
-from segfix.cli.report import report
-from segfix.cli.segment import segment
-from segfix.cli.show import show
-from segfix.cli.targets import targets
-from segfix.cli.train import train
-from segfix.cli.weights import weights
 from segfix.errors import (
     OUT_OF_MEMORY,
     ArgumentError,
@@ -60,6 +49,13 @@ OPTION_GROUPS = {
 """Headings of the help texts and the options below them; those not named here come first."""
 
 
+COMMANDS = (
+    *("fix", "predict-offsets", "refine", "evaluate", "show", "report", "targets", "convert"),
+    *("train", "export", "segment", "weights", "doctor", "demo"),
+)
+"""In the order of use; each is in the module of its name."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which job queues send before they kill: what is to be saved is saved."""
 
@@ -84,8 +80,34 @@ class Command(click.Command):
                     formatter.write_dl(rows)
 
 
+class Loading(Mapping[str, click.Command]):
+    """Commands by name, each imported when it's asked for: all take longer than some work."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, click.Command] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._loaded:
+            word = name.replace("-", "_")
+            command = self._loaded[name] = Command(name)
+            vars(command).update(vars(getattr(import_module(f"segfix.cli.{word}"), word)))
+        return self._loaded[name]
+
+
 class Commands(click.Group):
     """Commands in the order of use; errors of the library become one line and an exit status."""
+
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        vars(self)["commands"] = Loading()
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """As click's; without arguments this is the installed command, and the process ours."""
@@ -101,7 +123,7 @@ class Commands(click.Group):
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
-        return list(self.commands)
+        return list(COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write each command with the whole first sentence of its help."""
@@ -186,6 +208,10 @@ def main() -> None:
     """Clean up the boundaries of any segmentation model's label maps.
 
     \b
+    segfix fix photo.jpg mask.png              one photograph and its prediction
+    segfix fix images/ preds/                  folders of them, to fixed/
+
+    \b
     segfix predict-offsets images/             once per folder of photographs
     segfix refine preds/ --offsets offsets/    any model's label maps, as often as you like
     segfix evaluate preds/ labels/ --against refined=refined/
@@ -194,23 +220,3 @@ def main() -> None:
     segfix train --loss level-set              a segmentation network on images/ and labels/
     segfix segment images/                     its label maps, to preds/
     """  # noqa: D301
-
-
-for command in (
-    predict_offsets,
-    refine,
-    evaluate,
-    show,
-    report,
-    targets,
-    convert,
-    train,
-    export,
-    segment,
-    weights,
-    doctor,
-    demo,
-):
-    grouped = Command(command.name)
-    vars(grouped).update(vars(command))
-    main.add_command(grouped)

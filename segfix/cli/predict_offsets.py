@@ -16,6 +16,14 @@ from segfix.errors import FileFormatError, one_line, require_extra
 if TYPE_CHECKING:
     from segfix.network.offset_model import OffsetModel
 
+max_side_option = click.option(
+    "--max-side",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
+    "at them: faster, less precise. Offset maps keep the photographs' size.",
+)
+
 
 @click.command("predict-offsets")
 @click.argument("images", type=options.location)
@@ -32,13 +40,7 @@ if TYPE_CHECKING:
 @options.naming
 @options.weights
 @options.device
-@click.option(
-    "--max-side",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Reduce photographs that are wider or higher than N pixels to N before the network looks "
-    "at them: faster, less precise. Offset maps keep the photographs' size.",
-)
+@max_side_option
 @options.batch
 @options.cluster
 def predict_offsets(

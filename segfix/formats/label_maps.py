@@ -284,7 +284,7 @@ def _read_array(
     if array.dtype.kind not in "biuf":
         raise FileFormatError(f"{path}: of type {array.dtype}; expected numbers.")
     shape = array.shape
-    rest["axes"] = _spare_axes(shape)
+    rest["axes"] = spare_axes(shape)
     if rest["axes"] == (0,) and (array.dtype == bool or rest.get("key") == "masks"):
         rest["axes"] = ()  # a single instance
     array = array.squeeze(rest["axes"])
@@ -317,7 +317,7 @@ def _largest(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
     return first
 
 
-def _spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+def spare_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """List the axes of length 1 to leave out: a batch of one, a single class, a single slice."""
     if len(shape) > 3:
         ones = [axis for axis, length in enumerate(shape) if length == 1]

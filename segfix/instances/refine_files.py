@@ -57,6 +57,7 @@ def refine_instance_files(
     annotations: Path | None = None,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Summary:
     """Refine a file or a folder of instances.
 
@@ -69,6 +70,7 @@ def refine_instance_files(
         annotations: COCO JSON with the file names of image ids.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
+        name: Of the result of a single file, which may lie beside it; None: as the file.
 
     Returns:
         Of each file a row as `refine_instances` reports it, but the images that `failed` and those
@@ -78,14 +80,14 @@ def refine_instance_files(
         SegfixError: Nothing can be read or paired.
         MissingExtraError: pycocotools isn't installed.
     """
-    check_folders({"PREDS": preds, "the offset maps": offsets}, out)
+    check_folders({"the offset maps": offsets, **({} if name else {"PREDS": preds})}, out)
     lists = holds_lists(preds)
     files = list_instance_files(
         preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
     )
     maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
-    check_results((out / _name(file) for file in files), inputs)
+    check_results((out / (name or _name(file)) for file in files), inputs)
     # Of one file the images are worked on side by side, of many the files.
     one = len(files) == 1 and not lists
     run = Run(
@@ -100,7 +102,7 @@ def refine_instance_files(
     )
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
-    task = Task(work, "file", _name)
+    task = Task(work, "file", (lambda _: name) if name else _name)
     with require_extra("eval"):
         over_files = replace(spread, workers=1, quiet=True) if one else spread
         summary = run_task(task, files, out, over_files)

@@ -25,6 +25,8 @@ from segfix.jobs.run import Batch
 from segfix.jobs.task import Output, Row, Skipped
 from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
 
+NO_OFFSETS = "no offset map of that name; run predict-offsets on its image"
+
 
 @dataclass(frozen=True)
 class InstanceSettings:
@@ -138,10 +140,7 @@ def find_partner(where: str, pair: Pair | None) -> Entry:
     if pair is not None and pair.entry.problem:
         raise SegfixError(f"{where}: {pair.entry.problem}")
     raise SegfixError(
-        "no offset map of that name",
-        path=where,
-        advice="run predict-offsets on its image, or give --annotations with the file names of "
-        "image ids",
+        f"{NO_OFFSETS}, or give --annotations with the file names of image ids", path=where
     )
 
 

@@ -7,12 +7,10 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
-
-from tqdm import tqdm
 
 from segfix.errors import OUT_OF_MEMORY, Interrupted, SegfixError
 from segfix.files.places import StagedPath
@@ -168,15 +166,21 @@ class Batch(Generic[_Any]):
                 tried += 1
                 yield job
 
-        bar = tqdm(total=total, unit=self.unit, disable=quiet or sys.stderr is None)
+        bar = None
+        if not (quiet or sys.stderr is None or total == 1):
+            # For one small file, the import would take as long as the work.
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, unit=self.unit)
         outcomes = work_through(
             take_jobs(), self.work, workers=workers, total=total, processes=processes
         )
         try:
-            with bar, closing(outcomes):
+            with nullcontext() if bar is None else bar, closing(outcomes):
                 for job, future in outcomes:
                     summary.collect(future, job)
-                    bar.update()
+                    if bar is not None:
+                        bar.update()
         except KeyboardInterrupt as stopped:
             done = len(summary.done) + len(summary.skipped)
             raise Interrupted(done, self.unit, total, len(summary.failed)) from stopped

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.metadata
 import io
 import json
 import os
@@ -49,6 +48,8 @@ KINDS = {
 EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 """The entry `location` of weights that lie in another file, with its tag and length in every form
 that protobuf allows. Our files have none."""
+LONGEST_TAGS = 64
+"""Bytes: of two numbers of protobuf, each of which takes ten at most, and more than enough."""
 
 
 def check_image(image: NDArray[Any]) -> None:
@@ -106,11 +107,22 @@ def read_onnx(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise FileFormatError(f"{path}: can't be read ({error.strerror or error}).") from error
-    if EXTERNAL_DATA.search(content):
+    if names_files(content):
         raise FileFormatError(
             f"{path}: an ONNX file whose weights lie in other files; make one with 'segfix export'."
         )
     return content
+
+
+def names_files(content: bytes) -> bool:
+    """Tell whether an ONNX file names others, which hold its weights."""
+    place = content.find(b"location")
+    while place >= 0:
+        # The expression alone would take longer to search all than onnxruntime to load it.
+        if EXTERNAL_DATA.search(content, max(place - LONGEST_TAGS, 0), place + len(b"location")):
+            return True
+        place = content.find(b"location", place + 1)
+    return False
 
 
 def import_runtime() -> Any:
@@ -202,6 +214,9 @@ def has_nvidia_driver() -> bool:
 
 def check_installation() -> None:
     """Refuse an environment in which two builds of onnxruntime overwrite each other."""
+    # Not above: who refines a file opens no network.
+    import importlib.metadata
+
     present = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:

@@ -35,8 +35,11 @@ from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import PREDICTION_KEY
-from segfix.refinement.sizes import as_displayed
+from segfix.refinement.sizes import Fit, match_sizes
 from segfix.tasks.refine import FileSettings
+
+RESIZE = "write predictions of the photographs' size, or leave --preds out and let refine --fit"
+"""Advice where a prediction has another size."""
 
 
 def predict_folder(
@@ -230,7 +233,7 @@ def record_prediction(prediction: Entry, reading: FileSettings, output: Output) 
                 advice="choose another one with -o",
             )
         return {"prediction": prediction.digest()}
-    settings = {"soft": reading.soft or None, "key": reading.key}
+    settings = {"soft": reading.soft or None, "key": reading.key, "fit": reading.fit}
     given = {name: value for name, value in settings.items() if value is not None}
     return {**given, "prediction": content_digest(prediction.path)}
 
@@ -262,16 +265,18 @@ def read_prediction(
     found = read_label_map(
         prediction.path, soft=reading.soft, key=reading.key, masks=True, shape=size
     )
-    label_map = as_displayed(found, size, orientation)
-    if label_map.shape != size:
+    # What is resized in the end, the network sees in its photograph's size.
+    fit: Fit | None = "image" if reading.fit == "labels" else reading.fit
+    like = OffsetMap(np.zeros(size, np.uint8), source={"orientation": orientation})
+    try:
+        return match_sizes(found, like, fit)[0]
+    except ValueError as error:
         raise SegfixError(
             found.size,
             path=prediction.path,
             expected=f"its photograph {image.path} is {size[1]}×{size[0]}",
-            advice="write predictions of the photographs' size, or leave --preds out and let "
-            "refine --fit",
-        )
-    return label_map
+            advice=RESIZE,
+        ) from error
 
 
 def predict_map(

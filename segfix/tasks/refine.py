@@ -199,14 +199,11 @@ def refine_file(
             advice="run predict-offsets on its image, or say with --map or --suffix which one it "
             "is",
         )
-    record = {
-        "kind": KIND,
-        "settings": {**asdict(settings), **asdict(reading)},
-        "labels": content_digest(labels.path),
-        "offsets": content_digest(offsets.path),
-    }
+    record = start_record(labels.path, settings, reading)
+    record["offsets"] = content_digest(offsets.path)
     output.check(record)
     label_map, offset_map = read_pair(labels.path, offsets.path, reading)
+    record["source"] = offset_map.source
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
@@ -229,6 +226,15 @@ def refine_file(
     row["pixels"] = offset_map.codes.size
     row["changed"] = int(changed.any(axis=2).sum() if changed.ndim == 3 else changed.sum())
     return row
+
+
+def start_record(labels: Path, settings: RefineSettings, reading: FileSettings) -> dict[str, Any]:
+    """Begin the record of a result: what it is, how and of which prediction it was made."""
+    return {
+        "kind": KIND,
+        "settings": {**asdict(settings), **asdict(reading)},
+        "labels": content_digest(labels),
+    }
 
 
 def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[LabelMap, OffsetMap]:
