@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,8 +16,8 @@ from segfix.cli import options
 from segfix.cli.predict_offsets import max_side_option
 from segfix.errors import SegfixError, one_line
 
-MOST_CONNECTIONS = 1000
-"""Browsers keep some open that ask for nothing."""
+number = partial(click.option, show_default=True, metavar="N")
+limit = partial(number, expose_value=False)
 
 
 @click.command()
@@ -27,67 +28,44 @@ MOST_CONNECTIONS = 1000
     metavar="ADDRESS",
     help="Address to listen at. Others than the default let other machines in.",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    metavar="N",
-    help="0 takes any free one.",
-)
+@number("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any free one.")
 @click.option(
     "--allow-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Further name by which the service is asked, as behind a proxy; repeatable. [default: "
-    "addresses, localhost and --host]",
+    help="Further name to be asked by, as behind a proxy; repeatable. [default: addresses, "
+    "localhost and --host]",
 )
 @options.weights
 @options.device
 @max_side_option
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="Uploads worked on at a time.",
-)
-@click.option(
+@number("--workers", type=click.IntRange(1), default=2, help="Uploads worked on at a time.")
+@number(
     "--queue",
     type=click.IntRange(0),
     default=32,
-    show_default=True,
-    metavar="N",
     help="Further uploads taken at a time; more are told to come back.",
 )
-@click.option(
+@number(
     "--timeout",
     type=options.FiniteRange(0.1),
     default=120,
-    show_default=True,
     metavar="SECONDS",
     help="For an upload to arrive, for it to be fixed, and for the result to be taken.",
 )
-@click.option(
+@limit(
     "--max-pixels",
     type=click.IntRange(2),
     default=50_000_000,
-    show_default=True,
-    expose_value=False,
     callback=options.limit_pixels,
-    metavar="N",
     help="Refuse larger pictures and arrays.",
 )
-@click.option(
+@limit(
     "--max-bytes",
     type=click.IntRange(1),
     default=1 << 28,
-    show_default=True,
-    expose_value=False,
     callback=options.limit_bytes,
-    metavar="N",
     help="Refuse larger uploads, and arrays that unpack to more.",
 )
 @options.quiet
@@ -110,15 +88,12 @@ def serve(
     it. Needs the extra 'serve'.
     """
     with options.missing_extra("serve"):
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn
-    # Before the network is loaded: it takes longer to learn that the port is in use.
-    with open_socket(host, port) as listening, TemporaryDirectory(prefix="segfix-serve-") as folder:
-        from segfix.network.offset_model import load
-        from segfix.serve.app import Capacity, build_app
-        from segfix.tasks.fix import Fixing
+        from segfix.serve.app import Capacity, build_app, build_server
+    from segfix.network.offset_model import load
+    from segfix.tasks.fix import Fixing
 
+    # First: to load the network takes longer than to learn that the port is in use.
+    with open_socket(host, port) as listening, TemporaryDirectory(prefix="segfix-serve-") as folder:
         model = load(weights, device=device)
         address, port = listening.getsockname()[:2]
         if not ipaddress.ip_address(address).is_loopback:
@@ -132,28 +107,13 @@ def serve(
             click.echo(one_line(told), err=True)
             click.echo(f"http://{f'[{address}]' if ':' in address else address}:{port}/")
         names = frozenset(name.lower() for name in (host, *hosts))
-        app, desk = build_app(
-            Fixing(model, max_side=max_side),
-            Path(folder).resolve(),
-            Capacity(workers, queue, timeout),
-            names,
-        )
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=10,
-        )
+        capacity = Capacity(workers, queue, timeout)
+        place = Path(folder).resolve()
+        app, desk = build_app(Fixing(model, max_side=max_side), place, capacity, names)
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            build_server(app).run(sockets=[listening])
         except KeyboardInterrupt:
+            # How it is meant to end.
             pass
         finally:
             desk.pool.shutdown(cancel_futures=True)

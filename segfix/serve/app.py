@@ -8,12 +8,14 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -52,7 +54,10 @@ EVERY_ANSWER = {
 }
 """Headers: nothing is loaded from elsewhere, and no other page may show or read this one."""
 
-RETRY_AFTER = "2"
+MOST_CONNECTIONS = 1000
+"""Browsers keep some open that ask for nothing."""
+
+RETRY_AFTER = "5"
 """Seconds after which a client that was sent away may ask again."""
 
 
@@ -93,7 +98,7 @@ def build_app(
     status = {
         "version": __version__,
         "weights": model.metadata["name"],
-        "looks_at_predictions": model.conditioned,
+        "conditioned": model.conditioned,
         "device": model.device,
         "max_bytes": limits.max_bytes,
         "max_pixels": limits.max_pixels,
@@ -110,6 +115,24 @@ def build_app(
         ),
     )
     return Guard(app, hosts), desk
+
+
+def build_server(app: ASGIApp) -> uvicorn.Server:
+    """Build what serves the application at a socket; its own messages are of faults alone."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config)
 
 
 async def explain(_: Request, error: Exception) -> Response:
@@ -179,6 +202,8 @@ class Desk:
         self.fixing, self.folder = fixing, folder
         self.capacity, self.max_bytes = capacity, max_bytes
         self.pool = Threads(capacity.workers)
+        # Limits of reading hold in it.
+        self._context = copy_context()
         self._places = threading.Semaphore(capacity.workers + capacity.queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,7 +242,9 @@ class Desk:
             held: What is given back in the end; where work can't be stopped, it keeps it as long.
         """
         pictures = FORM in request.headers.get("accept", "")
-        job = self.pool.submit(fix_upload, upload, self.fixing, pictures=pictures)
+        job = self._context.run(
+            self.pool.submit, fix_upload, upload, self.fixing, pictures=pictures
+        )
         done = asyncio.wrap_future(job)
         gone = asyncio.ensure_future(wait_until_gone(request))
         try:

@@ -24,10 +24,11 @@ function show(input) {
   const drop = input.parentElement, [file] = input.files, picture = drop.querySelector("img");
   drop.querySelector(".name").textContent = file ? file.name : hints[inputs.indexOf(input)];
   drop.classList.toggle("full", Boolean(file));
+  if (!picture) return; // the ids of a mask would look black
   if (picture.src) URL.revokeObjectURL(picture.src);
   picture.hidden = true;
   picture.removeAttribute("src");
-  if (file && file.type.startsWith("image/")) {
+  if (file) {
     picture.onload = () => { picture.hidden = false; };
     picture.src = URL.createObjectURL(file);
   }
