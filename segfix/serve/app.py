@@ -29,7 +29,7 @@ from segfix.errors import MissingExtraError, SegfixError
 from segfix.files.limits import current_limits
 from segfix.jobs.pool import Threads
 from segfix.serve.result import FORM, Result, fix_upload, send_result
-from segfix.serve.upload import Upload, receive_upload, refuse
+from segfix.serve.upload import Upload, receive_upload
 from segfix.tasks.fix import Fixing
 
 ASSETS = {
@@ -129,6 +129,7 @@ def build_server(app: ASGIApp) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=10,
     )
@@ -175,7 +176,7 @@ class Guard:
         if not self.is_known(host):
             text = f"{host!r} is no name of this service; --allow-host adds names."
             app = JSONResponse({"error": text}, 421)
-        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        elif origin is not None and origin.partition("://")[2].lower() != host.lower():
             app = JSONResponse({"error": "other pages may not use this service."}, 403)
         await app(scope, receive, send_more)
 
@@ -210,7 +211,7 @@ class Desk:
         """Answer an upload."""
         if not self._places.acquire(blocking=False):
             text = "too many uploads at a time; try again."
-            raise refuse(503, text, {"retry-after": RETRY_AFTER})
+            raise HTTPException(503, text, {"retry-after": RETRY_AFTER})
         with ExitStack() as held:
             held.callback(self._places.release)
             folder = Path(mkdtemp(dir=self.folder))
@@ -231,7 +232,7 @@ class Desk:
                 return await receive_upload(request, folder, self.max_bytes)
         except TimeoutError as error:
             text = f"the upload took more than {self.capacity.timeout:g} s; --timeout allows more."
-            raise refuse(408, text, {"connection": "close"}) from error
+            raise HTTPException(408, text, {"connection": "close"}) from error
 
     async def finish(self, upload: Upload, request: Request, held: ExitStack) -> Result:
         """Fix an upload, as long as its client waits.
@@ -256,9 +257,9 @@ class Desk:
                 raise ClientDisconnect
             if job.running():
                 text = f"it took more than {timeout:g} s; send smaller pictures."
-                raise refuse(504, text)
+                raise HTTPException(504, text)
             text = "too many uploads before this one; try again."
-            raise refuse(503, text, {"retry-after": RETRY_AFTER})
+            raise HTTPException(503, text, {"retry-after": RETRY_AFTER})
         finally:
             gone.cancel()
             if not job.done() and not job.cancel():

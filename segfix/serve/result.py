@@ -34,7 +34,7 @@ from segfix.tasks.in_memory import as_photograph
 from segfix.tasks.predict_offsets import list_photographs, read_prediction
 from segfix.tasks.refine import FileSettings
 
-TOLD = ("pixels", "changed", "instances", "images", "refined_before")
+TOLD = ("pixels", "changed", "instances", "refined_before")
 """Of the report on a file, what a client is told."""
 
 FORM = "multipart/form-data"
@@ -78,11 +78,10 @@ def fix_upload(upload: Upload, fixing: Fixing, *, pictures: bool) -> Result:
     try:
         argmax = upload.reading.argmax
         folder, name = place_results(upload.prediction, upload.folder / "result", argmax=argmax)
-        fixing = replace(fixing, refining=upload.refining, reading=upload.reading)
-        fixing = replace(fixing, offsets=upload.folder / "offsets")
-        summary = fix_files(
-            upload.image, upload.prediction, folder, name, fixing, RunSettings(workers=1)
-        )
+        how = {"refining": upload.refining, "reading": upload.reading}
+        fixing = replace(fixing, **how, offsets=upload.folder / "offsets")
+        one = RunSettings(workers=1)
+        summary = fix_files(upload.image, upload.prediction, folder, name, fixing, one)
         if summary.failed or name is None:
             raise SegfixError(" ".join(summary.failed))
         fixed = folder / name
@@ -156,7 +155,7 @@ def draw_pictures(upload: Upload, fixed: Path) -> tuple[dict[str, bytes], dict[s
     photograph, orientation = as_photograph(upload.image)
     height, width, _ = photograph.shape
     written = FileSettings() if upload.reading.argmax else upload.reading
-    maps = {}
+    maps, instances = {}, False
     for kind, path, reading in (
         ("before", upload.prediction, upload.reading),
         ("after", fixed, written),
@@ -164,12 +163,14 @@ def draw_pictures(upload: Upload, fixed: Path) -> tuple[dict[str, bytes], dict[s
         job = next(iter(list_photographs(upload.image, upload.folder / "none", path)))
         assert job.partner is not None
         found = read_prediction(job.partner, reading, job.entry, (height, width), orientation)
-        maps[kind] = number_masks(found or LabelMap(np.zeros((height, width), np.uint8)))
+        found = found or LabelMap(np.zeros((height, width), np.uint8))
+        instances = found.kind == "masks"
+        maps[kind] = number_masks(found)
     whole = {kind: label_map.ids() for kind, label_map in maps.items()}
     size = shown_size(height, width)
     known, counts = np.unique(whole["before"], return_counts=True)
-    # One thing on a background of 0: the background shows the photograph.
-    void = 0 if len(known) <= 2 or maps["before"].kind == "masks" else None
+    # Things on a background of 0, not classes of which 0 is one: the photograph shows there.
+    void = 0 if instances or len(known) <= 2 else None
     colours = label_colours(shared_palette(maps), ignore_index=-1)
     pictures = {"photograph.jpg": draw_photograph(photograph, size)}
     for kind, label_map in maps.items():

@@ -58,13 +58,7 @@ def between(lowest: float, highest: float, kind: type = float) -> Callable[[str]
 
 
 STEPS = between(0, 64)
-SWITCH: Callable[[str], Any] = {
-    "false": False,
-    "true": True,
-    "0": False,
-    "1": True,
-    "on": True,
-}.__getitem__
+SWITCH: Callable[[str], bool] = {"true": True, "on": True, "false": False}.__getitem__
 
 FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
     "scale": (None, "auto or 0 … 64", lambda text: None if text == "auto" else STEPS(text)),
@@ -80,11 +74,6 @@ FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
 be, and its reader."""
 
 
-def refuse(status: int, text: str, headers: Mapping[str, str] | None = None) -> HTTPException:
-    """Make the exception that answers a request with an error."""
-    return HTTPException(status, text, headers)
-
-
 async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Upload:
     """Receive the form of a request.
 
@@ -98,21 +87,22 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
         ClientDisconnect: The client is gone.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise refuse(415, "expected a form (multipart/form-data) with an image and a prediction.")
-    if int(request.headers.get("content-length", 0)) > max_bytes:
-        raise too_large(max_bytes)
-    left = max_bytes
+        raise HTTPException(
+            415, "expected a form (multipart/form-data) with an image and a prediction."
+        )
+    # Not all clients state the length, and what they state may be wrong.
+    length, arrived = int(request.headers.get("content-length", 0)), 0
 
     async def receive() -> Message:
-        nonlocal left
-        message = await request.receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise too_large(max_bytes)
+        nonlocal arrived
+        message = {"type": ""} if length > max_bytes else await request.receive()
+        arrived += len(message.get("body", b""))
+        if max(length, arrived) > max_bytes:
+            text = f"the upload has more than {max_bytes} bytes; --max-bytes allows more."
+            raise HTTPException(413, text)
         return message
 
-    limited = Request(request.scope, receive)
-    async with limited.form(
+    async with Request(request.scope, receive).form(
         max_files=len(FILES), max_fields=len(FIELDS), max_part_size=LONGEST_FIELD
     ) as form:
         paths = {name: await keep_file(form, name, folder) for name in FILES}
@@ -120,7 +110,7 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
     refining = {name: given.pop(name) for name in ("scale", "iterate", "min_confidence")}
     drop_empty = given.pop("empty") == "drop"
     if refining["iterate"] and refining["scale"] is not None:
-        raise refuse(400, "scale has no effect with iterate; give one of them.")
+        raise HTTPException(400, "scale has no effect with iterate; give one of them.")
     return Upload(
         folder,
         paths["image"],
@@ -128,11 +118,6 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
         RefineSettings(**refining),
         FileSettings(**given, drop_empty=drop_empty),
     )
-
-
-def too_large(max_bytes: int) -> HTTPException:
-    """Make the exception that refuses a body."""
-    return refuse(413, f"the upload has more than {max_bytes} bytes; --max-bytes allows more.")
 
 
 async def keep_file(form: FormData, field: str, folder: Path) -> Path:
@@ -146,7 +131,7 @@ async def keep_file(form: FormData, field: str, folder: Path) -> Path:
     name = re.split(r"[/\\]", getattr(upload, "filename", None) or "")[-1]
     name = re.sub(r"[^\w.-]", "_", name)[-LONGEST_NAME:].lstrip(".")
     if not isinstance(upload, UploadFile) or not name:
-        raise refuse(400, f"no file in the field {field!r}; send an image and a prediction.")
+        raise HTTPException(400, f"no file in the field {field!r}; send an image and a prediction.")
     path = folder / field / name
 
     def copy() -> None:
@@ -172,12 +157,12 @@ def read_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if unknown := sorted(given.keys() - FIELDS.keys()):
         known = ", ".join((*FILES, *FIELDS))
-        raise refuse(400, f"unknown field {unknown[0]!r}; known ones are {known}.")
+        raise HTTPException(400, f"unknown field {unknown[0]!r}; known ones are {known}.")
     found = {}
     for name, (default, expected, read) in FIELDS.items():
         text = given.get(name, "")
         try:
             found[name] = read(text) if text else default
         except (ValueError, LookupError, TypeError, OverflowError) as error:
-            raise refuse(400, f"{name}: expected {expected}.") from error
+            raise HTTPException(400, f"{name}: expected {expected}.") from error
     return found
