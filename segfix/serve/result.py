@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from mimetypes import guess_type
 from pathlib import Path
@@ -96,6 +98,10 @@ def fix_upload(upload: Upload, fixing: Fixing, *, pictures: bool) -> Result:
         return Result(f"{fixed.stem}{ENDING}{fixed.suffix}", files, report)
     except SegfixError as error:
         raise SegfixError(without_paths(str(error), upload.folder)) from error
+    finally:
+        # Each job has threads of its own, and for each glibc would keep what one of them has freed.
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def send_result(result: Result) -> Response:

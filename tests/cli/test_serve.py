@@ -150,8 +150,8 @@ def test_memory_does_not_grow_with_the_number_of_clients(
     with ThreadPoolExecutor(40) as clients:
         outcomes = Counter(clients.map(send, range(40)))
     assert outcomes == {(200, 200): 32, (422, 422): 8}
-    # Two at work, six that arrive or wait: on the disk.
-    assert resident(process, "VmHWM") - before < 150
+    # That of two at work; six that arrive or wait lie on the disk, the others are sent away.
+    assert resident(process, "VmHWM") - before < 300
 
 
 def named(path: Path) -> tuple[str, bytes]:
