@@ -7,9 +7,11 @@ import ipaddress
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
@@ -243,9 +245,8 @@ class Desk:
             held: What is given back in the end; where work can't be stopped, it keeps it as long.
         """
         pictures = FORM in request.headers.get("accept", "")
-        job = self._context.run(
-            self.pool.submit, fix_upload, upload, self.fixing, pictures=pictures
-        )
+        work = partial(fix_upload, upload, self.fixing, pictures=pictures)
+        job: Future[Result] = self._context.run(self.pool.submit, work)
         done = asyncio.wrap_future(job)
         gone = asyncio.ensure_future(wait_until_gone(request))
         try:

@@ -80,7 +80,7 @@ def fix_upload(upload: Upload, fixing: Fixing, *, pictures: bool) -> Result:
     try:
         argmax = upload.reading.argmax
         folder, name = place_results(upload.prediction, upload.folder / "result", argmax=argmax)
-        how = {"refining": upload.refining, "reading": upload.reading}
+        how: dict[str, Any] = {"refining": upload.refining, "reading": upload.reading}
         fixing = replace(fixing, **how, offsets=upload.folder / "offsets")
         one = RunSettings(workers=1)
         summary = fix_files(upload.image, upload.prediction, folder, name, fixing, one)

@@ -85,5 +85,5 @@ def post(
 
 def post_form(port: int, body: Any, **headers: str) -> Answer:
     """Send a form."""
-    content_type = f"multipart/form-data; boundary={BOUNDARY}"
-    return ask(port, "POST", "/fix", body, **{"content_type": content_type, **headers})
+    named: dict[str, Any] = {"content_type": f"multipart/form-data; boundary={BOUNDARY}"}
+    return ask(port, "POST", "/fix", body, **{**named, **headers})
