@@ -24,6 +24,7 @@ PYPROJECT = PACKAGE.parent / "pyproject.toml"
 FLOORS = (
     "__main__",
     "cli",
+    "serve",
     "report",
     "training",
     "losses",
@@ -45,10 +46,13 @@ OFFERED = {
     f"segfix.{name}": f"segfix.{segfix._HOMES.get(name, 'formats')}" for name in segfix.__all__
 }
 WITH_TORCH = ("training", "losses")
+WITH_EXTRAS = (*WITH_TORCH, "serve")
+"""Floors that nothing imports before an extra is asked for, so that they may import it at once."""
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
     *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray"),
     *("shapely", "defusedxml"),
+    *("starlette", "uvicorn", "python_multipart"),
 )
 
 
@@ -165,7 +169,7 @@ def test_the_guard_of_the_floors_resolves_imports_within_a_package() -> None:
 
 
 def test_all_but_training_and_losses_imports_without_the_packages_of_training() -> None:
-    modules = [module for module in MODULES if floor_of(module) not in WITH_TORCH]
+    modules = [module for module in MODULES if floor_of(module) not in WITH_EXTRAS]
     done = run_python(
         "import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({OPTIONAL}))\n"
@@ -235,4 +239,4 @@ def test_ruff_bans_the_packages_of_training_outside_training_and_losses() -> Non
         for pattern, rules in lint["per-file-ignores"].items()
         if any("TID253".startswith(rule) for rule in rules) and not pattern.startswith("tests/")
     }
-    assert exempt == {f"segfix/{floor}/*" for floor in WITH_TORCH}
+    assert exempt == {f"segfix/{floor}/*" for floor in WITH_EXTRAS}

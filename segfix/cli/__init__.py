@@ -34,7 +34,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_DEVICE, EXIT_INTERRUPT, EXIT_TERMINATED = 1, 2, 3
 LAST_WRITES = 1.0
 """Seconds that an interrupted process gives to files that are being worked on."""
 
-FROM_THE_START = ("evaluate", "report", "export", "weights", "doctor")
+FROM_THE_START = ("evaluate", "report", "export", "serve", "weights", "doctor")
 """Commands that keep nothing of a run that was interrupted."""
 
 
@@ -45,14 +45,14 @@ OPTION_GROUPS = {
         *("json", "csv", "quiet", "help"),
     ),
     "Large jobs": ("shard", "engine", "address", "num-cpus", "num-gpus"),
-    "Limits": ("max-pixels", "max-bytes", "max-failures"),
+    "Limits": ("max-pixels", "max-bytes", "max-failures", "queue", "timeout"),
 }
 """Headings of the help texts and the options below them; those not named here come first."""
 
 
 COMMANDS = (
     *("fix", "predict-offsets", "refine", "evaluate", "show", "report", "targets", "convert"),
-    *("train", "export", "segment", "weights", "doctor", "demo"),
+    *("train", "export", "segment", "serve", "weights", "doctor", "demo"),
 )
 """In the order of use; each is in the module of its name."""
 

@@ -80,9 +80,9 @@ def remove_unfinished() -> None:
             temporary.unlink()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left in a folder; once per process."""
+    """Remove what processes that were killed left in a folder; about once per process."""
     with suppress(OSError), os.scandir(folder) as files:
         for file in files:
             if (name := TEMPORARY.fullmatch(file.name)) is None:

@@ -43,7 +43,7 @@ def compare(image: Any, before: Any, after: Any, *, max_side: int | None = 640) 
     photograph, orientation = as_photograph(image)
     height, width, _ = size = photograph.shape
     maps = {
-        name: _as_ids(as_prediction(given, (height, width), orientation)[0])
+        name: number_masks(as_prediction(given, (height, width), orientation)[0])
         for name, given in (("preds", before), ("refined", after))
     }
     shares = float((maps["preds"].ids() != maps["refined"].ids()).mean())
@@ -63,7 +63,7 @@ def compare(image: Any, before: Any, after: Any, *, max_side: int | None = 640) 
     return Image.fromarray(arrange(pictures, captions))
 
 
-def _as_ids(label_map: LabelMap) -> LabelMap:
+def number_masks(label_map: LabelMap) -> LabelMap:
     """Number masks, of which 0 is the background; leave any other label map as it is."""
     if label_map.kind != "masks":
         return label_map

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.evaluation.checks import read_ids
@@ -30,20 +26,17 @@ from segfix.report.error_map import (
     WRONG,
     error_map,
 )
-from segfix.report.overlay import NUM_COLOURS, label_colours, region_lines
+from segfix.report.layers import (
+    css_colour,
+    data_uri,
+    draw_errors,
+    draw_labels,
+    draw_photograph,
+    reduce_nearest,
+    shown_size,
+)
+from segfix.report.overlay import NUM_COLOURS, label_colours
 from segfix.report.show import shared_palette
-
-LONGEST_SIDE = 1024
-"""Of a picture, pixels; larger images are reduced."""
-
-FILL = 115
-"""Opacity of the colours of label maps, of 255."""
-
-LINE = 255
-"""Opacity of their boundaries."""
-
-VOID_STRIPE = 6
-"""Pixels from one stripe of void to the next."""
 
 VOID_SWATCH = "repeating-linear-gradient(135deg,#a5a5a5 0 2px,#fff 2px 4px)"
 """The same in a legend."""
@@ -207,13 +200,13 @@ def draw_example(
             photograph = _read_photograph(row.photograph, row.truth, target.shape, bands)
         except SegfixError as error:
             failed.append(str(error))
-    size = _shown_size(*target.shape)
+    size = shown_size(*target.shape)
     ids, number = np.unique(
         np.concatenate([array.ravel() for array in maps.values()]), return_counts=True
     )
     order = [int(k) for k in ids[np.argsort(-number, kind="stable")] if k != ignore_index]
     names = class_names or {}
-    codes = _reduce(codes, size)
+    codes = reduce_nearest(codes, size)
     before = np.where(np.isin(codes, (FIXED, WRONG, RELABELLED, VOID)), codes, RIGHT)
     after = np.where(np.isin(codes, (BROKEN, WRONG, RELABELLED, VOID)), codes, RIGHT)
     example = Example(
@@ -221,13 +214,16 @@ def draw_example(
         size[1],
         size[0],
         size != target.shape,
-        None if photograph is None else _photograph_uri(photograph, size),
-        [_label_uri(_reduce(maps[str(i)], size), colours) for i in range(len(row.maps))],
-        [_error_uri(found) for found in (before, after)[: len(row.maps)]],
-        _error_uri(codes) if len(row.maps) > 1 else None,
-        _label_uri(_reduce(target, size), colours, void=ignore_index),
+        None if photograph is None else data_uri(draw_photograph(photograph, size), "image/jpeg"),
         [
-            Swatch(_hex(colours[k % NUM_COLOURS].tolist()), names.get(k, str(k)))
+            data_uri(draw_labels(reduce_nearest(maps[str(i)], size), colours))
+            for i in range(len(row.maps))
+        ],
+        [data_uri(draw_errors(found)) for found in (before, after)[: len(row.maps)]],
+        data_uri(draw_errors(codes)) if len(row.maps) > 1 else None,
+        data_uri(draw_labels(reduce_nearest(target, size), colours, void=ignore_index)),
+        [
+            Swatch(css_colour(colours[k % NUM_COLOURS].tolist()), names.get(k, str(k)))
             for k in order[:SHOWN_CLASSES]
         ],
         max(len(order) - SHOWN_CLASSES, 0),
@@ -255,81 +251,10 @@ def _error_legend(codes: NDArray[np.uint8], pixels: int) -> list[Swatch]:
     counts = np.bincount(codes.ravel(), minlength=len(ERROR_NAMES))
     return [
         Swatch(
-            VOID_SWATCH if code == VOID else _hex(ERROR_COLOURS[code]),
+            VOID_SWATCH if code == VOID else css_colour(ERROR_COLOURS[code]),
             ERROR_NAMES[code],
             None if code == VOID else counts[code] / max(pixels, 1),
         )
         for code in (FIXED, BROKEN, WRONG, RELABELLED, VOID)
         if counts[code]
     ]
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _shown_size(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _reduce(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Take the nearest neighbours at the centres of the smaller picture's pixels."""
-    y, x = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
-        for new, old in zip(size, array.shape, strict=True)
-    )
-    return array[np.ix_(y, x)]
-
-
-def _label_uri(
-    ids: NDArray[np.integer[Any]], colours: NDArray[np.uint8], void: int | None = None
-) -> str:
-    """Draw a label map with lines between its regions, void transparent."""
-    packed = _pack(colours, FILL)[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
-    if void is not None:
-        packed[ids == void] = 0
-    packed[region_lines(ids)] = 0xFFFFFF00 + LINE
-    return _png_uri(packed)
-
-
-def _error_uri(codes: NDArray[np.uint8]) -> str:
-    """Draw an error map, what is right transparent, void striped."""
-    colours = _pack(np.array(ERROR_COLOURS), 255)
-    colours[RIGHT] = 0
-    packed = colours[codes]
-    y, x = np.ogrid[: codes.shape[0], : codes.shape[1]]
-    packed[(codes == VOID) & ((x + y) % VOID_STRIPE < VOID_STRIPE // 2)] = 0xFFFFFFFF
-    return _png_uri(packed)
-
-
-def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
-    """Pack (…, 3) RGB into RRGGBBAA numbers."""
-    weights = np.array([1 << 24, 1 << 16, 1 << 8])
-    packed: NDArray[np.int64] = colours.astype(np.int64) @ weights + opacity
-    return packed
-
-
-def _png_uri(packed: NDArray[np.int64]) -> str:
-    """Encode RRGGBBAA numbers as PNG, with a palette of as few bits as may be."""
-    found, index = np.unique(packed, return_inverse=True)
-    if len(found) > 256:
-        picture = Image.fromarray(packed.astype(">u4").view(np.uint8).reshape(*packed.shape, 4))
-        return _uri(picture, "PNG", "image/png", optimize=True)
-    table = found.astype(">u4").view(np.uint8).reshape(-1, 4)
-    picture = Image.fromarray(index.reshape(packed.shape).astype(np.uint8))
-    picture.putpalette(table[:, :3].tobytes())
-    return _uri(picture, "PNG", "image/png", optimize=True, transparency=table[:, 3].tobytes())
-
-
-def _photograph_uri(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
-    picture = Image.fromarray(image)
-    if size != image.shape[:2]:
-        picture = picture.resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3)
-    return _uri(picture, "JPEG", "image/jpeg", quality=80, optimize=True)
-
-
-def _uri(picture: Image.Image, kind: str, media_type: str, **options: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return f"data:{media_type};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +219,12 @@ def render(
     import jinja2
 
     template = jinja2.Environment(
+        loader=jinja2.PackageLoader("segfix.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).from_string(files("segfix.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    ).get_template("report.html.j2")
     names = list(result["sets"])
     figures = []
     if result["pixels"]:

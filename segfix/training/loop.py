@@ -388,11 +388,10 @@ def make_optimizer(network: nn.Module, settings: Optimization) -> torch.optim.Op
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    given: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
-        )
-    return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(groups, momentum=0.9, **given)
+    return torch.optim.AdamW(groups, **given)
 
 
 def learning_rate(step: int, settings: Optimization) -> float:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from segfix.evaluation.image_scores import score_image
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
-from segfix.report.examples import LONGEST_SIDE, ImageRow, choose, draw_example, image_row
+from segfix.report.examples import ImageRow, choose, draw_example, image_row
+from segfix.report.layers import LONGEST_SIDE
 
 
 def row(name: str, *miou: float | None) -> ImageRow:
