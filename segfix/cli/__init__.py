@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from segfix import __version__
+from segfix.cli.audit import audit
 from segfix.cli.convert import convert
 from segfix.cli.demo import demo
 from segfix.cli.doctor import doctor
@@ -202,6 +203,7 @@ for command in (
     evaluate,
     show,
     report,
+    audit,
     targets,
     convert,
     train,

@@ -201,13 +201,13 @@ def draw_example(
             photograph = _read_photograph(row.photograph, row.truth, target.shape)
         except SegfixError as error:
             failed.append(str(error))
-    size = _shown_size(*target.shape)
+    size = shown_size(*target.shape)
     ids, number = np.unique(
         np.concatenate([array.ravel() for array in maps.values()]), return_counts=True
     )
     order = [int(k) for k in ids[np.argsort(-number, kind="stable")] if k != ignore_index]
     names = class_names or {}
-    codes = _reduce(codes, size)
+    codes = reduce_map(codes, size)
     before = np.where(np.isin(codes, (FIXED, WRONG, RELABELLED, VOID)), codes, RIGHT)
     after = np.where(np.isin(codes, (BROKEN, WRONG, RELABELLED, VOID)), codes, RIGHT)
     example = Example(
@@ -215,11 +215,11 @@ def draw_example(
         size[1],
         size[0],
         size != target.shape,
-        None if photograph is None else _photograph_uri(photograph, size),
-        [_label_uri(_reduce(maps[str(i)], size), colours) for i in range(len(row.maps))],
+        None if photograph is None else photograph_uri(photograph, size),
+        [_label_uri(reduce_map(maps[str(i)], size), colours) for i in range(len(row.maps))],
         [_error_uri(found) for found in (before, after)[: len(row.maps)]],
         _error_uri(codes) if len(row.maps) > 1 else None,
-        _label_uri(_reduce(target, size), colours, void=ignore_index),
+        _label_uri(reduce_map(target, size), colours, void=ignore_index),
         [
             Swatch(_hex(colours[k % NUM_COLOURS].tolist()), names.get(k, str(k)))
             for k in order[:SHOWN_CLASSES]
@@ -260,12 +260,13 @@ def _hex(colour: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _shown_size(height: int, width: int) -> tuple[int, int]:
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Choose height and width of a picture: at most `LONGEST_SIDE`."""
     scale = min(1.0, LONGEST_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _reduce(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def reduce_map(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Take the nearest neighbours at the centres of the smaller picture's pixels."""
     y, x = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp)
@@ -282,7 +283,7 @@ def _label_uri(
     if void is not None:
         packed[ids == void] = 0
     packed[region_lines(ids)] = 0xFFFFFF00 + LINE
-    return _png_uri(packed)
+    return png_uri(packed)
 
 
 def _error_uri(codes: NDArray[np.uint8]) -> str:
@@ -292,7 +293,7 @@ def _error_uri(codes: NDArray[np.uint8]) -> str:
     packed = colours[codes]
     y, x = np.ogrid[: codes.shape[0], : codes.shape[1]]
     packed[(codes == VOID) & ((x + y) % VOID_STRIPE < VOID_STRIPE // 2)] = 0xFFFFFFFF
-    return _png_uri(packed)
+    return png_uri(packed)
 
 
 def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
@@ -302,7 +303,7 @@ def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
     return packed
 
 
-def _png_uri(packed: NDArray[np.int64]) -> str:
+def png_uri(packed: NDArray[np.int64]) -> str:
     """Encode RRGGBBAA numbers as PNG, with a palette of as few bits as may be."""
     found, index = np.unique(packed, return_inverse=True)
     if len(found) > 256:
@@ -314,7 +315,8 @@ def _png_uri(packed: NDArray[np.int64]) -> str:
     return _uri(picture, "PNG", "image/png", optimize=True, transparency=table[:, 3].tobytes())
 
 
-def _photograph_uri(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
+def photograph_uri(image: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """Encode an RGB picture, reduced to this height and width, as JPEG."""
     picture = Image.fromarray(image)
     if size != image.shape[:2]:
         picture = picture.resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=3)

@@ -208,14 +208,7 @@ def render(
     Returns:
         HTML that needs no other file.
     """
-    import jinja2
-
-    template = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).from_string(files("segfix.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    template = environment().get_template("report.html.j2")
     names = list(result["sets"])
     figures = []
     if result["pixels"]:
@@ -243,6 +236,24 @@ def render(
         num_images=len(rows),
         percent=percent,
     )
+
+
+def environment() -> Any:
+    """Make the environment of the pages' templates."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(read_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def read_template(name: str) -> str:
+    """Read a file of this package."""
+    return files("segfix.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def headline(result: dict[str, Any]) -> list[Card]:
