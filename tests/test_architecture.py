@@ -43,7 +43,7 @@ OFFERED = {f"segfix.{name}" for name in segfix.__all__}
 WITH_TORCH = ("training", "losses")
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
-    *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray"),
+    *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray", "pooch"),
 )
 
 
