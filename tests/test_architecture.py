@@ -50,7 +50,7 @@ WITH_EXTRAS = (*WITH_TORCH, "serve")
 """Floors that nothing imports before an extra is asked for, so that they may import it at once."""
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
-    *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray"),
+    *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray", "pooch"),
     *("shapely", "defusedxml"),
     *("starlette", "uvicorn", "python_multipart"),
 )

@@ -51,8 +51,8 @@ OPTION_GROUPS = {
 
 
 COMMANDS = (
-    *("fix", "predict-offsets", "refine", "evaluate", "show", "report", "targets", "convert"),
-    *("train", "export", "segment", "serve", "weights", "doctor", "demo"),
+    *("fix", "predict-offsets", "refine", "evaluate", "show", "report", "audit", "targets"),
+    *("convert", "train", "export", "segment", "serve", "weights", "doctor", "demo"),
 )
 """In the order of use; each is in the module of its name."""
 

@@ -1,15 +1,32 @@
-"""Shipped weights: their names, files and checksums."""
+"""Shipped weights: their names, files, checksums and figures; and weights fetched on request."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from segfix.errors import SegfixError
+from segfix.errors import SegfixError, require_extra
 
 DEFAULT_WEIGHTS = "hrnet_lite0"
 CHECKSUMS = "SHA256SUMS"
 """Name of the file of checksums, in the form of `sha256sum`."""
+
+HOME = "SEGFIX_HOME"
+"""Environment variable that names the folder of fetched weights."""
+
+COLUMNS = ("CPU ms/MP", "CamVid FPN", "DAVIS OSVOS", "harm rate")
+FIGURES = {
+    "hrnet_lite0": ("563", "+2.89 / +12.29", "+0.16 / +2.90", "0.17"),
+    "hrnet_lite0_int8": ("350", "+2.88 / +12.25", "–", "0.17"),
+    "hrnet_w18_small": ("601", "+1.44 / +9.07", "+0.04 / +0.70", "0.15"),
+    "hrnet_w18_small_int8": ("404", "+1.43 / +9.04", "–", "0.15"),
+    "hrnet_w18_small_2x": ("–", "+1.52 / +9.89", "+0.05 / +0.77", "0.14"),
+}
+"""What the table in README.md says of shipped weights, which tells how it was measured: CPU ms per
+megapixel, Δ mIoU / Δ F@1px on two sets, harm rate; –: not measured."""
 
 
 def shipped_weights(suffix: str = ".onnx") -> dict[str, Path]:
@@ -36,8 +53,71 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
     path = Path(wanted)
     if path.is_file():
         return path
-    names = ", ".join(shipped) or "none: this installation is incomplete"
+    fetched = fetched_weights()
+    if wanted in fetched:
+        return fetched[wanted]
+    names = ", ".join([*shipped, *fetched]) or "none: this installation is incomplete"
     raise SegfixError(f"{wanted}: no such weights; expected an ONNX file or a name ({names}).")
+
+
+def weights_home() -> Path:
+    """Find the folder of fetched weights: `SEGFIX_HOME`, or segfix in the user's cache folder."""
+    home = Path.home()
+    if given := os.environ.get(HOME):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local", "segfix", "Cache")
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "segfix"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "segfix")
+
+
+def fetched_weights() -> dict[str, Path]:
+    """List the ONNX files in the folder of fetched weights, by name."""
+    return {path.stem: path for path in sorted(weights_home().glob("*.onnx"))}
+
+
+def fetch_weights(url: str, sha256: str) -> Path:
+    """Fetch an ONNX file into the folder of fetched weights, where its name finds it.
+
+    Args:
+        url: https:// or http://, its last part the file's name.
+        sha256: Its SHA-256 in hex, which it must have.
+
+    Returns:
+        Its path; what is there already, with this SHA-256, isn't fetched again.
+
+    Raises:
+        SegfixError: It can't be fetched, is another file, or another one of that name is there.
+        MissingExtraError: pooch isn't installed.
+    """
+    parts = urlsplit(url)
+    name = parts.path.rpartition("/")[2]
+    if parts.scheme not in ("https", "http") or not name.endswith(".onnx"):
+        raise SegfixError("not fetched", path=url, advice="expected https://HOST/…/NAME.onnx")
+    path = weights_home() / name
+    if path.stem in shipped_weights():
+        raise SegfixError(f"{path.stem}: the name of shipped weights; give the file another one.")
+    if path.exists():
+        if file_digest(path) == sha256:
+            return path
+        raise SegfixError(
+            "there is another file of that name", path=path, advice="remove it, or rename the new"
+        )
+    with require_extra("fetch"):
+        import pooch
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=path.parent)
+    except ValueError as error:
+        raise SegfixError(
+            "another file than that SHA-256 is of", path=url, advice="nothing was kept"
+        ) from error
+    except OSError as error:
+        # Those of requests, too.
+        reason = " ".join(str(error).split())[:200]
+        raise SegfixError(f"can't be fetched ({reason})", path=url) from error
+    return path
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:

@@ -66,7 +66,7 @@ def draw_labels(
     if void is not None:
         packed[ids == void] = 0
     packed[region_lines(ids)] = 0xFFFFFF00 + LINE
-    return _encode_png(packed)
+    return encode_png(packed)
 
 
 def draw_errors(codes: NDArray[np.uint8]) -> bytes:
@@ -76,12 +76,12 @@ def draw_errors(codes: NDArray[np.uint8]) -> bytes:
     packed = colours[codes]
     y, x = np.ogrid[: codes.shape[0], : codes.shape[1]]
     packed[(codes == VOID) & ((x + y) % VOID_STRIPE < VOID_STRIPE // 2)] = 0xFFFFFFFF
-    return _encode_png(packed)
+    return encode_png(packed)
 
 
 def draw_changes(changed: NDArray[np.bool_]) -> bytes:
     """Draw an (H, W) mask as PNG, in magenta, all else transparent."""
-    return _encode_png(_pack(np.array(CHANGED), 255) * changed)
+    return encode_png(_pack(np.array(CHANGED), 255) * changed)
 
 
 def draw_photograph(image: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
@@ -109,7 +109,7 @@ def _pack(colours: NDArray[np.integer[Any]], opacity: int) -> NDArray[np.int64]:
     return packed
 
 
-def _encode_png(packed: NDArray[np.int64]) -> bytes:
+def encode_png(packed: NDArray[np.int64]) -> bytes:
     """Encode RRGGBBAA numbers as PNG, with a palette of as few bits as may be."""
     found, index = np.unique(packed, return_inverse=True)
     if len(found) > 256:

@@ -216,15 +216,7 @@ def render(
     Returns:
         HTML that needs no other file.
     """
-    import jinja2
-
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("segfix.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    template = make_environment().get_template("report.html.j2")
     names = list(result["sets"])
     figures = []
     if result["pixels"]:
@@ -251,6 +243,19 @@ def render(
         images=image_table(rows, names),
         num_images=len(rows),
         percent=percent,
+    )
+
+
+def make_environment() -> Any:
+    """Make the environment of the pages' templates."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("segfix.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,3 +143,107 @@ def test_without_checksums_the_installation_is_damaged(
 
 def test_the_checkpoint_of_the_default_is_in_the_repository() -> None:
     assert find_checkpoint(DEFAULT_WEIGHTS) == WEIGHTS / f"{DEFAULT_WEIGHTS}.safetensors"
+
+
+def test_the_figures_are_those_of_the_readme() -> None:
+    page = (WEIGHTS.parent / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    told = {
+        match[1]: tuple(row[2:6])
+        for row in rows
+        if len(row) == 7 and (match := re.match(r"`(\w+)`", row[0]))
+    }
+    assert told == weights.FIGURES
+    assert set(weights.FIGURES) == set(shipped_weights())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of fetched weights, which isn't there yet."""
+    monkeypatch.setenv(weights.HOME, str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_weights_in_the_home_folder_are_found_by_name(home: Path, tiny_onnx: Path) -> None:
+    assert weights.fetched_weights() == {}
+    home.mkdir()
+    for name in ("mine", DEFAULT_WEIGHTS):
+        shutil.copy(tiny_onnx, home / f"{name}.onnx")
+    assert find_weights("mine") == home / "mine.onnx"
+    assert segfix.load("mine", device="cpu").metadata["name"] == "tiny"
+    # The name of shipped weights is always theirs.
+    assert find_weights(DEFAULT_WEIGHTS) == WEIGHTS / f"{DEFAULT_WEIGHTS}.onnx"
+    with pytest.raises(SegfixError, match=r"weak: no such weights.*, mine\)"):
+        find_weights("weak")
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "expected"),
+    [
+        ("linux", "XDG_CACHE_HOME", "cache/segfix"),
+        ("linux", None, "user/.cache/segfix"),
+        ("darwin", None, "user/Library/Caches/segfix"),
+        ("win32", "LOCALAPPDATA", "cache/segfix/Cache"),
+    ],
+)
+def test_the_home_folder_is_in_the_platforms_cache(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    variable: str | None,
+    expected: str,
+) -> None:
+    for name in (weights.HOME, "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "user")
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    monkeypatch.setattr(weights.sys, "platform", platform)
+    assert weights.weights_home() == tmp_path / expected
+
+
+@pytest.fixture
+def server(tmp_path: Path, tiny_onnx: Path) -> Iterator[str]:
+    """Address of a server of strong.onnx."""
+    pytest.importorskip("pooch")
+    (tmp_path / "served").mkdir()
+    shutil.copy(tiny_onnx, tmp_path / "served" / "strong.onnx")
+    handler = partial(QuietHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+def test_weights_are_fetched_with_their_checksum_only(
+    home: Path, server: str, tiny_onnx: Path
+) -> None:
+    digest = weights.file_digest(tiny_onnx)
+    with pytest.raises(SegfixError, match=r"another file than that SHA-256 is of; nothing was"):
+        weights.fetch_weights(f"{server}/strong.onnx", "0" * 64)
+    assert list(home.glob("*")) == []
+    path = weights.fetch_weights(f"{server}/strong.onnx", digest)
+    assert path == find_weights("strong") == home / "strong.onnx"
+    assert path.read_bytes() == tiny_onnx.read_bytes()
+    # It is there: nothing is asked, and no other file of that name takes its place.
+    assert weights.fetch_weights("http://127.0.0.1:9/strong.onnx", digest) == path
+    with pytest.raises(SegfixError, match="there is another file of that name"):
+        weights.fetch_weights(f"{server}/strong.onnx", "0" * 64)
+    with pytest.raises(SegfixError, match=r"weak\.onnx: can't be fetched \(.*404"):
+        weights.fetch_weights(f"{server}/weak.onnx", digest)
+    with pytest.raises(SegfixError, match="the name of shipped weights"):
+        weights.fetch_weights(f"{server}/{DEFAULT_WEIGHTS}.onnx", digest)
+
+
+@pytest.mark.parametrize("url", ["file:///tmp/a.onnx", "https://host/a.pth", "ftp://host/a.onnx"])
+def test_other_urls_are_refused(home: Path, url: str) -> None:
+    with pytest.raises(SegfixError, match=r"not fetched; expected https://HOST/…/NAME\.onnx"):
+        weights.fetch_weights(url, "0" * 64)

@@ -13,9 +13,13 @@ import pytest
 from PIL import Image
 
 from segfix.files import list_entries, pair_entries
-from segfix.formats import LABEL_SUFFIXES
+from segfix.formats import LABEL_SUFFIXES, OffsetMap, write_offset_map
 from segfix.formats.class_names import read_class_names
+from segfix.formats.offset_maps import WRONG_LABEL
+from segfix.geometry.suspicion import find_suspicion
+from segfix.report.audit_page import write_audit
 from segfix.report.page import write_report
+from segfix.tasks.audit import Audited
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
@@ -246,3 +250,54 @@ def test_five_hundred_images_keep_the_page_small(page: Any) -> None:
     broken = "all => all.filter(e => !e.complete || !e.naturalWidth).length"
     page.evaluate("Promise.all([...document.images].map(e => e.decode()))")
     assert page.locator("img").evaluate_all(broken) == 0
+
+
+@pytest.fixture(scope="module")
+def audit_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of an audit of two label maps, one of them with a hostile name."""
+    folder = tmp_path_factory.mktemp("audit")
+    rng = np.random.default_rng(0)
+    ranked = []
+    for name, number in (("0<b onmouseover=alert(2)>", 1), ("clean", 0)):
+        files = [folder / f"{kind}{number}.png" for kind in ("image", "labels", "offsets")]
+        Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(files[0])
+        labels = np.ones((200, 300), np.uint8)
+        labels[:, 150:] = 2
+        Image.fromarray(labels).save(files[1])
+        wrong = np.zeros((200, 300))
+        wrong[50:150, 140:150] = 0.9 * number
+        sectors = np.full((200, 300), 4, np.uint8)
+        offsets = OffsetMap.encode(wrong > 0, sectors, wrong, confidence=WRONG_LABEL)
+        write_offset_map(files[2], offsets)
+        ranked.append(Audited(name, *files, find_suspicion(labels, wrong)))
+    assert write_audit(folder, ranked, sources={"LABELS": "<b>"}, failed=["<i>x</i>: no."]) == []
+    return (folder / "audit.html").as_uri()
+
+
+@pytest.mark.parametrize("width", [1300, PHONE["width"]])
+def test_the_audit_page_shows_what_is_suspected(chromium: Any, audit_url: str, width: int) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    logged: list[str] = []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("request", lambda asked: logged.append(asked.url[:200]))
+    page.goto(audit_url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".example").count() == 2
+    assert page.locator("[onmouseover], .failures i, dd b").count() == 0
+    example = page.locator(".example").first
+    shown = []
+    for view in ("both", "labels", "suspected", "photograph"):
+        example.locator(f"[value={view}]").check(force=True)
+        shown.append(picture(example.locator(".stage")))
+    for number, one in enumerate(shown):
+        for other in shown[number + 1 :]:
+            assert np.abs(one - other).max() > 50
+    page.locator(".all button", has_text="Photo").click()
+    checked = page.locator(".views :checked").evaluate_all("all => all.map(e => e.value)")
+    assert set(checked) == {"photograph"}
+    page.locator("[aria-label='Label maps'] thead button").nth(1).click()
+    assert column(page.locator("[aria-label='Label maps']"), 1)[-1] == "0.000"
+    context.close()
+    assert [text for text in logged if text != audit_url and not text.startswith("data:")] == []
