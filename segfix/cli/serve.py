@@ -90,7 +90,7 @@ def serve(
     with options.missing_extra("serve"):
         from segfix.serve.app import Capacity, build_app, build_server
     from segfix.network.offset_model import load
-    from segfix.tasks.fix import Fixing
+    from segfix.tasks.fixing import Fixing
 
     # First: to load the network takes longer than to learn that the port is in use.
     with open_socket(host, port) as listening, TemporaryDirectory(prefix="segfix-serve-") as folder:
@@ -109,7 +109,7 @@ def serve(
         names = frozenset(name.lower() for name in (host, *hosts))
         capacity = Capacity(workers, queue, timeout)
         place = Path(folder).resolve()
-        app, desk = build_app(Fixing(model, max_side=max_side), place, capacity, names)
+        app, desk = build_app(Fixing(lambda: model, max_side=max_side), place, capacity, names)
         try:
             build_server(app).run(sockets=[listening])
         except KeyboardInterrupt:

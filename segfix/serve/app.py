@@ -32,7 +32,7 @@ from segfix.files.limits import current_limits
 from segfix.jobs.pool import Threads
 from segfix.serve.result import FORM, Result, fix_upload, send_result
 from segfix.serve.upload import Upload, receive_upload
-from segfix.tasks.fix import Fixing
+from segfix.tasks.fixing import Fixing
 
 ASSETS = {
     "/": ("text/html", ["serve/page.html"]),

@@ -31,10 +31,11 @@ from segfix.report.layers import (
 from segfix.report.overlay import NUM_COLOURS, label_colours
 from segfix.report.show import shared_palette
 from segfix.serve.upload import Upload
-from segfix.tasks.fix import ENDING, Fixing, fix_files, place_results
+from segfix.tasks.fix import ENDING, fix_files, place_results
+from segfix.tasks.fixing import Fixing
 from segfix.tasks.in_memory import as_photograph
-from segfix.tasks.predict_offsets import list_photographs, read_prediction
-from segfix.tasks.refine import FileSettings
+from segfix.tasks.predict_offsets import list_photographs
+from segfix.tasks.predictions import FileSettings, read_prediction
 
 TOLD = ("pixels", "changed", "instances", "refined_before")
 """Of the report on a file, what a client is told."""

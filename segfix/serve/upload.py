@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from segfix.refinement.apply import RefineSettings
-from segfix.tasks.refine import FileSettings
+from segfix.refinement.sizes import FITS
+from segfix.tasks.predictions import FileSettings
 
 FILES = ("image", "prediction")
 """Form fields that are files, each kept in a folder of that name."""
@@ -64,7 +65,7 @@ FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
     "scale": (None, "auto or 0 … 64", lambda text: None if text == "auto" else STEPS(text)),
     "iterate": (0, "0 … 1000", between(0, 1000, int)),
     "min_confidence": (0.0, "0 … 1", between(0, 1)),
-    "fit": (None, "image or labels", {"image": "image", "labels": "labels"}.__getitem__),
+    "fit": (None, "one of " + ", ".join(FITS), dict(zip(FITS, FITS, strict=True)).__getitem__),
     "soft": (False, "true or false", SWITCH),
     "argmax": (False, "true or false", SWITCH),
     "key": (None, "the name of an array", str),

@@ -17,12 +17,12 @@ from tests.cli.commands import flat, pixels, run
 
 
 @pytest.fixture
-def weights(conditioned_onnx: Path) -> tuple[object, ...]:
+def weights(conditioned_onnx: Path) -> tuple[str, Path]:
     return ("--weights", conditioned_onnx)
 
 
 def test_ids_that_are_not_known_neither_give_nor_take(
-    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+    work: Path, weights: tuple[str, Path], pred: NDArray[np.uint8]
 ) -> None:
     void = int(pred.max())
     found = run("fix", "images", "preds", *weights, "--keep", void)
@@ -35,7 +35,7 @@ def test_ids_that_are_not_known_neither_give_nor_take(
 @pytest.mark.parametrize("conditioned", [True, False])
 def test_padded_predictions(
     work: Path,
-    weights: tuple[object, ...],
+    weights: tuple[str, Path],
     tiny_onnx: Path,
     pred: NDArray[np.uint8],
     conditioned: bool,
@@ -56,7 +56,7 @@ def test_padded_predictions(
 
 
 def test_predictions_of_the_middle(
-    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+    work: Path, weights: tuple[str, Path], pred: NDArray[np.uint8]
 ) -> None:
     run("fix", "images", "preds", *weights, "-o", "whole")
     for stem in "abc":
@@ -67,7 +67,7 @@ def test_predictions_of_the_middle(
     assert (found != pred[6:-6, 10:-10]).any()
 
 
-def test_bands_of_a_photograph(work: Path, weights: tuple[object, ...]) -> None:
+def test_bands_of_a_photograph(work: Path, weights: tuple[str, Path]) -> None:
     image = np.asarray(Image.open("images/a.png").convert("RGB")).astype(np.uint16) * 16
     shutil.rmtree("images")
     Path("images").mkdir()
@@ -79,7 +79,7 @@ def test_bands_of_a_photograph(work: Path, weights: tuple[object, ...]) -> None:
     assert "values scaled" in found.stdout
 
 
-def test_what_is_passed_over_is_counted(work: Path, weights: tuple[object, ...]) -> None:
+def test_what_is_passed_over_is_counted(work: Path, weights: tuple[str, Path]) -> None:
     Path("images/notes.txt").write_text("-")
     Path("preds/gone.png").symlink_to("nowhere")
     found = run("fix", "images", "preds", *weights)
@@ -92,7 +92,7 @@ def test_what_is_passed_over_is_counted(work: Path, weights: tuple[object, ...])
     assert (mixed.exit_code, "an offset map, not a photograph" in mixed.stderr) == (1, True)
 
 
-def test_names_that_differ_are_linked_aloud(work: Path, weights: tuple[object, ...]) -> None:
+def test_names_that_differ_are_linked_aloud(work: Path, weights: tuple[str, Path]) -> None:
     for stem in "abc":
         Path("preds", f"{stem}.png").rename(f"preds/{stem}_gt.png")
     found = run("fix", "images", "preds", *weights)

@@ -16,7 +16,7 @@ import pytest
 from segfix.files.limits import limit_reading
 from segfix.network.offset_model import load
 from segfix.serve.app import Capacity, Desk, build_app, build_server
-from segfix.tasks.fix import Fixing
+from segfix.tasks.fixing import Fixing
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ def start(conditioned_onnx: Path, tmp_path: Path) -> Iterator[Callable[..., Serv
         folder.mkdir()
         listening = ended.enter_context(socket.create_server(("127.0.0.1", 0)))
         with limit_reading(max_bytes=max_bytes):
-            fixing = Fixing(load(conditioned_onnx, device="cpu"))
-            app, desk = build_app(fixing, folder.resolve(), Capacity(**capacity), hosts)
+            model = load(conditioned_onnx, device="cpu")
+            app, desk = build_app(
+                Fixing(lambda: model), folder.resolve(), Capacity(**capacity), hosts
+            )
         server = build_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

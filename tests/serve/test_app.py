@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from segfix.network.offset_model import OffsetModel
+from segfix.refinement.sizes import FITS
 from segfix.serve.app import ASSETS, EVERY_ANSWER
 from segfix.serve.upload import FIELDS, FILES
 from tests.cli.commands import run
@@ -134,6 +135,15 @@ def test_settings_are_those_of_segfix_fix(service: Service) -> None:
     assert Image.open(io.BytesIO(answer.parts["after"][1])).size == (40, 24)
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_a_mask_of_another_size_fits_as_it_is_told(service: Service, fit: str) -> None:
+    sides = {"letterbox": (40, 40), "corner": (40, 40), "crop": (30, 20)}.get(fit, (20, 12))
+    Image.open(PREDICTION).crop((0, 0, *sides)).save("other.png")
+    answer = post(service.port, IMAGE, Path("other.png"), fit=fit, accept=FORM)
+    assert answer.status == 200, answer.error
+    assert Image.open(io.BytesIO(answer.parts["before"][1])).size == (40, 24)
+
+
 def test_large_photographs_and_colours_are_shown_smaller(service: Service) -> None:
     colours = np.zeros((100, 2048, 3), np.uint8)
     colours[:, 1000:] = (200, 30, 5)
@@ -192,7 +202,7 @@ class Harm:
         ("p.npy", pickle.dumps(Harm()), "p.npy: not a NumPy array"),
         ("bomb.npz", "bomb", "bomb.npz: 25000128 bytes once unpacked, more than the 16777216"),
         ("size.npy", same_size()[:128] + bytes(7680), None),
-        ("two.npy", "wide", "two.npy: 50×24, but its photograph a.png is 40×24; --fit image"),
+        ("two.npy", "wide", "two.npy: 50×24, but its photograph a.png is 40×24; --fit letterbox"),
         ("a.json", b"[]", "no photograph in a.png has instances in a.json; "),
         ("a.json", b'[{"image_id": 1}]', "a.json: "),
         ("a\x1b[31m.png", b"?", "a__31m.png: "),
