@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,14 @@ def audit(
 
     if holds_instances(labels, recursive=batch.recursive):
         raise click.UsageError(f"{labels} holds instances, and label maps are audited.")
-    pairs = pair_labels(images, labels, out, recursive=batch.recursive, naming=naming)
+    passed = Counter[str]()
+    pairs = pair_labels(
+        images, labels, out, recursive=batch.recursive, naming=naming, passed_over=passed
+    )
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
     task = audit_task(model, ignore_index=ignore_index, key=key)
-    summary = run_task(task, pairs, out / OFFSETS, batch)
+    summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"
         finish(summary, out, batch, note=note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, Pair, list_entries, pair_entries
-from segfix.files.provenance import content_digest, read_record
+from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label_map, write_offset_map
 from segfix.formats.images import open_photograph, orientation_of
 from segfix.geometry.suspicion import Region, Suspicion, find_suspicion
@@ -55,6 +56,7 @@ def pair_labels(
     *,
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> list[Pair]:
     """Pair label maps with their photographs; a label map without one has a problem.
 
@@ -64,21 +66,21 @@ def pair_labels(
         out: Folder of the results.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `pair_entries`.
+        passed_over: Of `list_entries`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
         ArgumentError: A result would replace an input.
     """
     check_folders({"IMAGES": images, "LABELS": labels}, out)
+    how: dict[str, Any] = {"recursive": recursive, "passed_over": passed_over}
     photographs = list_entries(
-        images, IMAGE_SUFFIXES, what="images", recursive=recursive, leave_out=[out, labels]
+        images, IMAGE_SUFFIXES, what="images", leave_out=[out, labels], **how
     )
-    maps = list_entries(
-        labels, LABEL_SUFFIXES, what="label maps", recursive=recursive, leave_out=[out, images]
-    )
+    maps = list_entries(labels, LABEL_SUFFIXES, what="label maps", leave_out=[out, images], **how)
     pairs = [
         pair if pair.partner or pair.entry.problem else Pair(without_photograph(pair.entry), None)
-        for pair in pair_entries(maps, photographs, **(naming or {}))
+        for pair in pair_entries(maps, photographs, leave=NOT_TAKEN["photograph"], **(naming or {}))
     ]
     results = (out / OFFSETS / name_png(pair) for pair in pairs)
     check_results(results, (entry.path for entry in (*photographs, *maps)))
@@ -110,7 +112,7 @@ def audit_task(
     """
     model.check_conditioned()
     work = partial(audit_file, model=model, ignore_index=ignore_index, key=key)
-    return Task(work, "map", network=True)
+    return Task(work, "map", network=True, takes="label map")
 
 
 def audit_file(

@@ -53,6 +53,15 @@ def test_the_worst_come_first_with_their_regions(audit: tuple[object, ...]) -> N
     assert page.index("1. b") < page.index("2. c") < page.index("3. a")
 
 
+def test_what_is_no_label_map_is_passed_over_aloud(audit: tuple[object, ...]) -> None:
+    Path("labels/notes.txt").touch()
+    run("predict-offsets", "images", "--weights", audit[-1], "-o", "looked")
+    Path("looked/a.png").rename("labels/a_looked.png")
+    found = run(*audit)
+    assert found.exit_code == 0, found.stderr
+    assert "3 written, 2 passed over: 1 .txt, 1 offset map" in found.stdout
+
+
 def test_the_offset_maps_make_the_suspected_corrections(audit: tuple[object, ...]) -> None:
     assert run(*audit).exit_code == 0
     assert read_offset_map(Path("audit/offsets/b.png")).conditioned
