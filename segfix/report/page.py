@@ -223,7 +223,7 @@ def render(
         figures = [trimap_figure(result), error_figure(result)]
         if result["changes"]:
             figures += [gain_figure(result), change_figure(result)]
-    return template.render(
+    page: str = template.render(
         title=f"{', '.join(names[1:]) or names[0]} against "
         + (names[0] if names[1:] else "the ground truth"),
         names=names,
@@ -244,6 +244,7 @@ def render(
         num_images=len(rows),
         percent=percent,
     )
+    return page
 
 
 def make_environment() -> Any:

@@ -60,7 +60,8 @@ def shift(labels: Map, rng: np.random.Generator, other: Map) -> Map | None:
     height, width = labels.shape
     rows = np.arange(height) - round(length * np.sin(angle))
     columns = np.arange(width) - round(length * np.cos(angle))
-    return labels[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+    moved: Map = labels[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+    return moved
 
 
 def resize(labels: Map, rng: np.random.Generator, other: Map) -> Map | None:
@@ -182,7 +183,8 @@ def draw_precision(scores: Scores) -> NDArray[np.float64]:
         ranked = sorted(numbers, key=lambda n: -scores[faulty.get(n, "")][n][0])
         hit = [n in faulty for n in ranked[:planted]]
         shares.append([np.mean(hit[: -(-planted // 2)]), np.mean(hit)])
-    return np.mean(shares, axis=0)
+    mean: NDArray[np.float64] = np.mean(shares, axis=0)
+    return mean
 
 
 def area(scores: Scores, kind: str) -> float:

@@ -199,7 +199,7 @@ def test_the_home_folder_is_in_the_platforms_cache(
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "user")
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "cache"))
-    monkeypatch.setattr(weights.sys, "platform", platform)
+    monkeypatch.setattr("sys.platform", platform)
     assert weights.weights_home() == tmp_path / expected
 
 

@@ -259,17 +259,19 @@ def audit_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     rng = np.random.default_rng(0)
     ranked = []
     for name, number in (("0<b onmouseover=alert(2)>", 1), ("clean", 0)):
-        files = [folder / f"{kind}{number}.png" for kind in ("image", "labels", "offsets")]
-        Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(files[0])
+        image, mask, offsets = (
+            folder / f"{kind}{number}.png" for kind in ("image", "labels", "offsets")
+        )
+        Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(image)
         labels = np.ones((200, 300), np.uint8)
         labels[:, 150:] = 2
-        Image.fromarray(labels).save(files[1])
+        Image.fromarray(labels).save(mask)
         wrong = np.zeros((200, 300))
         wrong[50:150, 140:150] = 0.9 * number
         sectors = np.full((200, 300), 4, np.uint8)
-        offsets = OffsetMap.encode(wrong > 0, sectors, wrong, confidence=WRONG_LABEL)
-        write_offset_map(files[2], offsets)
-        ranked.append(Audited(name, *files, find_suspicion(labels, wrong)))
+        offset_map = OffsetMap.encode(wrong > 0, sectors, wrong, confidence=WRONG_LABEL)
+        write_offset_map(offsets, offset_map)
+        ranked.append(Audited(name, image, mask, offsets, find_suspicion(labels, wrong)))
     assert write_audit(folder, ranked, sources={"LABELS": "<b>"}, failed=["<i>x</i>: no."]) == []
     return (folder / "audit.html").as_uri()
 
