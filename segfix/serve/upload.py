@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from segfix.refinement.apply import RefineSettings
-from segfix.refinement.sizes import FITS
+from segfix.refinement.sizes import FITS, Fit
 from segfix.tasks.predictions import FileSettings
 
 FILES = ("image", "prediction")
@@ -60,12 +60,13 @@ def between(lowest: float, highest: float, kind: type = float) -> Callable[[str]
 
 STEPS = between(0, 64)
 SWITCH: Callable[[str], bool] = {"true": True, "on": True, "false": False}.__getitem__
+FIT: dict[str, Fit] = dict(zip(FITS, FITS, strict=True))
 
 FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
     "scale": (None, "auto or 0 … 64", lambda text: None if text == "auto" else STEPS(text)),
     "iterate": (0, "0 … 1000", between(0, 1000, int)),
     "min_confidence": (0.0, "0 … 1", between(0, 1)),
-    "fit": (None, "one of " + ", ".join(FITS), dict(zip(FITS, FITS, strict=True)).__getitem__),
+    "fit": (None, "one of " + ", ".join(FITS), FIT.__getitem__),
     "soft": (False, "true or false", SWITCH),
     "argmax": (False, "true or false", SWITCH),
     "key": (None, "the name of an array", str),
