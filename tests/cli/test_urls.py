@@ -178,7 +178,7 @@ def test_every_command_that_makes_a_file_of_a_file_takes_urls(
         (("predict-offsets", "memory://data/nowhere"), 2, "memory://data/nowhere: no such file"),
         (("predict-offsets", "memory://data"), 2, "memory://data: no images here"),
         (("refine", "memory://data/preds", "--offsets", "memory://data/no"), 2, "data/no: no such"),
-        (("refine", "memory://data/r.json"), 2, "memory://data/r.json: JSON and lists of instan"),
+        (("refine", "memory://data/r.json"), 2, "memory://data/r.json: files of instances are"),
         (("predict-offsets", "memory://data/clip.mp4"), 2, "memory://data/clip.mp4: a video is"),
         (("evaluate", "memory://data/r.json", "labels"), 2, "instances are read here only"),
         (("report", "preds", "memory://data/labels"), 2, "only files here are read; copy the fil"),
