@@ -18,6 +18,7 @@ from segfix.formats import LabelMap, read_label_map
 from segfix.formats.array_kinds import spare_axes
 from segfix.formats.images import open_photograph, turn_back
 from segfix.formats.label_maps import ARRAY_SUFFIXES
+from segfix.formats.tiff import NODATA
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import RefineSettings, as_label_map
 from segfix.refinement.kept_ids import find_kept
@@ -179,7 +180,10 @@ def as_prediction(
     array = given.array.squeeze(spare)
     turned = orientation >= 5 and size[::-1] in (array.shape[:2], array.shape[1:])
     label_map = as_label_map(array, size[::-1] if turned else size, "image")
-    label_map = as_displayed(replace(label_map, palette=given.palette), size, orientation)
+    # A GeoTIFF's tags state its nodata value.
+    rest = {"tags": given.rest.get("tags", {})}
+    label_map = replace(label_map, palette=given.palette, rest=rest)
+    label_map = as_displayed(label_map, size, orientation)
 
     def finish(refined: LabelMap) -> Any:
         planes = turn_back(refined.planes, refined.rest.get("turned", 1))
@@ -200,8 +204,11 @@ def _open_prediction(
         return file.with_array(np.expand_dims(file.array, file.rest["axes"])), np.array
     if isinstance(prediction, Image.Image):
         palette = prediction.getpalette("RGB") if prediction.mode == "P" else None
+        tags = getattr(prediction, "tag_v2", {})
         given = LabelMap(
-            np.asarray(prediction), palette=None if palette is None else bytes(palette)
+            np.asarray(prediction),
+            palette=None if palette is None else bytes(palette),
+            rest={"tags": {NODATA: (2, tags[NODATA])} if NODATA in tags else {}},
         )
         return given, partial(_like_picture, like=prediction)
     given = LabelMap(np.asarray(_to_numpy(prediction)))

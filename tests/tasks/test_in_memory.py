@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import segfix
 from segfix.errors import SegfixError
@@ -109,6 +109,25 @@ def test_paths_give_what_files_hold(
     Image.fromarray(pred).save("blurred.jpg")
     with pytest.raises(SegfixError, match=r"blurred.jpg: expected a PNG label map but got JPEG"):
         fix("images/a.png", "blurred.jpg", conditioned_onnx)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_nodata_of_a_geotiff_stays_in_its_place(
+    pred: NDArray[np.uint8], conditioned_onnx: Path, dtype: str
+) -> None:
+    ids = pred.astype(dtype)
+    ids[ids == 2] = 99
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[42113] = "99"
+    Image.fromarray(ids).save("void.tif", tiffinfo=tags)
+    assert not np.array_equal(fix("images/a.png", ids, conditioned_onnx), ids)
+    done = segfix.fix_folder("images/a.png", "void.tif", "fixed.tif", weights=conditioned_onnx)
+    assert not done.failed
+    expected = np.array(Image.open("fixed.tif"))
+    assert np.array_equal(expected == 99, ids == 99)
+    for given in ("void.tif", Image.open("void.tif")):
+        found = np.array(fix("images/a.png", given, conditioned_onnx))
+        assert np.array_equal(found, expected)
 
 
 def test_masks_overlap_and_none_vanishes(
