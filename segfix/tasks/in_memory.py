@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.formats import LabelMap, read_label_map
+from segfix.formats.arguments import as_array, describe
 from segfix.formats.array_kinds import spare_axes
 from segfix.formats.images import open_photograph, turn_back
 from segfix.formats.label_maps import ARRAY_SUFFIXES
@@ -69,7 +70,9 @@ def fix(
         UserWarning: The weights look at photographs alone, so the prediction isn't looked at.
 
     Raises:
-        ValueError: `image` is no photograph, or `prediction` of another size.
+        TypeError: `image` or `prediction` is nothing of the kind, such as an open file.
+        ValueError: `image` is no photograph, `prediction` is of another size, or an array has a
+            mask.
         SegfixError: A file can't be read, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -134,7 +137,7 @@ def as_photograph(image: Any, bands: Sequence[int] | None = None) -> tuple[NDArr
             return photograph[:, :], orientation
     if isinstance(image, Image.Image) and image.mode[0] not in "IF":
         return np.array(image.convert("RGB")), 1
-    array = np.asarray(_to_numpy(image))
+    array = _to_array(image, "image")
     array = array.reshape(array.shape[-3:]) if array.shape[:-3] == (1,) else array
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -211,7 +214,7 @@ def _open_prediction(
             rest={"tags": {NODATA: (2, tags[NODATA])} if NODATA in tags else {}},
         )
         return given, partial(_like_picture, like=prediction)
-    given = LabelMap(np.asarray(_to_numpy(prediction)))
+    given = LabelMap(_to_array(prediction, "prediction"))
     return given, prediction.new_tensor if hasattr(prediction, "new_tensor") else np.array
 
 
@@ -235,9 +238,15 @@ def _like_picture(array: NDArray[Any], like: Image.Image) -> Image.Image:
     return picture
 
 
-def _to_numpy(given: Any) -> Any:
-    """Bring a torch tensor to the CPU and to a type that NumPy has; leave anything else alone."""
-    if not hasattr(given, "detach"):
-        return given
-    tensor = given.detach().cpu()
-    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+def _to_array(given: Any, name: str) -> NDArray[Any]:
+    """Make an array of an array or a torch tensor of any type on any device, see `as_array`."""
+    if hasattr(given, "read"):
+        raise TypeError(
+            f"Expected {name} as a path, PIL picture, array or tensor but got {describe(given)}; "
+            "PIL.Image.open takes an open file."
+        )
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        # NumPy lacks this type.
+        given = (given.float() if "bfloat16" in str(given.dtype) else given).numpy()
+    return as_array(given, name)

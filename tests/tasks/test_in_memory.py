@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,33 @@ def test_what_is_no_photograph_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         fix(photograph, pred, conditioned_onnx)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "reason"),
+    [
+        (io.BytesIO(b"P5"), TypeError, "as a path, PIL picture, array or tensor but got a BytesIO"),
+        (io.BufferedReader(io.BytesIO()), TypeError, "array or tensor but got a BufferedReader"),
+        ({"a": 1}, TypeError, "as an array of numbers but got a dict"),
+        (np.ma.masked_less(np.ones((24, 40, 3), int), 2), ValueError, "without hidden pixels"),
+    ],
+)
+def test_what_is_none_of_the_kinds_is_named(
+    value: Any,
+    error: type[Exception],
+    reason: str,
+    image: NDArray[np.uint8],
+    pred: NDArray[np.uint8],
+    conditioned_onnx: Path,
+) -> None:
+    with pytest.raises(error, match=f"Expected image .*{reason}"):
+        fix(value, pred, conditioned_onnx)
+    for call in (
+        lambda: fix(image, value, conditioned_onnx),
+        lambda: segfix.compare(image, pred, value),
+    ):
+        with pytest.raises(error, match=f"Expected prediction .*{reason}"):
+            call()
 
 
 @pytest.mark.parametrize("turned", ["stored", "displayed"])
