@@ -17,7 +17,7 @@ from PIL import Image
 from segfix.formats import LabelMap, read_label_map
 from segfix.formats.arguments import as_array, describe
 from segfix.formats.array_kinds import spare_axes
-from segfix.formats.images import open_photograph, turn_back
+from segfix.formats.images import Photograph, open_photograph, orientation_of, turn_back
 from segfix.formats.label_maps import ARRAY_SUFFIXES
 from segfix.formats.tiff import NODATA
 from segfix.network.offset_model import OffsetModel, load
@@ -45,8 +45,8 @@ def fix(
 
     Args:
         image: The photograph: a path, a PIL picture, or an array or torch tensor, (H, W, 3 or 4),
-            (3 or 4, H, W) or (H, W), of 0 … 255 or of floats in [0, 1]. A file is turned upright
-            as its EXIF data say; what is in memory is taken as it is.
+            (3 or 4, H, W) or (H, W), of 0 … 255 or of floats in [0, 1]. A file and a PIL picture
+            are turned upright as their EXIF data say; an array is taken as it is.
         prediction: Of the photograph's size: a path, a PIL picture of ids or colours, or an array
             or torch tensor: (H, W) ids, or scores of the foreground if floats with fractions;
             (C, H, W) or (H, W, C) scores of classes; (N, H, W) masks, bool or of two values, which
@@ -124,7 +124,7 @@ def as_photograph(image: Any, bands: Sequence[int] | None = None) -> tuple[NDArr
     """Take a photograph of any kind, see `fix`.
 
     Returns:
-        (H, W, 3) uint8 RGB, and how a file is stored, 1 … 8, as EXIF counts.
+        (H, W, 3) uint8 RGB, and how a file or picture is stored, 1 … 8, as EXIF counts.
 
     Raises:
         ValueError: It is none.
@@ -136,7 +136,9 @@ def as_photograph(image: Any, bands: Sequence[int] | None = None) -> tuple[NDArr
             orientation = photograph.orientation
             return photograph[:, :], orientation
     if isinstance(image, Image.Image) and image.mode[0] not in "IF":
-        return np.array(image.convert("RGB")), 1
+        # Before it is loaded, which turns TIFF. What is given stays as it is.
+        orientation = orientation_of(image)
+        return Photograph(image.copy())[:, :], orientation
     array = _to_array(image, "image")
     array = array.reshape(array.shape[-3:]) if array.shape[:-3] == (1,) else array
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):

@@ -239,7 +239,17 @@ def test_a_turned_photograph_and_its_prediction(
     shutil.copy("turned.png", "images/a.png")
     file = segfix.fix_folder("images/a.png", "a.png", "b.png", weights=conditioned_onnx)
     assert not file.failed
-    assert np.array_equal(fix("turned.png", pred, conditioned_onnx), np.array(Image.open("b.png")))
+    expected = np.array(Image.open("b.png"))
+    assert np.array_equal(fix("turned.png", pred, conditioned_onnx), expected)
+    for name in ("turned.png", "turned.tif"):
+        Image.fromarray(image).save(name, exif=exif)
+        with Image.open(name) as picture:
+            found = fix(picture, Image.fromarray(np.ascontiguousarray(pred)), conditioned_onnx)
+        assert np.array_equal(np.array(found), expected)
+    with Image.open("turned.png") as picture:
+        picture.load()
+        assert np.array_equal(fix(picture, pred, conditioned_onnx), expected)
+        assert picture.size == (40, 24), "the picture that is given stays as it is"
 
 
 def test_settings_and_weights(
