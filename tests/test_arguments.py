@@ -116,9 +116,11 @@ def test_masks_of_another_shape_are_named(value: Any, text: str) -> None:
     [
         (
             {"scale": "auto"},
-            "Expected a finite scale, or None for the step that fits, but got 'auto'",
+            "Expected a finite scale from 0 on, or None for the step that fits, but got 'auto'",
         ),
         ({"scale": float("inf")}, "but got inf"),
+        ({"scale": float("nan")}, "but got nan"),
+        ({"scale": -1}, "from 0 on, or None for the step that fits, but got -1"),
         ({"scale": IDS}, "but got an array of (24, 40) uint8"),
         ({"iterate": -1}, "Expected iterate"),
         ({"iterate": 1.5}, "Expected iterate"),
@@ -131,6 +133,42 @@ def test_settings_out_of_their_range_are_named(settings: dict[str, Any], text: s
         with pytest.raises(ValueError, match="Expected") as caught:
             function(labels, OFFSETS, **settings)
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keep", "text"),
+    [
+        ("10", "'10'"),
+        ("none", "'none'"),
+        (0, "0"),
+        ([0.5], "[0.5]"),
+        ([float("nan")], "[nan]"),
+        ([True], "[True]"),
+        (np.array([1.0]), "an array of (1,) float64"),
+    ],
+)
+def test_ids_and_places_to_keep_are_integers(keep: Any, text: str) -> None:
+    for function, labels, what in (
+        (segfix.refine, IDS, "ids"),
+        (segfix.refine_masks, IDS[None], "places"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            function(labels, OFFSETS, keep=keep)
+        expected = f"Expected keep as an iterable of {what}, or () for none, but got {text}."
+        assert str(caught.value) == expected
+    with pytest.raises(TypeError, match="Expected keep as an iterable of ids"):
+        segfix.fix(IMAGE, IDS, keep=keep)
+
+
+@pytest.mark.parametrize("keep", [(1,), [1], {1}, iter([1]), np.array([1]), range(1, 2)])
+def test_ids_and_places_to_keep_come_in_any_iterable(keep: Any) -> None:
+    assert np.array_equal(segfix.refine(IDS, OFFSETS, keep=keep), IDS)
+
+
+@pytest.mark.parametrize("place", [2, 5, -1])
+def test_places_to_keep_where_no_mask_is_are_named(place: int) -> None:
+    with pytest.raises(IndexError, match=f"to keep among 2 masks but got {place}"):
+        segfix.refine_masks(np.stack([IDS, IDS]), OFFSETS, keep=[place])
 
 
 def test_what_numpy_makes_arrays_of_is_taken() -> None:

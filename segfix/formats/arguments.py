@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,28 @@ def as_path(value: Any, name: str) -> Path:
     if not os.fspath(value):
         raise ValueError(f"Expected {name} as a path but got an empty text; '.' is this folder.")
     return value if isinstance(value, Path) else Path(value)
+
+
+def as_integers(values: Any, name: str, what: str) -> list[int]:
+    """Make a list of an argument that holds integers.
+
+    Args:
+        values: Any iterable of them, but no text.
+        name: Of the argument.
+        what: What the integers are, for the message.
+
+    Raises:
+        TypeError: It is none.
+    """
+    try:
+        # Python counts True as 1.
+        given: list[Any] = [None if isinstance(one, bool) else one for one in values]
+        return [index(one) for one in given]
+    except TypeError:
+        got = f"{values!r}"[:60] if isinstance(values, list | tuple) else describe(values)
+        raise TypeError(
+            f"Expected {name} as an iterable of {what}, or () for none, but got {got}."
+        ) from None
 
 
 def describe(value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
-from segfix.formats.arguments import as_array, check_offset_map, describe
+from segfix.formats.arguments import as_array, as_integers, check_offset_map, describe
 from segfix.formats.array_kinds import kind_of_array
 from segfix.formats.label_maps import pixel_digest
 from segfix.formats.soft_masks import is_soft_mask
@@ -53,9 +53,9 @@ class RefineSettings:
     def __post_init__(self) -> None:
         given: tuple[Any, Any, Any] = (self.scale, self.iterate, self.min_confidence)
         scale, iterate, least = given
-        if scale is not None and not (isinstance(scale, Real) and math.isfinite(scale)):
+        if scale is not None and not (isinstance(scale, Real) and 0 <= float(scale) < math.inf):
             raise ValueError(
-                "Expected a finite scale, or None for the step that fits, but got "
+                "Expected a finite scale from 0 on, or None for the step that fits, but got "
                 f"{describe(scale)}."
             )
         if not isinstance(iterate, Integral) or iterate < 0:
@@ -66,7 +66,8 @@ class RefineSettings:
             raise ValueError(f"Expected min_confidence from 0 to 1 but got {describe(least)}.")
         if self.keep is not None:
             # In the form in which a record gives them back.
-            object.__setattr__(self, "keep", sorted({int(one) for one in self.keep}))
+            ids = as_integers(self.keep, "keep", "ids")
+            object.__setattr__(self, "keep", sorted(set(ids)))
 
 
 def refine(
@@ -104,7 +105,8 @@ def refine(
         predicted boundary keep theirs.
 
     Raises:
-        TypeError: `label_map` is no array of numbers, or `offset_map` no offset map.
+        TypeError: `label_map` is no array of numbers, `offset_map` no offset map, or `keep` no
+            iterable of integers.
         ValueError: The sizes differ, an array has a mask, a setting is out of its range, or
             `label_map` holds grey levels of a soft mask: divide it by its type's highest value.
 
@@ -124,7 +126,8 @@ def refine(
     whole = as_label_map(label_map, offset_map.codes.shape, "offset map")
     if made_for_another(whole, offset_map):
         warnings.warn(MADE_FOR_ANOTHER, stacklevel=2)
-    settings = RefineSettings(scale, iterate, min_confidence, None if keep is None else [*keep])
+    ids = None if keep is None else as_integers(keep, "keep", "ids")
+    settings = RefineSettings(scale, iterate, min_confidence, ids)
     _, kept = find_kept(whole, settings.keep)
     return refine_planes(whole, offset_map, settings, kept).array
 
@@ -233,7 +236,8 @@ def refine_masks(
         small or thin, nothing may be left.
 
     Raises:
-        TypeError: `masks` is no array of numbers, or `offset_map` no offset map.
+        TypeError: `masks` is no array of numbers, `offset_map` no offset map, or `keep` no iterable
+            of integers.
         ValueError: The sizes differ, or `masks` has not three axes, has a mask of its own, or holds
             NaN; or a setting is out of its range.
         IndexError: There is no mask in one of the places to `keep`.
@@ -267,7 +271,10 @@ def refine_masks(
     settings = RefineSettings(scale, iterate, min_confidence)
     refined = masks.copy()
     crowds = np.zeros(len(masks), np.bool_)
-    crowds[[*keep]] = True
+    for one in as_integers(keep, "keep", "places"):
+        if not 0 <= one < len(masks):
+            raise IndexError(f"Expected places to keep among {len(masks)} masks but got {one}.")
+        crowds[one] = True
     kept = (masks[crowds] != 0).any(axis=0) if crowds.any() else None
     for place in np.flatnonzero(~crowds):
         refine_into(refined[place], masks[place], offset_map, settings, kept)

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfix.formats import LabelMap, read_label_map
+from segfix.formats.arguments import as_array, describe
 from segfix.formats.array_kinds import spare_axes
-from segfix.formats.images import open_photograph, turn_back
+from segfix.formats.images import Photograph, open_photograph, orientation_of, turn_back
 from segfix.formats.label_maps import ARRAY_SUFFIXES
+from segfix.formats.tiff import NODATA
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import RefineSettings, as_label_map
 from segfix.refinement.kept_ids import find_kept
@@ -43,8 +45,8 @@ def fix(
 
     Args:
         image: The photograph: a path, a PIL picture, or an array or torch tensor, (H, W, 3 or 4),
-            (3 or 4, H, W) or (H, W), of 0 … 255 or of floats in [0, 1]. A file is turned upright
-            as its EXIF data say; what is in memory is taken as it is.
+            (3 or 4, H, W) or (H, W), of 0 … 255 or of floats in [0, 1]. A file and a PIL picture
+            are turned upright as their EXIF data say; an array is taken as it is.
         prediction: Of the photograph's size: a path, a PIL picture of ids or colours, or an array
             or torch tensor: (H, W) ids, or scores of the foreground if floats with fractions;
             (C, H, W) or (H, W, C) scores of classes; (N, H, W) masks, bool or of two values, which
@@ -68,7 +70,9 @@ def fix(
         UserWarning: The weights look at photographs alone, so the prediction isn't looked at.
 
     Raises:
-        ValueError: `image` is no photograph, or `prediction` of another size.
+        TypeError: `image` or `prediction` is nothing of the kind, such as an open file.
+        ValueError: `image` is no photograph, `prediction` is of another size, or an array has a
+            mask.
         SegfixError: A file can't be read, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -120,7 +124,7 @@ def as_photograph(image: Any, bands: Sequence[int] | None = None) -> tuple[NDArr
     """Take a photograph of any kind, see `fix`.
 
     Returns:
-        (H, W, 3) uint8 RGB, and how a file is stored, 1 … 8, as EXIF counts.
+        (H, W, 3) uint8 RGB, and how a file or picture is stored, 1 … 8, as EXIF counts.
 
     Raises:
         ValueError: It is none.
@@ -132,8 +136,10 @@ def as_photograph(image: Any, bands: Sequence[int] | None = None) -> tuple[NDArr
             orientation = photograph.orientation
             return photograph[:, :], orientation
     if isinstance(image, Image.Image) and image.mode[0] not in "IF":
-        return np.array(image.convert("RGB")), 1
-    array = np.asarray(_to_numpy(image))
+        # Before it is loaded, which turns TIFF. What is given stays as it is.
+        orientation = orientation_of(image)
+        return Photograph(image.copy())[:, :], orientation
+    array = _to_array(image, "image")
     array = array.reshape(array.shape[-3:]) if array.shape[:-3] == (1,) else array
     if array.ndim == 3 and array.shape[2] > 4 and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -179,7 +185,10 @@ def as_prediction(
     array = given.array.squeeze(spare)
     turned = orientation >= 5 and size[::-1] in (array.shape[:2], array.shape[1:])
     label_map = as_label_map(array, size[::-1] if turned else size, "image")
-    label_map = as_displayed(replace(label_map, palette=given.palette), size, orientation)
+    # A GeoTIFF's tags state its nodata value.
+    rest = {"tags": given.rest.get("tags", {})}
+    label_map = replace(label_map, palette=given.palette, rest=rest)
+    label_map = as_displayed(label_map, size, orientation)
 
     def finish(refined: LabelMap) -> Any:
         planes = turn_back(refined.planes, refined.rest.get("turned", 1))
@@ -200,11 +209,14 @@ def _open_prediction(
         return file.with_array(np.expand_dims(file.array, file.rest["axes"])), np.array
     if isinstance(prediction, Image.Image):
         palette = prediction.getpalette("RGB") if prediction.mode == "P" else None
+        tags = getattr(prediction, "tag_v2", {})
         given = LabelMap(
-            np.asarray(prediction), palette=None if palette is None else bytes(palette)
+            np.asarray(prediction),
+            palette=None if palette is None else bytes(palette),
+            rest={"tags": {NODATA: (2, tags[NODATA])} if NODATA in tags else {}},
         )
         return given, partial(_like_picture, like=prediction)
-    given = LabelMap(np.asarray(_to_numpy(prediction)))
+    given = LabelMap(_to_array(prediction, "prediction"))
     return given, prediction.new_tensor if hasattr(prediction, "new_tensor") else np.array
 
 
@@ -228,9 +240,15 @@ def _like_picture(array: NDArray[Any], like: Image.Image) -> Image.Image:
     return picture
 
 
-def _to_numpy(given: Any) -> Any:
-    """Bring a torch tensor to the CPU and to a type that NumPy has; leave anything else alone."""
-    if not hasattr(given, "detach"):
-        return given
-    tensor = given.detach().cpu()
-    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+def _to_array(given: Any, name: str) -> NDArray[Any]:
+    """Make an array of an array or a torch tensor of any type on any device, see `as_array`."""
+    if hasattr(given, "read"):
+        raise TypeError(
+            f"Expected {name} as a path, PIL picture, array or tensor but got {describe(given)}; "
+            "PIL.Image.open takes an open file."
+        )
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        # NumPy lacks this type.
+        given = (given.float() if "bfloat16" in str(given.dtype) else given).numpy()
+    return as_array(given, name)

@@ -24,6 +24,7 @@ from segfix.formats import (
     write_label_map,
 )
 from segfix.formats.arguments import as_path, describe
+from segfix.formats.label_maps import NO_ID
 from segfix.instances.listing import holds_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
@@ -283,9 +284,9 @@ def refine_whole(
             empty &= label_map.array.any(axis=(1, 2))
         return refined, [{"place": place} for place in np.flatnonzero(empty).tolist()]
     refined = refine_planes(label_map, offset_map, settings, kept)
-    if label_map.kind != "ids" or label_map.array.max() <= MOST_CLASSES:
+    if label_map.kind != "ids" or (ids := label_map.ids()).max() <= MOST_CLASSES:
         return refined, None
-    moved = np.unique(label_map.array[refined.array != label_map.array]).tolist()
+    moved = np.unique(ids[(refined.ids() != ids) & (ids != NO_ID)]).tolist()
     lost = restore_ids(label_map, refined.array, moved, restore=restore)
     return refined, [{"id": identity} for identity in lost]
 

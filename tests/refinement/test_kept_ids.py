@@ -12,13 +12,13 @@ from PIL import Image, TiffImagePlugin
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, Pair
-from segfix.formats import OffsetMap, read_label_map, read_offset_map, write_offset_map
+from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map, write_offset_map
 from segfix.jobs.task import Skipped
 from segfix.refinement import refine, refine_masks
 from segfix.refinement.apply import RefineSettings
 from segfix.refinement.kept_ids import find_kept
 from segfix.tasks.predictions import FileSettings
-from segfix.tasks.refine import refine_folder, refine_task
+from segfix.tasks.refine import refine_folder, refine_task, refine_whole
 
 CROPS = Path(__file__).parents[1] / "data" / "camvid"
 STEM = "0016E5_08079"
@@ -203,6 +203,16 @@ def test_another_setting_is_noticed_and_the_same_one_skips(
             task.do(pair, tmp_path / "out")
     with pytest.raises(Skipped):
         refine_task(RefineSettings(keep=[0, 255])).do(pair, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["NaN", "none of GDAL"])
+@pytest.mark.parametrize("keep", [None, ()])
+def test_what_is_no_id_does_not_vanish(kind: str, keep: Any, offset_map: OffsetMap) -> None:
+    for offset, lost in ((0, None), (1000, [])):
+        before = LabelMap(np.where(label_map() == 255, KINDS[kind], KINDS[kind] + offset))
+        settings = RefineSettings(keep=keep)
+        _, kept = find_kept(before, keep)
+        assert refine_whole(before, offset_map, settings, kept, restore=True)[1] == lost
 
 
 def test_masks_have_no_ids_to_keep(offset_map: OffsetMap, tmp_path: Path) -> None:

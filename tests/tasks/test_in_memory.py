@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import segfix
 from segfix.errors import SegfixError
@@ -111,6 +112,25 @@ def test_paths_give_what_files_hold(
         fix("images/a.png", "blurred.jpg", conditioned_onnx)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_nodata_of_a_geotiff_stays_in_its_place(
+    pred: NDArray[np.uint8], conditioned_onnx: Path, dtype: str
+) -> None:
+    ids = pred.astype(dtype)
+    ids[ids == 2] = 99
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[42113] = "99"
+    Image.fromarray(ids).save("void.tif", tiffinfo=tags)
+    assert not np.array_equal(fix("images/a.png", ids, conditioned_onnx), ids)
+    done = segfix.fix_folder("images/a.png", "void.tif", "fixed.tif", weights=conditioned_onnx)
+    assert not done.failed
+    expected = np.array(Image.open("fixed.tif"))
+    assert np.array_equal(expected == 99, ids == 99)
+    for given in ("void.tif", Image.open("void.tif")):
+        found = np.array(fix("images/a.png", given, conditioned_onnx))
+        assert np.array_equal(found, expected)
+
+
 def test_masks_overlap_and_none_vanishes(
     image: NDArray[np.uint8], pred: NDArray[np.uint8], conditioned_onnx: Path
 ) -> None:
@@ -174,6 +194,33 @@ def test_what_is_no_photograph_is_refused(
         fix(photograph, pred, conditioned_onnx)
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "reason"),
+    [
+        (io.BytesIO(b"P5"), TypeError, "as a path, PIL picture, array or tensor but got a BytesIO"),
+        (io.BufferedReader(io.BytesIO()), TypeError, "array or tensor but got a BufferedReader"),
+        ({"a": 1}, TypeError, "as an array of numbers but got a dict"),
+        (np.ma.masked_less(np.ones((24, 40, 3), int), 2), ValueError, "without hidden pixels"),
+    ],
+)
+def test_what_is_none_of_the_kinds_is_named(
+    value: Any,
+    error: type[Exception],
+    reason: str,
+    image: NDArray[np.uint8],
+    pred: NDArray[np.uint8],
+    conditioned_onnx: Path,
+) -> None:
+    with pytest.raises(error, match=f"Expected image .*{reason}"):
+        fix(value, pred, conditioned_onnx)
+    for call in (
+        lambda: fix(image, value, conditioned_onnx),
+        lambda: segfix.compare(image, pred, value),
+    ):
+        with pytest.raises(error, match=f"Expected prediction .*{reason}"):
+            call()
+
+
 @pytest.mark.parametrize("turned", ["stored", "displayed"])
 def test_a_turned_photograph_and_its_prediction(
     image: NDArray[np.uint8],
@@ -192,7 +239,17 @@ def test_a_turned_photograph_and_its_prediction(
     shutil.copy("turned.png", "images/a.png")
     file = segfix.fix_folder("images/a.png", "a.png", "b.png", weights=conditioned_onnx)
     assert not file.failed
-    assert np.array_equal(fix("turned.png", pred, conditioned_onnx), np.array(Image.open("b.png")))
+    expected = np.array(Image.open("b.png"))
+    assert np.array_equal(fix("turned.png", pred, conditioned_onnx), expected)
+    for name in ("turned.png", "turned.tif"):
+        Image.fromarray(image).save(name, exif=exif)
+        with Image.open(name) as picture:
+            found = fix(picture, Image.fromarray(np.ascontiguousarray(pred)), conditioned_onnx)
+        assert np.array_equal(np.array(found), expected)
+    with Image.open("turned.png") as picture:
+        picture.load()
+        assert np.array_equal(fix(picture, pred, conditioned_onnx), expected)
+        assert picture.size == (40, 24), "the picture that is given stays as it is"
 
 
 def test_settings_and_weights(
