@@ -262,3 +262,17 @@ def test_folders_from_python_give_the_bytes_of_the_command(
     assert contents("f") == contents("fixed")
     alone = segfix.fix_folder("images/a.png", "preds/a.png", weights=conditioned_onnx)
     assert [row["output"] for row in alone.done] == ["a_fixed.png"]
+
+
+def test_a_broken_instance_is_told_with_its_photograph(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+) -> None:
+    preds = write_instances("results", {"a": np.stack([pred == 2, pred == 1])})
+    path = Path("results.json")
+    items = json.loads(path.read_text())
+    items[0]["segmentation"] = [[10, 10, 20, 20]]
+    path.write_text(json.dumps(items))
+    done = run("fix", "images", *preds, *weights)
+    assert done.exit_code == 1
+    assert "doesn't fit its photograph images/a.png (no polygon of three" in flat(done.stderr)
+    assert "offset map" not in flat(done.stderr)
