@@ -118,9 +118,14 @@ def place_results(
         The folder, and the name of the one result; None: results are named as their predictions.
 
     Raises:
-        ArgumentError: The result would be of another kind than `out` says.
+        ArgumentError: The result would be of another kind than `out` says, or that is a file, and
+            results need a folder.
     """
     if not preds.is_file():
+        if out is not None and out.is_file():
+            raise ArgumentError(
+                "a file, but results go to a folder", path=f"{out}", advice="choose another with -o"
+            )
         return out or Path(FOLDER), None
     ending = ".png" if argmax else preds.suffix
     if out is None:

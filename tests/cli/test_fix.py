@@ -276,3 +276,11 @@ def test_a_broken_instance_is_told_with_its_photograph(
     assert done.exit_code == 1
     assert "doesn't fit its photograph images/a.png (no polygon of three" in flat(done.stderr)
     assert "offset map" not in flat(done.stderr)
+
+
+def test_a_file_is_no_folder_of_results(work: Path, weights: tuple[object, ...]) -> None:
+    Path("there.txt").write_text("mine")
+    done = run("fix", "images", "preds", *weights, "-o", "there.txt")
+    assert done.exit_code == 2
+    assert "there.txt: a file, but results go to a folder" in flat(done.stderr)
+    assert Path("there.txt").read_text() == "mine"
