@@ -136,7 +136,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> Any:
             length = np.abs(steps).max(axis=1).sum()
             # pycocotools takes some 60 bytes per pixel of the outline.
             if length > min(max(LONGEST_OUTLINE, 4 * height * width), LONGEST_OF_LARGE):
-                raise ValueError(f"an outline of {length:g} pixels")
+                raise ValueError(f"an outline of {length:.0f} pixels")
         if not polygons:
             raise ValueError("expected polygons or run lengths but got an empty list")
         outlines = [points.tolist() for points in polygons]
