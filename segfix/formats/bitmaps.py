@@ -37,8 +37,10 @@ def decode_bitmap(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[
         colours = np.array(palette, np.uint8).reshape(-1, 3)
         used = np.unique(array)
         levels = colours[used]
-        # GIF knows no grey: Pillow and others number its levels.
-        if (levels == levels[:, :1]).all() and len(np.unique(levels)) == len(used):
+        # GIF knows no grey: Pillow and others number its levels, rising. Other greys are a palette.
+        numbered = np.array_equal(used, np.arange(len(used)))
+        rising = (np.diff(levels[:, 0].astype(int)) > 0).all()
+        if numbered and rising and (levels == levels[:, :1]).all():
             array, palette = colours[array, 0], None
     if picture.format == "PPM":
         highest = _highest_value(path)

@@ -373,7 +373,7 @@ def _read_array(
     if hollow:
         return LabelMap(array, "scores" if array.ndim == 3 else "ids", rest=rest)
     kind = kind_of_array(array, soft=soft)
-    if kind == "ids":
+    if kind in ("ids", "colours"):
         check_hard(path, array)
     # Of scores, the shorter axis; who knows the photograph's size can tell better.
     shorter = array.ndim == 3 and array.shape[0] <= array.shape[2]

@@ -1,4 +1,4 @@
-"""Grey levels of soft masks, told from ids."""
+"""Grey levels of soft masks, and photographs, told from ids."""
 
 from __future__ import annotations
 
@@ -18,9 +18,23 @@ MOST_BETWEEN, FEWEST_LEVELS, FEWEST_PIXELS = 0.2, 3, 32
 opposite neighbours (500 label maps and predictions of 12 data sets); of masks that were reduced,
 enlarged, turned, blurred or compressed, 30 % or more. Fewer levels or pixels say nothing."""
 
+SAMPLED_ROWS, FEWEST_COLOURS = 64, 65
+"""Of a picture that may be a photograph; a label map of fewer colours may be noise."""
+
+FEWEST_CHANGES, LARGEST_CHANGE = 0.3, 12
+"""In most rows of photographs, more than this share of the pixels differ from their neighbour, and
+the median of these differences is no larger. In rows of label maps 1 % differ, and of noise of so
+many ids the median is 18 or more."""
+
+PHOTOGRAPH = "colours or grey levels that change from pixel to pixel, as a photograph's do, not ids"
+EXPORT_IDS = (
+    "where a command takes both, the photograph comes first; else export ids as PNG (grey levels "
+    "that are scores: add --soft where there is such an option)"
+)
+
 
 def check_hard(path: Path, array: NDArray[Any]) -> None:
-    """Refuse grey levels of a soft mask, which would be taken for ids.
+    """Refuse grey levels of a soft mask, and photographs, which would be taken for ids.
 
     Args:
         path: The file, for messages.
@@ -36,6 +50,8 @@ def check_hard(path: Path, array: NDArray[Any]) -> None:
             advice="add --soft where there is such an option (one band), or write levels above the "
             "middle as 1 and others as 0",
         )
+    if is_photograph(array):
+        raise FileFormatError(PHOTOGRAPH, path=path, advice=EXPORT_IDS)
 
 
 def is_soft_mask(array: NDArray[Any]) -> bool:
@@ -80,3 +96,42 @@ def is_soft_mask(array: NDArray[Any]) -> bool:
     if int((between & inner).sum()) < max(MOST_BETWEEN * number, FEWEST_PIXELS):
         return False
     return len(np.unique(array[inner])) >= FEWEST_LEVELS
+
+
+def is_photograph(array: NDArray[Any]) -> bool:
+    """Tell whether 8-bit colours or grey levels are evidently a photograph's, not ids.
+
+    Nearly every pixel differs from its neighbour, by little. Only a few rows are looked at.
+
+    Args:
+        array: (H, W) of any type, or (H, W, C) colours, the last of 2 or 4 channels being alpha.
+
+    Example:
+        >>> columns = np.arange(400)
+        >>> wave = (128 + 100 * np.sin(columns / 20)).astype(np.uint8)
+        >>> is_photograph(np.tile(wave, (20, 1))), is_photograph(np.tile(wave // 50, (20, 1)))
+        (True, False)
+    """
+    if array.dtype != np.uint8 or min(array.shape[:2]) < 8:
+        return False
+    rows = array[:: -(-len(array) // SAMPLED_ROWS)].reshape(-1, *array.shape[1:2], array[0, 0].size)
+    opaque = np.ones(rows.shape[:2], np.bool_)
+    if rows.shape[2] in (2, 4):
+        rows, opaque = rows[..., :-1], rows[..., -1] > 0
+    colours = np.zeros(rows.shape[:2], np.int64)
+    for place in range(rows.shape[2]):
+        colours |= rows[..., place].astype(np.int64) << 8 * place
+    if len(np.unique(colours[opaque])) < FEWEST_COLOURS:
+        return False
+    steps = np.diff(rows.astype(np.int16), axis=1)
+    # Ids that are merely counted, as of a grid, rise alone.
+    if 8 * min((steps > 0).sum(), (steps < 0).sum()) < (steps != 0).sum():
+        return False
+    sizes = np.abs(steps).max(axis=2)
+    telling = opaque[:, 1:] & opaque[:, :-1]
+    found = [row[seen] for row, seen in zip(sizes, telling, strict=True) if seen.any()]
+    like = [
+        (row > 0).mean() > FEWEST_CHANGES and np.median(row[row > 0]) <= LARGEST_CHANGE
+        for row in found
+    ]
+    return bool(2 * sum(like) > len(like))

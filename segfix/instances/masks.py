@@ -50,7 +50,9 @@ def decode_mask(
             _check_polygons(segmentation, height, width, pixels="segmentation" in item)
         rle = run_lengths(segmentation, height, width)
     except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        raise ValueError(f"neither run lengths nor polygons ({error})") from error
+        raise ValueError(
+            "neither run lengths nor polygons; expected 'size' and 'counts', or lists of x and y"
+        ) from error
     mask: NDArray[np.uint8] = masks.decode(rle)
     return mask
 
@@ -206,7 +208,7 @@ def _check_polygons(polygons: Sequence[Any], height: int, width: int, *, pixels:
     # Some tools round the picture's edge up.
     if right > width + 2 or bottom > height + 2:
         raise ValueError(
-            f"polygons up to x = {right:.0f}, y = {bottom:.0f}, beyond {width}×{height} pixels"
+            f"polygons up to x = {right:g}, y = {bottom:g}, beyond {width}×{height} pixels"
         )
 
 

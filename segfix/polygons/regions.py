@@ -102,7 +102,7 @@ def decode_region(
     low, high = points.min(axis=0), points.max(axis=0)
     if not (low >= -2).all() or not (high <= (width + 2, height + 2)).all():
         raise ValueError(
-            f"points from {low[0]:.0f}, {low[1]:.0f} to {high[0]:.0f}, {high[1]:.0f}, outside of "
+            f"points from {low[0]:g}, {low[1]:g} to {high[0]:g}, {high[1]:g}, outside of "
             f"{width}×{height} pixels"
         )
     return fill_outline(points, size)

@@ -17,7 +17,7 @@ from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.arguments import as_array, as_integers, check_offset_map, describe
 from segfix.formats.array_kinds import kind_of_array
 from segfix.formats.label_maps import pixel_digest
-from segfix.formats.soft_masks import is_soft_mask
+from segfix.formats.soft_masks import PHOTOGRAPH, is_photograph, is_soft_mask
 from segfix.geometry import apply_offsets, fit_offsets, follow_offsets, unit_offsets
 from segfix.geometry.evidence import MAX_DISTANCE
 from segfix.refinement.kept_ids import find_kept
@@ -160,6 +160,8 @@ def as_label_map(array: NDArray[Any], size: tuple[int, ...], like: str) -> Label
             "Expected label_map of ids or of probabilities but got grey levels of a soft mask "
             f"(antialiased or blurred): divide one band of them by {highest}."
         )
+    if kind in ("ids", "colours") and is_photograph(array):
+        raise ValueError(f"Expected label_map of ids or of probabilities but got {PHOTOGRAPH}.")
     return LabelMap(array, kind, channels_first=first)
 
 

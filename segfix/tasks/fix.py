@@ -118,9 +118,14 @@ def place_results(
         The folder, and the name of the one result; None: results are named as their predictions.
 
     Raises:
-        ArgumentError: The result would be of another kind than `out` says.
+        ArgumentError: The result would be of another kind than `out` says, or that is a file, and
+            results need a folder.
     """
     if not preds.is_file():
+        if out is not None and out.is_file():
+            raise ArgumentError(
+                "a file, but results go to a folder", path=f"{out}", advice="choose another with -o"
+            )
         return out or Path(FOLDER), None
     ending = ".png" if argmax else preds.suffix
     if out is None:
@@ -313,10 +318,20 @@ def fix_instances(
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
-    failed = [text.replace(NO_OFFSETS, NO_PHOTOGRAPH) for text in summary.failed]
+    # The user has given photographs, not offset maps.
+    named = {f"offset map {row['output']}": f"photograph {row['input']}" for row in looked.done}
+    named = named if fixing.offsets is None else {}
+    failed = [_replace_names(text, {NO_OFFSETS: NO_PHOTOGRAPH, **named}) for text in summary.failed]
     return replace(
         summary,
         failed=[*looked.failed, *failed],
         passed_over=summary.passed_over + looked.passed_over + passed,
         looked=looked.done,
     )
+
+
+def _replace_names(text: str, names: Mapping[str, str]) -> str:
+    """Replace all that a message calls by other names than the user's."""
+    for name, other in names.items():
+        text = text.replace(name, other)
+    return text

@@ -262,3 +262,25 @@ def test_folders_from_python_give_the_bytes_of_the_command(
     assert contents("f") == contents("fixed")
     alone = segfix.fix_folder("images/a.png", "preds/a.png", weights=conditioned_onnx)
     assert [row["output"] for row in alone.done] == ["a_fixed.png"]
+
+
+def test_a_broken_instance_is_told_with_its_photograph(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+) -> None:
+    preds = write_instances("results", {"a": np.stack([pred == 2, pred == 1])})
+    path = Path("results.json")
+    items = json.loads(path.read_text())
+    items[0]["segmentation"] = [[10, 10, 20, 20]]
+    path.write_text(json.dumps(items))
+    done = run("fix", "images", *preds, *weights)
+    assert done.exit_code == 1
+    assert "doesn't fit its photograph images/a.png (no polygon of three" in flat(done.stderr)
+    assert "offset map" not in flat(done.stderr)
+
+
+def test_a_file_is_no_folder_of_results(work: Path, weights: tuple[object, ...]) -> None:
+    Path("there.txt").write_text("mine")
+    done = run("fix", "images", "preds", *weights, "-o", "there.txt")
+    assert done.exit_code == 2
+    assert "there.txt: a file, but results go to a folder" in flat(done.stderr)
+    assert Path("there.txt").read_text() == "mine"

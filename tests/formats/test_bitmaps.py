@@ -22,6 +22,12 @@ def palette_picture() -> Image.Image:
     return picture
 
 
+def grey_palette_picture() -> Image.Image:
+    picture = Image.fromarray(IDS)
+    picture.putpalette([level for level in range(200, 0, -20) for _ in range(3)])
+    return picture
+
+
 def pictures() -> dict[str, tuple[Image.Image, NDArray[np.generic]]]:
     grey, bits, colours = IDS * 60, IDS > 2, np.stack([IDS * 3, IDS, IDS * 60], axis=2)
     return {
@@ -29,6 +35,7 @@ def pictures() -> dict[str, tuple[Image.Image, NDArray[np.generic]]]:
         "palette.gif": (palette_picture(), IDS),
         **{f"grey{ending}": (Image.fromarray(grey), grey) for ending in (".bmp", ".gif", ".pgm")},
         "two.gif": (Image.fromarray(bits), np.where(bits, 255, 0)),
+        "falling.gif": (grey_palette_picture(), IDS),
         "bits.bmp": (Image.fromarray(bits), bits),
         "bits.pbm": (Image.fromarray(bits), bits),
         "colours.bmp": (Image.fromarray(colours), colours),

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from segfix.errors import FileFormatError
 from segfix.formats import OffsetMap, read_label_map
-from segfix.formats.soft_masks import is_soft_mask
+from segfix.formats.soft_masks import is_photograph, is_soft_mask
 from segfix.refinement import refine
 from tests.cli.commands import run
 
@@ -166,3 +166,48 @@ def test_every_command_names_a_soft_mask(
 def offsets(work: Path, tiny_onnx: Path) -> Path:
     assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
     return work / "offsets"
+
+
+# Photographs
+
+
+def photograph() -> NDArray[np.uint8]:
+    """Noise that was blurred, in colours, (120, 160, 3)."""
+    noise = np.random.default_rng(0).normal(0, 1, (120, 160, 3))
+    kernel = np.exp(-((np.arange(-8, 9) / 4) ** 2))
+    for axis in (0, 1):
+        noise = np.apply_along_axis(np.convolve, axis, noise, kernel / kernel.sum(), mode="same")
+    return np.asarray(128 + 30 * noise / noise.std(), np.float64).clip(0, 255).astype(np.uint8)
+
+
+PHOTOGRAPHS = {
+    "colours": photograph(),
+    "grey": photograph()[..., 0],
+    "cutout": np.dstack([photograph(), np.uint8(255) * (photograph()[..., 0] > 100)]),
+}
+
+
+@pytest.mark.parametrize("kind", PHOTOGRAPHS)
+def test_photographs_are_no_label_maps(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(PHOTOGRAPHS[kind]).save(tmp_path / "x.png")
+    np.save(tmp_path / "x.npy", PHOTOGRAPHS[kind])
+    for name in ("x.png", "x.npy"):
+        with pytest.raises(FileFormatError, match=r"as a photograph's do, not ids; .* comes first"):
+            read_label_map(tmp_path / name)
+    offsets = OffsetMap(np.zeros((120, 160), np.uint8))
+    with pytest.raises(ValueError, match="as a photograph's do"):
+        refine(PHOTOGRAPHS[kind], offsets)
+
+
+def test_label_maps_of_many_ids_are_no_photographs() -> None:
+    rng = np.random.default_rng(0)
+    rows, cols = np.indices((240, 320))
+    superpixels = rows // 6 * 54 + cols // 6
+    assert not is_photograph(rng.integers(0, 256, (4000, 3), np.uint8)[superpixels])
+    assert not is_photograph(np.dstack([superpixels % 256, superpixels // 256]).astype(np.uint8))
+    assert not is_photograph(superpixels.astype(np.uint16))
+    assert not is_photograph((rows * 320 + cols).astype(np.uint8)), "counted"
+    for count in (5, 40, 65, 256):
+        noise = rng.integers(0, count, (240, 320), np.uint8)
+        assert not is_photograph(noise)
+        assert not is_photograph(np.dstack([noise, noise * 0, noise * 0]))

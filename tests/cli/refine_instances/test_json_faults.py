@@ -52,7 +52,8 @@ from tests.cli.refine_instances.instance_files import (
         ([[1, 1, 5, 1, 5, 5], [1, [2]]], "polygon 1 is no list of numbers"),
         ([[1, 1, 5, 1, 5, 5, 7]], "polygon 0 has 7 numbers, not x and y in turn"),
         ([1, 1, 5, 1, 5, 5], "polygon 0 is no list of numbers"),
-        ("text", "neither run lengths nor polygons"),
+        ([[1, 1, 1e308, 1, 300, 5]], "polygons up to x = 1e+308, y = 5, beyond 60×40 pixels"),
+        ("text", "neither run lengths nor polygons; expected 'size' and 'counts', or lists"),
         (True, "neither run lengths nor polygons"),
     ],
 )
