@@ -66,6 +66,7 @@ def refine_instance_files(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     name: str | None = None,
+    photographs: Mapping[str, str] | None = None,
 ) -> Summary:
     """Refine a file or a folder of instances.
 
@@ -79,6 +80,7 @@ def refine_instance_files(
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
         name: Of the result of a single file, which may lie beside it; None: as the file.
+        photographs: See `Run`.
 
     Returns:
         Of each file a row as `refine_instances` reports it, but the images that `failed` and those
@@ -112,6 +114,7 @@ def refine_instance_files(
         workers=(spread.workers or available_threads()) if one else 1,
         max_failures=spread.max_failures,
         quiet=spread.quiet or not one,
+        photographs=photographs,
     )
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
@@ -178,7 +181,7 @@ def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
     name = _name(file)
     stem, *_ = names = name_images(file)
     pairs = pair_images({name: names}, run.maps, naming=run.naming, chosen=file.chosen)
-    offsets = find_partner(f"{file.path}", pairs.get(name))
+    offsets = find_partner(f"{file.path}", pairs.get(name), run)
     masks = [Path(mask) for mask in read_list(file.path, root)]
     results = [run.out / os.path.relpath(mask, root) for mask in masks]
     check_apart(results, masks, run.out)
@@ -191,7 +194,7 @@ def refine_list(file: Entry, output: Output, root: Path, run: Run) -> Row:
     emptied, changed, kept = [], 0, []
     for mask, result in zip(masks, results, strict=True):
         label_map = read_label_map(mask)
-        check_size(str(mask), label_map.shape, offset_map.codes.shape, name_map_of(offsets))
+        check_size(str(mask), label_map.shape, offset_map.codes.shape, name_map_of(offsets, run))
         refined = label_map.array.copy()
         refine_into(refined, label_map.array, offset_map, run.settings.masks)
         empty = not refined.any()
@@ -240,12 +243,12 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
 
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
-        offsets = find_partner(where, pairs.get(image.image))
+        offsets = find_partner(where, pairs.get(image.image), run)
         offset_map = read_offset_map(offsets.path)
         height, width = offset_map.codes.shape
 
         def decoded(place: int) -> NDArray[np.uint8]:
-            item, like = content.instances[place], name_map_of(offsets)
+            item, like = content.instances[place], name_map_of(offsets, run)
             return decode_instance(item, (height, width), image.size, where, place, like)
 
         turn, unsure = find_turn(image.places, decoded, offset_map)

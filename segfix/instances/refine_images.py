@@ -28,6 +28,9 @@ from segfix.jobs.task import Output, Row, Skipped
 from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
 
 NO_OFFSETS = "no offset map of that name; run predict-offsets on its image"
+NO_PHOTOGRAPH = (
+    "no photograph of that name that could be looked at; say with --map or --suffix which one it is"
+)
 Form = Literal["polygons", "rle"]
 
 INSTANCE_KIND = "refined instances"
@@ -65,6 +68,8 @@ class Run:
         workers: Images of one file worked on at a time.
         max_failures: Stop after this many failed images of a file.
         quiet: No progress bar over the images of a file.
+        photographs: Where offset maps are made on the way, the paths of photographs by those of
+            offset maps that messages don't name; None: the user has given the offset maps.
     """
 
     maps: Sequence[Entry] | Partners
@@ -75,6 +80,7 @@ class Run:
     workers: int = 1
     max_failures: int | None = None
     quiet: bool = True
+    photographs: Mapping[str, str] | None = None
 
 
 def refine_images(
@@ -145,7 +151,7 @@ def pair_file(file: Entry, images: Sequence[ImageInstances], run: Run) -> dict[A
     return pair_images(names, run.maps, naming=run.naming, chosen=file.chosen)
 
 
-def find_partner(where: str, pair: Pair | None) -> Entry:
+def find_partner(where: str, pair: Pair | None, run: Run) -> Entry:
     """Give the offset map of an image.
 
     Raises:
@@ -155,14 +161,16 @@ def find_partner(where: str, pair: Pair | None) -> Entry:
         return pair.partner
     if pair is not None and pair.entry.problem:
         raise SegfixError(f"{where}: {pair.entry.problem}")
+    missing = NO_OFFSETS if run.photographs is None else NO_PHOTOGRAPH
     raise SegfixError(
-        f"{NO_OFFSETS}, or give --annotations with the file names of image ids", path=where
+        f"{missing}, or give --annotations with the file names of image ids", path=where
     )
 
 
-def name_map_of(offsets: Entry) -> str:
-    """Name an offset map as what a mask is compared with."""
-    return f"offset map {offsets.path}"
+def name_map_of(offsets: Entry, run: Run) -> str:
+    """Name an offset map, or its photograph, as what a mask is compared with."""
+    photograph = (run.photographs or {}).get(f"{offsets.path}")
+    return f"photograph {photograph}" if photograph else f"offset map {offsets.path}"
 
 
 def made_for_others(masks: Iterable[NDArray[np.bool_]], count: int, offset_map: OffsetMap) -> bool:

@@ -51,9 +51,11 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
         pair = pairs.get(image.image)
         own = start_record("refined panoptic map", source, run)
         try:
-            offsets = find_partner(f"{file.path}: image {image.image!r}", pair)
+            offsets = find_partner(f"{file.path}: image {image.image!r}", pair, run)
             offset_map = read_offset_map(offsets.path)
-            check_size(str(source), label_map.shape, offset_map.codes.shape, name_map_of(offsets))
+            check_size(
+                str(source), label_map.shape, offset_map.codes.shape, name_map_of(offsets, run)
+            )
         except SegfixError:
             own["offsets"] = {"map": None}
             check_result(result, own)

@@ -298,7 +298,7 @@ def refine_into(
     elif settings.scale is None:
         reach = MAX_DISTANCE
     else:
-        reach = math.ceil(abs(settings.scale) * unit)
+        reach = math.ceil(settings.scale * unit)
     crop = surroundings(mask, max(reach, 1))
     if crop:
         codes = replace(offset_map, codes=offset_map.codes[crop])

@@ -14,7 +14,7 @@ from segfix.errors import SegfixError
 from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label_map, write_offset_map
-from segfix.formats.images import open_photograph, orientation_of
+from segfix.formats.images import open_photograph
 from segfix.geometry.suspicion import Region, Suspicion, find_suspicion
 from segfix.jobs.run import Summary
 from segfix.jobs.sources import check_folders, check_results
@@ -137,7 +137,7 @@ def audit_file(
         }
         output.check({"source": source}, following=(PREDICTION_KEY, AUDIT_KEY))
         found = read_label_map(labels.path, key=key)
-        label_map = as_displayed(found, size, orientation_of(photograph.picture))
+        label_map = as_displayed(found, size, photograph.orientation)
         if label_map.shape != size:
             raise SegfixError(
                 found.size,

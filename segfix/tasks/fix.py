@@ -18,7 +18,7 @@ from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.listing import holds_instances
 from segfix.instances.photographs import InstanceEntry
 from segfix.instances.refine_files import refine_instance_files
-from segfix.instances.refine_images import NO_OFFSETS, Form, InstanceSettings
+from segfix.instances.refine_images import Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, refuse_problems
@@ -33,10 +33,6 @@ from segfix.tasks.refine import name_result
 
 FOLDER, ENDING = "fixed", "_fixed"
 """Results of a folder go to this one, that of a file has this behind its stem."""
-
-NO_PHOTOGRAPH = (
-    "no photograph of that name that could be looked at; say with --map or --suffix which one it is"
-)
 
 
 def fix_folder(
@@ -317,21 +313,13 @@ def fix_instances(
             return Summary(failed=looked.failed, left=looked.left)
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
+        photographs = {row["output"]: row["input"] for row in looked.done}
+        # Those that are kept can be named.
+        listed["photographs"] = photographs if fixing.offsets is None else {}
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
-    # The user has given photographs, not offset maps.
-    named = {f"offset map {row['output']}": f"photograph {row['input']}" for row in looked.done}
-    named = named if fixing.offsets is None else {}
-    failed = [_replace_names(text, {NO_OFFSETS: NO_PHOTOGRAPH, **named}) for text in summary.failed]
     return replace(
         summary,
-        failed=[*looked.failed, *failed],
+        failed=[*looked.failed, *summary.failed],
         passed_over=summary.passed_over + looked.passed_over + passed,
         looked=looked.done,
     )
-
-
-def _replace_names(text: str, names: Mapping[str, str]) -> str:
-    """Replace all that a message calls by other names than the user's."""
-    for name, other in names.items():
-        text = text.replace(name, other)
-    return text

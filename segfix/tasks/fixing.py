@@ -115,22 +115,9 @@ def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) 
             # A look at the photograph alone tells which --fit would explain the size.
             path = Path(stack.enter_context(TemporaryDirectory()), "offsets.png")
             looked = predict_file(Pair(photograph, None), Output(path), **seen)
-        row = refine_looked(pair, path, output, fixing)
+        refining: dict[str, Any] = {"settings": fixing.refining, "reading": fixing.reading}
+        looked_at = Pair(prediction, Entry(path, path.stem))
+        row = refine_file(looked_at, output, like=f"photograph {photograph.path}", **refining)
     # With --fit, the network has seen it resized.
     scaling = {"scaling": looked["scaling"]} if "scaling" in looked else {}
     return {**row, **scaling, "photograph": f"{photograph.path}", "other_prediction": False}
-
-
-def refine_looked(pair: Pair, offsets: Path, output: Output, fixing: Fixing) -> Row:
-    """Refine a prediction by the offset map of its photograph; errors name that instead."""
-    job = Pair(pair.entry, Entry(offsets, offsets.stem))
-    try:
-        return refine_file(job, output, settings=fixing.refining, reading=fixing.reading)
-    except SegfixError as error:
-        if not error.expected or not pair.partner:
-            raise
-        photograph = f"its photograph {pair.partner.path}"
-        expected = error.expected.replace(f"its offset map {offsets}", photograph)
-        raise SegfixError(
-            error.found, path=error.path, expected=expected, advice=error.advice
-        ) from error

@@ -107,15 +107,23 @@ def read_prediction(
         raise SegfixError(found.size, path=prediction.path, **told) from error
 
 
-def read_pair(labels: Path, offsets: Path, reading: FileSettings) -> tuple[LabelMap, OffsetMap]:
+def read_pair(
+    labels: Path, offsets: Path, reading: FileSettings, like: str | None = None
+) -> tuple[LabelMap, OffsetMap]:
     """Read a prediction and its offset map, of one size.
+
+    Args:
+        labels: The prediction.
+        offsets: The offset map.
+        reading: How to read the prediction.
+        like: What messages compare its size with; None: the offset map.
 
     Raises:
         SegfixError: A file is missing or broken, or the sizes differ.
     """
     offset_map = read_offset_map(offsets)
     height, width = offset_map.codes.shape
-    expected = f"its offset map {offsets} is {width}×{height}"
+    expected = f"its {like or f'offset map {offsets}'} is {width}×{height}"
     turn = offset_map.source.get("orientation", 1)
     large = None
     if reading.fit is None:

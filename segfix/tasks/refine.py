@@ -182,9 +182,21 @@ def refine_task(
 
 
 def refine_file(
-    pair: Pair, output: Output, *, settings: RefineSettings, reading: FileSettings
+    pair: Pair,
+    output: Output,
+    *,
+    settings: RefineSettings,
+    reading: FileSettings,
+    like: str | None = None,
 ) -> Row:
     """Refine one label map or soft prediction file.
+
+    Args:
+        pair: The file and its offset map.
+        output: The refined file.
+        settings: How to refine.
+        reading: How to read and to write.
+        like: See `read_pair`.
 
     Returns:
         The number of pixels and of those whose label changed; whether the label map had been
@@ -203,7 +215,7 @@ def refine_file(
     record = start_record(labels.path, settings, reading)
     record["offsets"] = content_digest(offsets.path)
     output.check(record)
-    label_map, offset_map = read_pair(labels.path, offsets.path, reading)
+    label_map, offset_map = read_pair(labels.path, offsets.path, reading, like)
     if settings.keep and label_map.kind == "masks":
         raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
     record["source"] = offset_map.source
