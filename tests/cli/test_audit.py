@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segfix.formats import read_offset_map
 from tests.cli.commands import flat, pixels, run, run_json
@@ -134,6 +134,17 @@ def test_what_cannot_be_audited_is_refused(
     Path("found.json").write_text("[]")
     found = run("audit", "images", "found.json")
     assert found.exit_code == 2
+
+
+def test_label_maps_of_a_stored_photograph_are_turned_with_it(audit: tuple[object, ...]) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = 6
+    grey = np.linspace(0, 0.4, 24 * 40, dtype=np.float32).reshape(24, 40)
+    Path("images/a.png").unlink()
+    Image.fromarray(grey).save("images/a.tif", tiffinfo=tags)
+    found = run(*audit)
+    assert found.exit_code == 0, found.stderr
+    assert read_offset_map(Path("audit/offsets/a.png")).codes.shape == (40, 24)
 
 
 def test_void_is_not_judged(audit: tuple[object, ...]) -> None:
