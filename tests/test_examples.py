@@ -5,10 +5,6 @@ These libraries change settings of NumPy and torch as they are imported.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import segfix
+from tests.library_process import run_with_library
 
 PHOTOGRAPH = Path(segfix.__file__).parent / "demo" / "images" / "coffee.jpg"
 
@@ -127,23 +124,4 @@ def run_ultralytics() -> None:
 
 @pytest.mark.parametrize("library", ["transformers", "ultralytics"])
 def test_predictions_are_refined(library: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} isn't installed")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-W", "error", "-c"),
-            f"import runpy; runpy.run_path({__file__!r})['run_{library}']()",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ
-        | {
-            "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(tmp_path),
-            "YOLO_CONFIG_DIR": str(tmp_path),
-            "YOLO_OFFLINE": "true",
-        },
-    )
-    assert done.returncode == 0, done.stderr
+    run_with_library(__file__, library, tmp_path, "-W", "error")

@@ -5,10 +5,7 @@ The libraries run in processes of their own: they change settings of NumPy and t
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import segfix
+from tests.library_process import run_with_library
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
 PHOTOGRAPH = Path(segfix.__file__).parent / "demo" / "images" / "coffee.jpg"
@@ -160,26 +158,7 @@ def run_torchvision() -> None:
 
 @pytest.mark.parametrize("library", ["transformers", "ultralytics", "torchvision"])
 def test_the_lines_run_with_the_library(library: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} isn't installed")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c"),
-            f"import runpy; runpy.run_path({__file__!r})['run_{library}']()",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ
-        | {
-            "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(tmp_path),
-            "YOLO_CONFIG_DIR": str(tmp_path),
-            "YOLO_OFFLINE": "true",
-        },
-    )
-    assert done.returncode == 0, done.stderr
+    run_with_library(__file__, library, tmp_path)
 
 
 # With stand-ins

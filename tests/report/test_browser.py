@@ -20,6 +20,7 @@ from segfix.geometry.suspicion import find_suspicion
 from segfix.report.audit_page import write_audit
 from segfix.report.page import write_report
 from segfix.tasks.audit import Audited
+from tests.contrast import measure_contrast
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next((path for path in map(shutil.which, NAMES) if path), None)
@@ -212,32 +213,8 @@ def test_a_phone_scrolls_down_only(page: Any) -> None:
     indirect=["page"],
 )
 def test_texts_stand_out_in_dark_and_in_light(page: Any, dark: bool) -> None:
-    # WCAG's relative luminance, of all texts that lie on the page's own colours.
-    found = page.evaluate(
-        """() => {
-          const luminance = text => {
-            const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-              .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-          };
-          const ground = e => {
-            for (; e; e = e.parentElement) {
-              const colour = getComputedStyle(e).backgroundColor;
-              if (!colour.endsWith(", 0)")) return colour;
-            }
-            return "rgb(255, 255, 255)";
-          };
-          const ratios = [...document.querySelectorAll(
-            "h1, h2, h3, h4, p, td, th, dt, dd, li, summary, span, small, svg text"
-          )].filter(e => !e.closest(".stage")).map(e => {
-            const style = getComputedStyle(e);
-            const colour = e.namespaceURI.includes("svg") ? style.fill : style.color;
-            const [a, b] = [luminance(colour), luminance(ground(e))].sort((x, y) => y - x);
-            return (a + 0.05) / (b + 0.05);
-          });
-          return [luminance(getComputedStyle(document.body).backgroundColor), Math.min(...ratios)];
-        }"""
-    )
+    texts = "h1, h2, h3, h4, p, td, th, dt, dd, li, summary, span, small, svg text"
+    found = measure_contrast(page, texts)
     assert (found[0] < 0.05) == dark
     assert found[1] >= 4.5
 

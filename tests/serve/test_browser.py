@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.contrast import measure_contrast
 from tests.report.test_browser import ARGUMENTS, BROWSER, PHONE, picture
 from tests.serve.conftest import Service
 
@@ -183,28 +184,7 @@ def test_the_form_works_without_scripts(chromium: Any, work: Path, service: Serv
     context.close()
 
 
-LUMINANCE = """() => {
-  const luminance = text => {
-    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const colour = getComputedStyle(e).backgroundColor;
-      if (!colour.endsWith(", 0)")) return colour;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const texts = "h1, h2, h3, p, label, span, a, button, summary, li, dt, dd, pre, select, input";
-  const ratios = [...document.querySelectorAll(texts)].filter(
-    e => !e.closest(".stage") && e.checkVisibility()
-  ).map(e => {
-    const [a, b] = [getComputedStyle(e).color, ground(e)].map(luminance).sort((x, y) => y - x);
-    return (a + 0.05) / (b + 0.05);
-  });
-  return [luminance(getComputedStyle(document.body).backgroundColor), Math.min(...ratios)];
-}"""
+TEXTS = "h1, h2, h3, p, label, span, a, button, summary, li, dt, dd, pre, select, input"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +211,7 @@ def test_a_phone_scrolls_down_only_and_texts_stand_out(
             page.wait_for_selector("dl")
             assert page.locator("h2").all_inner_texts() == ["POST /fix", "GET /status"]
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        ground, least = page.evaluate(LUMINANCE)
+        ground, least = measure_contrast(page, TEXTS, visible=True)
         assert (ground < 0.05) == dark
         assert least >= 4.5
 
