@@ -38,9 +38,6 @@ KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 PIECE = 1 << 24
 """Bytes that strips are unpacked by, about."""
 
-Chunk = tuple[int, int, int, int, list[int]]
-"""Top, left, height, width of samples that are packed together, and their numbers in the file."""
-
 
 @dataclass(frozen=True)
 class TiffSamples:
