@@ -52,7 +52,7 @@ def train_edge_network(
         settings,
         path.parent,
         metadata={"kind": "edge", "num_classes": num_classes},
-        run=replace(run, resume=holds_training(path.parent), tensorboard=False),
+        run=replace(run, resume=holds_training(path.parent), tensorboard=False, compile=False),
     )
 
 

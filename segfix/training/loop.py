@@ -161,6 +161,8 @@ class Trainer:
     def train(self, dataset: Dataset[Batch]) -> None:
         """Take the steps that are left, scoring, logging and saving on the way."""
         loader = make_loader(dataset, self.step, self.settings, self.run, self.accelerator)
+        if self.run.compile:
+            self.plain.compile()
         self.network, self.optimizer, loader = self.accelerator.prepare(
             self.plain, self.optimizer, loader
         )

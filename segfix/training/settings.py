@@ -133,6 +133,11 @@ class RunSettings:
         "Also log for TensorBoard.",
         flag="--tensorboard",
     )
+    compile: bool = setting(
+        False,  # noqa: FBT003
+        "Let torch.compile make the network faster (minutes at the start; needs a C++ compiler).",
+        flag="--compile",
+    )
     quiet: bool = False
 
 

@@ -47,6 +47,22 @@ def test_a_training_repeats_with_any_number_of_workers(tmp_path: Path) -> None:
         check_same(tmp_path / str(workers), tmp_path / "0")
 
 
+def test_a_compiled_network_learns_the_same_and_saves_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "eager")
+    compiled: list[nn.Module] = []
+
+    def compile_quickly(network: nn.Module) -> None:
+        compiled.append(network)
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    run(tmp_path / "compiled", compile=True)
+    assert len(compiled) == 1
+    check_same(tmp_path / "compiled", tmp_path / "eager")
+
+
 def test_the_learning_rate_rises_linearly_and_falls_with_power_0_9() -> None:
     settings = Optimization(steps=100, learning_rate=0.5, warmup=10)
     for step in range(100):
