@@ -215,6 +215,8 @@ def test_label_maps_of_many_ids_are_no_photographs() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 @pytest.mark.parametrize("number", [0, 1, 1000])
-def test_values_are_counted_as_numpy_counts_them(dtype: type[np.uint8] | type[np.int64], number: int) -> None:
+def test_values_are_counted_as_numpy_counts_them(
+    dtype: type[np.uint8] | type[np.int64], number: int
+) -> None:
     values = np.random.default_rng(0).integers(0, 200, number).astype(dtype)
     assert count_values(values) == len(np.unique(values))
