@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import segfix
 
 PACKAGE = Path(segfix.__file__).parent
 PYPROJECT = PACKAGE.parent / "pyproject.toml"
+CROPS, CROP = PACKAGE.parent / "tests" / "data" / "camvid", "0016E5_08079.png"
 
 # Top to bottom; a module imports from its own floor and from lower ones. `segfix` itself is the
 # ground, where the version is; what else it offers, it takes from the floor of tasks or lower ones,
@@ -54,6 +55,13 @@ OPTIONAL = (
     *("shapely", "defusedxml"),
     *("starlette", "uvicorn", "python_multipart"),
 )
+
+
+SLOW = (
+    *("scipy", "numpy.ma", "asyncio", "multiprocessing", "importlib.metadata", "tqdm"),
+    *("segfix.cli.train", "segfix.training.loop", *OPTIONAL),
+)
+"""What no single file waits for."""
 
 
 def module_name(path: Path) -> str:
@@ -109,6 +117,16 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def find_imported(modules: Iterable[str], *arguments: str | Path) -> list[str]:
+    """Which of these modules a command imports."""
+    done = run_python(
+        "import sys\nfrom segfix.cli import main\n"
+        f"main({[*map(str, arguments)]}, prog_name='segfix', standalone_mode=False)\n"
+        f"sys.exit(' '.join(name for name in {(*modules,)} if name in sys.modules) or None)\n"
+    )
+    return done.stderr.split()
 
 
 def test_every_module_stands_on_a_floor() -> None:
@@ -212,19 +230,39 @@ def test_the_command_line_starts_without_numpy_and_onnxruntime() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_the_guard_of_imports_sees_one() -> None:
+    assert find_imported(("torch", "segfix.cli", "gc"), "--version") == ["segfix.cli", "gc"]
+
+
+def test_the_help_imports_nothing_that_it_does_without() -> None:
+    slow = [name for name in SLOW if name != "segfix.cli.train"]
+    assert find_imported((*slow, "numpy", "onnxruntime", "PIL"), "--help") == []
+
+
 def test_refining_a_file_imports_nothing_that_it_does_without(tmp_path: Path) -> None:
-    crops = PACKAGE.parent / "tests" / "data" / "camvid"
-    name = "0016E5_08079.png"
-    arguments = ["refine", crops / "preds" / name, "--offsets", crops / "offsets" / name, "-q"]
+    offsets = CROPS / "offsets" / CROP
+    arguments = ("refine", CROPS / "preds" / CROP, "--offsets", offsets, "-o", tmp_path, "-q")
+    slow = (*SLOW, "onnxruntime", "segfix.instances.photographs", "segfix.tasks.fix")
+    assert find_imported(slow, *arguments) == []
+    assert (tmp_path / CROP).is_file()
+
+
+def test_fixing_a_file_imports_nothing_that_it_does_without(tmp_path: Path) -> None:
+    arguments = ("fix", CROPS / "images" / CROP, CROPS / "preds" / CROP, "-o", tmp_path, "-q")
+    assert find_imported(SLOW, *arguments) == []
+    assert (tmp_path / CROP).is_file()
+
+
+def test_the_command_ends_at_once_and_its_threads_do_not_spin() -> None:
     done = run_python(
-        "import sys\nfrom segfix.cli import main\n"
-        f"main({[*map(str, arguments), '-o', str(tmp_path)]}, standalone_mode=False)\n"
-        f"slow = {{'scipy', 'asyncio', 'tqdm', 'multiprocessing', 'importlib.metadata', "
-        f"'onnxruntime', 'segfix.cli.train', *{OPTIONAL}}}\n"
-        "print(sorted(slow & set(sys.modules)))\n"
+        "import atexit, gc, os, sys\n"
+        "sys.argv = ['segfix', '--version']\n"
+        "tell = lambda: print(gc.get_freeze_count() > 0, os.environ['OPENBLAS_THREAD_TIMEOUT'])\n"
+        "atexit.register(tell)\n"
+        "from segfix.cli import main\n"
+        "main()\n"
     )
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
-    assert (tmp_path / name).is_file()
+    assert (done.returncode, done.stdout.splitlines()[1:], done.stderr) == (0, ["True 4"], "")
 
 
 def test_ruff_bans_the_packages_of_training_outside_training_and_losses() -> None:

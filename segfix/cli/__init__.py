@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import signal
@@ -135,12 +136,17 @@ class Commands(click.Group):
             return super().main(*args, **extra)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, terminate)
+        # Each thread of NumPy's OpenBLAS begins by waiting for work, for some 20 ms of CPU time.
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
         try:
             return super().main()
         except SystemExit as ended:
             if ended.code in (EXIT_INTERRUPT, EXIT_TERMINATED):
                 leave(ended.code)
             raise
+        finally:
+            # Python would look through all that was imported for garbage, before it ends anyway.
+            gc.freeze()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
         return list(COMMANDS)

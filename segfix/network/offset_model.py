@@ -34,7 +34,7 @@ from segfix.network.session import (
     report_failures,
 )
 from segfix.network.tiles import Box, Size, enlarge_tile, tile_boxes
-from segfix.network.weights import find_weights
+from segfix.network.weights import check_digest, locate_weights
 from segfix.refinement.apply import PREDICTION_KEY, as_label_map, surroundings
 from segfix.refinement.sizes import resize_nearest
 
@@ -57,13 +57,22 @@ class OffsetModel:
         metadata: What the file says: name, backbone, num_directions, boundary_width, scores, …
         device: "cpu", "cuda:0", "tensorrt:0".
         threads: Of the CPU.
-        digest: SHA-256 of the file.
+        digest: SHA-256 of the file; where one is asked for, another is refused.
     """
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        sha256: str | None = None,
+    ) -> None:
         self.path, self.threads = path, threads or available_threads()
         content = read_onnx(path)
         self.digest = hashlib.sha256(content).hexdigest()
+        if sha256 is not None:
+            check_digest(path, self.digest, sha256)
         self.session, self.device = open_session(path, content, device, self.threads)
         self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
         # One inference at a time uses all threads; more at once would only fight for them.
@@ -354,4 +363,5 @@ def load(weights: str | Path | None = None, *, device: str = "auto") -> OffsetMo
         SegfixError: There are no such weights, or the file is none of ours.
         DeviceError: The device isn't there.
     """
-    return OffsetModel(find_weights(weights), device)
+    path, sha256 = locate_weights(weights)
+    return OffsetModel(path, device, sha256=sha256)

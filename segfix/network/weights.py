@@ -46,16 +46,32 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
     Raises:
         SegfixError: There is no such name or file, or what was shipped has changed.
     """
+    path, sha256 = locate_weights(name_or_path)
+    return path if sha256 is None else check_weights(path)
+
+
+def locate_weights(name_or_path: str | Path | None = None) -> tuple[Path, str | None]:
+    """Find the ONNX file of a name or path, and the SHA-256 that it must have.
+
+    Returns:
+        The path; the SHA-256 in hex, None where any will do: of what wasn't shipped, and of what is
+        named by its path.
+
+    Raises:
+        SegfixError: There is no such name or file, or checksums are missing.
+    """
     shipped = shipped_weights()
     wanted = str(name_or_path or DEFAULT_WEIGHTS)
     if wanted in shipped:
-        return check_weights(shipped[wanted])
+        path = shipped[wanted]
+        # What somebody has put there is known to nobody.
+        return path, shipped_digests(path.parent).get(path.name)
     path = Path(wanted)
     if path.is_file():
-        return path
+        return path, None
     fetched = fetched_weights()
     if wanted in fetched:
-        return fetched[wanted]
+        return fetched[wanted], None
     names = ", ".join([*shipped, *fetched]) or "none: this installation is incomplete"
     raise SegfixError(f"{wanted}: no such weights; expected an ONNX file or a name ({names}).")
 
@@ -151,14 +167,19 @@ def check_weights(path: Path) -> Path:
     Raises:
         SegfixError: They have changed, or their checksums are missing.
     """
-    listed = shipped_digests(path.parent)
-    # What somebody has put there is known to nobody.
-    if path.name in listed and file_digest(path) != listed[path.name]:
+    sha256 = shipped_digests(path.parent).get(path.name)
+    if sha256 is not None:
+        check_digest(path, file_digest(path), sha256)
+    return path
+
+
+def check_digest(path: Path, found: str, sha256: str) -> None:
+    """Raise `SegfixError` unless the SHA-256 of shipped weights is what it must be."""
+    if found != sha256:
         raise SegfixError(
             f"{path}: damaged, its SHA-256 isn't that of the weights as shipped; install segfix "
             "again."
         )
-    return path
 
 
 def shipped_digests(folder: Path) -> dict[str, str]:

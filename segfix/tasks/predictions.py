@@ -14,7 +14,6 @@ from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
 from segfix.formats.label_maps import peek_label_map
 from segfix.formats.tiff import GEO_REFERENCE
-from segfix.instances.photographs import InstanceEntry
 from segfix.jobs.task import Output
 from segfix.refinement.sizes import Fit, advise_fit, as_displayed, match_sizes, see_whole
 
@@ -51,6 +50,9 @@ def record_prediction(prediction: Entry, reading: FileSettings, output: Output) 
     Raises:
         SegfixError: The prediction can't be read, or the offset map would be among its masks.
     """
+    # Not above: label maps are refined without what reads files of instances.
+    from segfix.instances.photographs import InstanceEntry
+
     if isinstance(prediction, InstanceEntry):
         folder = output.path.parent
         if folder.resolve() in prediction.folders():
@@ -87,6 +89,8 @@ def read_prediction(
     Raises:
         SegfixError: The file is missing or broken, or of another size.
     """
+    from segfix.instances.photographs import InstanceEntry
+
     if isinstance(prediction, InstanceEntry):
         return prediction.read(size, image.path)
     told = {

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from segfix.errors import FileFormatError
 from segfix.formats import OffsetMap, read_label_map
-from segfix.formats.soft_masks import is_photograph, is_soft_mask
+from segfix.formats.soft_masks import count_values, is_photograph, is_soft_mask
 from segfix.refinement import refine
 from tests.cli.commands import run
 
@@ -211,3 +211,12 @@ def test_label_maps_of_many_ids_are_no_photographs() -> None:
         noise = rng.integers(0, count, (240, 320), np.uint8)
         assert not is_photograph(noise)
         assert not is_photograph(np.dstack([noise, noise * 0, noise * 0]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("number", [0, 1, 1000])
+def test_values_are_counted_as_numpy_counts_them(
+    dtype: type[np.uint8] | type[np.int64], number: int
+) -> None:
+    values = np.random.default_rng(0).integers(0, 200, number).astype(dtype)
+    assert count_values(values) == len(np.unique(values))

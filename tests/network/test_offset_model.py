@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import pickle
 import subprocess
@@ -219,9 +218,11 @@ def test_weights_that_are_no_file_or_gone_are_named(tmp_path: Path) -> None:
 
 
 def test_two_builds_of_onnxruntime_are_refused_with_the_remedy(
-    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SegfixError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         load(tiny_onnx)
 

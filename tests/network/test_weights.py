@@ -123,6 +123,12 @@ def test_damaged_weights_are_refused_in_one_line(package: Path, name: str | None
     assert find_weights(path) == path
 
 
+def test_shipped_weights_are_read_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "file_digest", None)
+    model = segfix.load("strong", device="cpu")
+    assert model.digest == weights.shipped_digests(package)["strong.onnx"]
+
+
 def test_a_damaged_checkpoint_is_refused(package: Path) -> None:
     (package / "strong.safetensors").write_bytes(b"Weights")
     with pytest.raises(SegfixError, match=r"strong\.safetensors: damaged"):
