@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import ArgumentError, FileFormatError, SegfixError, require_extra
-from segfix.files import Entry
-from segfix.files.pairing import index_partners
+from segfix.files import Entry, Pair
+from segfix.files.pairing import Partners, index_partners
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
 from segfix.formats.images import turn_upright
@@ -30,7 +30,12 @@ from segfix.instances.by_image import (
 from segfix.instances.cityscapes import holds_lists, read_list
 from segfix.instances.listing import list_instance_files, name_images, pair_images
 from segfix.instances.panoptic import is_panoptic
-from segfix.instances.photographs import check_size, decode_instance, mark_pixels
+from segfix.instances.photographs import (
+    check_size,
+    decode_instance,
+    mark_pixels,
+    paint_shapes,
+)
 from segfix.instances.refine_images import (
     InstanceSettings,
     Run,
@@ -51,7 +56,9 @@ from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
-from segfix.refinement.apply import refine_into
+from segfix.polygons import GEO_TOOLS
+from segfix.polygons.shapes import Shape, locate_shapes
+from segfix.refinement.apply import made_for_another, refine_into
 from segfix.refinement.orientation import ASSUMED, settle_orientation
 
 
@@ -146,10 +153,11 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
 
     Returns:
         The number of `instances`, of those `changed`, and of those without a mask (`nothing`);
-        `emptied`: which would have vanished; `images`: how many were refined, and
-        `other_predictions`: how many of their offset maps were made for other ones; `failed`: one
-        text per image or instance that failed, `turned`: how the masks of images were, see
-        `find_turn` (None: unsure), and `left`: how many images were not tried.
+        `emptied`: which would have vanished; `left_alone` and `flattened`: how many geo-referenced
+        features stayed as they were, by why, and how many lost their heights; `images`: how many
+        were refined, and `other_predictions`: how many of their offset maps were made for other
+        ones; `failed`: one text per image or instance that failed, `turned`: how the masks of
+        images were, see `find_turn` (None: unsure), and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -239,27 +247,34 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
 
 def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
     pairs = pair_file(file, content.images, run)
+    maps = run.maps.entries if isinstance(run.maps, Partners) else run.maps
+    if not pairs and content.tool in GEO_TOOLS and len(content.images) == len(maps) == 1:
+        # Their files name no photograph, but it shows whether they lie on it.
+        pairs = {content.images[0].image: Pair(file, maps[0])}
     instances: list[Any] = list(content.instances)
 
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image), run)
         offset_map = read_offset_map(offsets.path)
-        height, width = offset_map.codes.shape
+        size = offset_map.codes.shape[0], offset_map.codes.shape[1]
+        given = {place: content.instances[place] for place in image.places}
+        items = locate_shapes(given, offset_map.source.get("georeference"), size, where)
+        places = list(items)
 
         def decoded(place: int) -> NDArray[np.uint8]:
-            item, like = content.instances[place], name_map_of(offsets, run)
-            return decode_instance(item, (height, width), image.size, where, place, like)
+            like = name_map_of(offsets, run)
+            return decode_instance(items[place], size, image.size, where, place, like)
 
-        turn, unsure = find_turn(image.places, decoded, offset_map)
+        turn, unsure = find_turn(places, decoded, offset_map)
 
         def upright(place: int) -> NDArray[np.uint8]:
             return turn_upright(decoded(place), turn)
 
-        faults = find_faults(image.places, decoded)
-        if len(faults) == len(image.places) > 0:
+        faults = find_faults(places, decoded)
+        if len(faults) == len(places) > 0:
             raise next(iter(faults.values()))
-        sound = {place: content.instances[place] for place in image.places if place not in faults}
+        sound = {place: items[place] for place in places if place not in faults}
         found = refine_instances_of(sound, upright, offset_map, run.settings, turn=turn)
         for place, item in found.instances.items():
             instances[place] = item
@@ -267,16 +282,31 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             {"image": image.image, "place": place, "id": _id_of(sound[place])}
             for place in found.emptied
         ]
-        blank = np.zeros(offset_map.codes.shape, np.bool_)
+        blank = np.zeros(size, np.bool_)
+        shapes = [item for item in items.values() if isinstance(item, Shape)]
+        other = (
+            made_for_another(paint_shapes(shapes, size), offset_map)
+            if shapes
+            else made_for_others(
+                (upright(place) != 0 if place in sound else blank for place in places),
+                len(places),
+                offset_map,
+            )
+        )
         return {
             "output": repr(image.image),
             "emptied": emptied,
             "changed": len(found.changed),
             "kept": {"crowd regions": found.crowds},
-            "other_prediction": made_for_others(
-                (upright(place) != 0 if place in sound else blank for place in image.places),
-                len(image.places),
-                offset_map,
+            "other_prediction": other,
+            "left_alone": {
+                "points, lines or empty shapes": image.others,
+                "shapes outside of their photograph": len(given) - len(items),
+            },
+            "flattened": sum(
+                isinstance(items[place], Shape) and items[place].geometry.has_z
+                for place, item in found.instances.items()
+                if item is not None
             ),
             "faults": [str(error) for error in faults.values()],
             "nothing": found.nothing,
@@ -284,9 +314,9 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         }
 
     def write(path: Path, record: str) -> None:
-        text = content.render(instances)
+        rendered = content.render(instances)
         with recorded_path(path, record) as temporary:
-            temporary.write_bytes(text.encode("utf-8"))
+            temporary.write_bytes(rendered)
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}

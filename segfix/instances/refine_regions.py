@@ -14,7 +14,7 @@ from segfix.formats.images import turn_back
 from segfix.instances.masks import segmentation_of, with_mask
 from segfix.instances.refine_images import InstanceSettings
 from segfix.polygons.regions import Region
-from segfix.polygons.tracing import join_rings, list_rings, trace_regions
+from segfix.polygons.tracing import list_rings, trace_regions
 from segfix.refinement.apply import refine_into, restore_ids, surroundings
 
 
@@ -95,10 +95,10 @@ def refine_instances_of(
             found.changed.add(place)
         elif not (mask.any() and _converted(items[place], settings)):
             continue
-        refined, rings = turn_back(refined, turn), []
+        refined, area = turn_back(refined, turn), None
         if _traced(items[place], settings):
-            rings = _trace(refined, settings.simplify)[1]
-        found.instances[place] = replace_area(items[place], refined, rings)
+            area = _trace(refined, settings.simplify)[1]
+        found.instances[place] = replace_area(items[place], refined, area)
     found.emptied.sort()
     return found
 
@@ -119,14 +119,12 @@ def is_outline(item: Mapping[str, Any] | Region) -> bool:
     return isinstance(segmentation_of(item), list)
 
 
-def replace_area(
-    item: Mapping[str, Any] | Region, mask: NDArray[Any], rings: Sequence[NDArray[np.float64]]
-) -> Any:
-    """Give an instance another mask (H, W); or `rings`, if there are some, that outline it."""
+def replace_area(item: Mapping[str, Any] | Region, mask: NDArray[Any], area: Any = None) -> Any:
+    """Give an instance another mask (H, W); or the polygons of shapely's `area`, if it is given."""
     if not isinstance(item, Region):
-        return with_mask(item, mask, rings)
+        return with_mask(item, mask, list_rings(area) if area is not None else ())
     height, width = mask.shape
-    return item.with_outline(join_rings(rings), (height, width)) if rings else item.with_mask(mask)
+    return item.with_mask(mask) if area is None else item.with_area(area, (height, width))
 
 
 def paint_touching(
@@ -192,9 +190,9 @@ def _enter_touching(
         written = np.array(touching)
     members = np.zeros(len(polygons) + 1, bool)
     members[written] = True
-    rings = {}
+    areas = {}
     if settings.form != "rle" and len(written):
-        rings = _trace(np.where(members[after], after, 0), settings.simplify)
+        areas = _trace(np.where(members[after], after, 0), settings.simplify)
     left = set(np.unique(after).tolist())
     for number in written.tolist():
         place = polygons[number - 1]
@@ -202,8 +200,8 @@ def _enter_touching(
             found.instances[place] = None
             found.changed.discard(place)
         else:
-            area = replace_area(items[place], after == number, rings.get(number, ()))
-            found.instances[place] = area
+            area = areas.get(number)
+            found.instances[place] = replace_area(items[place], after == number, area)
 
 
 def _reach(members: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -216,12 +214,16 @@ def _reach(members: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.int64]
         members = grown
 
 
-def _trace(labels: NDArray[Any], tolerance: float) -> dict[int, list[NDArray[np.float64]]]:
-    """Trace the rings of each id, in pixels of the whole image."""
+def _trace(labels: NDArray[Any], tolerance: float) -> dict[int, Any]:
+    """Trace the area of each id, in pixels of the whole image; see `trace_regions`."""
+    import shapely
+
     rows, cols = surroundings(labels, 0)
     corner = (cols.start, rows.start)
     traced = trace_regions(labels[rows, cols], tolerance)
-    return {one: [ring + corner for ring in list_rings(area)] for one, area in traced.items()}
+    return {
+        one: shapely.transform(area, lambda points: points + corner) for one, area in traced.items()
+    }
 
 
 def _traced(item: Mapping[str, Any] | Region, settings: InstanceSettings) -> bool:

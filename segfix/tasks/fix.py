@@ -316,6 +316,9 @@ def fix_instances(
         photographs = {row["output"]: row["input"] for row in looked.done}
         # Those that are kept can be named.
         listed["photographs"] = photographs if fixing.offsets is None else {}
+        if images.is_file():
+            # Two files that the user named are a pair, whatever their names.
+            offsets = Path(looked.done[0]["output"] if looked.done else looked.skipped[0])
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,
