@@ -230,7 +230,7 @@ def _locate(shapes: Mapping[int, Shape], placement: Placement) -> dict[int, Shap
             continue
         low, high = points.min(axis=0), points.max(axis=0)
         if (low < (width, height)).all() and (high > 0).all():
-            rings = shapely.get_rings(area)
+            rings = shapely.get_rings(shapely.get_parts(area))
             lengths = shapely.get_num_coordinates(rings).tolist()
             found[place] = replace(shape, points=points, rings=lengths, placement=placement)
     return found
