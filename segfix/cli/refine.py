@@ -52,20 +52,14 @@ class Ids(click.ParamType[tuple[int, ...]]):
         """Convert to the ids; () for none."""
         if value == "none":
             return ()
+        from segfix.refinement.kept_ids import parse_id
+
         try:
             return tuple(map(parse_id, str(value).split(",")))
         except ValueError:
             self.fail(
                 f"{value!r}: expected none, ids such as 255,0 or colours #RRGGBB.", param, ctx
             )
-
-
-def parse_id(text: str) -> int:
-    """Parse a number, or a colour as its R + 256·G + 256²·B."""
-    text = text.strip()
-    if len(text) == 7 and text.startswith("#"):
-        return int.from_bytes(bytes.fromhex(text[1:]), "little")
-    return int(text)
 
 
 class Steps(click.IntRange):
