@@ -176,7 +176,8 @@ def refine(
 
     Or PREDS is polygons and masks of an annotation tool (extra 'polygons'): YOLO's label files, or
     a data set's folder with data.yaml and labels/; JSON of LabelMe or Label Studio; XML of CVAT
-    for images 1.1. Polygons stay polygons, and those that touch go on sharing their vertices.
+    for images 1.1; GeoJSON or a GeoPackage of a GeoTIFF (extra 'geo'). Polygons stay polygons, and
+    those that touch go on sharing their vertices.
     """
     if preds is None:
         raise click.UsageError(

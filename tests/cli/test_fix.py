@@ -334,8 +334,8 @@ def test_shapes_on_a_geotiff(work: Path, weights: tuple[object, ...]) -> None:
 def test_files_of_any_tool_pair_with_the_only_photograph(
     work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
 ) -> None:
-    preds = write_instances("results", {"a": np.stack([pred == 2, pred == 1])})
-    items = json.loads(Path(str(preds[0])).read_text())
+    write_instances("results", {"a": np.stack([pred == 2, pred == 1])})
+    items = json.loads(Path("results.json").read_text())
     Path("one.json").write_text(json.dumps([{"segmentation": items[0]["segmentation"]}]))
     done = run("fix", "images/b.png", "one.json", *weights)
     assert (done.exit_code, done.stdout) == (
