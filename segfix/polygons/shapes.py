@@ -104,14 +104,21 @@ class Placement:
     decimals: int = 15
 
     def to_pixels(self, geometry: Any) -> Any:
-        """Convert a shapely geometry, or an array of them, to pixels; heights are left out."""
+        """Convert a shapely geometry to polygons in pixels; heights are left out.
+
+        Edges that are curves in the photograph's system are divided.
+        """
         import shapely
 
-        flat = shapely.force_2d(geometry)
+        step = math.inf
         if self.transformer is not None:
-            steps = np.maximum(self.step, shapely.length(flat) / MOST_STEPS)
-            flat = shapely.segmentize(flat, np.where(steps > 0, steps, self.step))
-        return shapely.transform(flat, self.points_to_pixels)
+            step = max(self.step, shapely.length(geometry) / MOST_STEPS)
+        parts = []
+        for part in shapely.get_parts(shapely.force_2d(geometry)):
+            # Of polygons, GEOS would mend those that cross themselves.
+            outer, *holes = shapely.segmentize(shapely.get_rings(part), step)
+            parts.append(shapely.Polygon(outer, holes))
+        return shapely.transform(shapely.multipolygons(parts), self.points_to_pixels)
 
     def points_to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert (N, 2) coordinates of the file to columns and rows."""
@@ -220,11 +227,15 @@ def _locate(shapes: Mapping[int, Shape], placement: Placement) -> dict[int, Shap
     bounds = shapely.bounds([shape.geometry for shape in shapes.values()])
     near = (bounds[:, 0] <= right) & (bounds[:, 2] >= left) | (left > right)
     near &= (bounds[:, 1] <= top) & (bounds[:, 3] >= bottom)
+    middle = np.array([width, height]) / 2
+    (centre,) = placement.points_to_file(middle[None])
     found = {}
     for place in np.array(list(shapes))[near].tolist():
         shape, area = shapes[place], placement.to_pixels(shapes[place].geometry)
         points = shapely.get_coordinates(area)
-        if not np.isfinite(points).all():
+        # What goes around the earth, some systems turn inside out.
+        inside = shapely.contains_xy(shape.geometry, *centre)
+        if not np.isfinite(points).all() or shapely.contains_xy(area, *middle) != inside:
             fault = "points that the photograph's coordinate reference system can't express"
             found[place] = replace(shape, fault=fault)
             continue

@@ -292,6 +292,33 @@ def test_long_edges_are_curves_in_another_system() -> None:
     assert np.abs(np.array(area.bounds) - (14.2, 48.7, 15.9, 49.05)).max() < 0.15
 
 
+@every_kind
+def test_outlines_that_cross_themselves_may_reach_beyond_the_photograph(
+    write: Callable[..., Path], crs: str
+) -> None:
+    bow: Ring = [[-20.0, 8], [28, 24], [28, 8], [-20, 24]]
+    path = write([[bow], [OTHER]], crs)
+    assert run(path, "--simplify", 0).exit_code == 0
+    (old, _), (new, _) = read_areas(path), read_areas(out_of(path))
+    assert new.is_valid
+    before, after = (mask_of(to_pixels(area, crs)) for area in (old, new))
+    assert before.sum() > 100
+    assert np.array_equal(after, refined(before))
+
+
+def test_a_shape_around_the_earth_is_named() -> None:
+    path = write_geojson([[ONE]])
+    document = json.loads(path.read_text())
+    ring = [[-170, -80], [170, -80], [170, 80], [-170, 80], [-170, -80]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    document["features"].append(feature)
+    write_text(path, json.dumps(document))
+    done = run(path)
+    assert done.exit_code == 1
+    assert "the photograph's coordinate reference system can't express" in done.stderr
+    assert "1 of 2 instances changed" in done.stdout
+
+
 def test_a_file_that_a_program_has_open_is_refused() -> None:
     path = write_gpkg([[ONE]])
     with closing(sqlite3.connect(path)) as file:
