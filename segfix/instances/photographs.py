@@ -23,7 +23,7 @@ from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import decode_mask
 from segfix.instances.panoptic import is_panoptic, read_panoptic, read_panoptic_map
 from segfix.polygons.regions import Region, decode_region
-from segfix.polygons.shapes import Shape, locate_shapes
+from segfix.polygons.shapes import Shape, find_parts, locate_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +250,11 @@ def paint_shapes(shapes: Sequence[Shape], size: tuple[int, int]) -> LabelMap:
         Their numbers, from 1; 0 elsewhere.
     """
     labels = np.zeros(size, np.int32)
-    for number, shape in enumerate(shapes, 1):
-        if not shape.fault:
-            labels[decode_region(shape, size) != 0] = number
+    sound = {number: shape for number, shape in enumerate(shapes, 1) if not shape.fault}
+    for number, shape in sound.items():
+        ((_, box),) = find_parts({number: shape}, size, margin=1)
+        here = labels[box]
+        here[decode_region(shape.cut_out(box), here.shape) != 0] = number
     return LabelMap(labels, "ids")
 
 

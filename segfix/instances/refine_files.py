@@ -30,12 +30,7 @@ from segfix.instances.by_image import (
 from segfix.instances.cityscapes import holds_lists, read_list
 from segfix.instances.listing import list_instance_files, name_images, pair_images
 from segfix.instances.panoptic import is_panoptic
-from segfix.instances.photographs import (
-    check_size,
-    decode_instance,
-    mark_pixels,
-    paint_shapes,
-)
+from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_images import (
     InstanceSettings,
     Run,
@@ -51,14 +46,14 @@ from segfix.instances.refine_images import (
 )
 from segfix.instances.refine_panoptic import refine_panoptic
 from segfix.instances.refine_regions import refine_instances_of
+from segfix.instances.refine_shapes import refine_shapes
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
 from segfix.polygons import GEO_TOOLS
-from segfix.polygons.shapes import Shape, locate_shapes
-from segfix.refinement.apply import made_for_another, refine_into
+from segfix.refinement.apply import refine_into
 from segfix.refinement.orientation import ASSUMED, settle_orientation
 
 
@@ -257,24 +252,30 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image), run)
         offset_map = read_offset_map(offsets.path)
-        size = offset_map.codes.shape[0], offset_map.codes.shape[1]
-        given = {place: content.instances[place] for place in image.places}
-        items = locate_shapes(given, offset_map.source.get("georeference"), size, where)
-        places = list(items)
+        if content.tool in GEO_TOOLS:
+            given = {place: content.instances[place] for place in image.places}
+            like = name_map_of(offsets, run)
+            row, changes = refine_shapes(given, offset_map, run.settings, where, like)
+            for place, item in changes.items():
+                instances[place] = item
+            row["left_alone"]["points, lines or empty shapes"] = image.others
+            row["emptied"] = [{"image": image.image, **one} for one in row["emptied"]]
+            return {"output": repr(image.image), **row}
+        height, width = offset_map.codes.shape
 
         def decoded(place: int) -> NDArray[np.uint8]:
-            like = name_map_of(offsets, run)
-            return decode_instance(items[place], size, image.size, where, place, like)
+            item, like = content.instances[place], name_map_of(offsets, run)
+            return decode_instance(item, (height, width), image.size, where, place, like)
 
-        turn, unsure = find_turn(places, decoded, offset_map)
+        turn, unsure = find_turn(image.places, decoded, offset_map)
 
         def upright(place: int) -> NDArray[np.uint8]:
             return turn_upright(decoded(place), turn)
 
-        faults = find_faults(places, decoded)
-        if len(faults) == len(places) > 0:
+        faults = find_faults(image.places, decoded)
+        if len(faults) == len(image.places) > 0:
             raise next(iter(faults.values()))
-        sound = {place: items[place] for place in places if place not in faults}
+        sound = {place: content.instances[place] for place in image.places if place not in faults}
         found = refine_instances_of(sound, upright, offset_map, run.settings, turn=turn)
         for place, item in found.instances.items():
             instances[place] = item
@@ -282,31 +283,16 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             {"image": image.image, "place": place, "id": _id_of(sound[place])}
             for place in found.emptied
         ]
-        blank = np.zeros(size, np.bool_)
-        shapes = [item for item in items.values() if isinstance(item, Shape)]
-        other = (
-            made_for_another(paint_shapes(shapes, size), offset_map)
-            if shapes
-            else made_for_others(
-                (upright(place) != 0 if place in sound else blank for place in places),
-                len(places),
-                offset_map,
-            )
-        )
+        blank = np.zeros(offset_map.codes.shape, np.bool_)
         return {
             "output": repr(image.image),
             "emptied": emptied,
             "changed": len(found.changed),
             "kept": {"crowd regions": found.crowds},
-            "other_prediction": other,
-            "left_alone": {
-                "points, lines or empty shapes": image.others,
-                "shapes outside of their photograph": len(given) - len(items),
-            },
-            "flattened": sum(
-                isinstance(items[place], Shape) and items[place].geometry.has_z
-                for place, item in found.instances.items()
-                if item is not None
+            "other_prediction": made_for_others(
+                (upright(place) != 0 if place in sound else blank for place in image.places),
+                len(image.places),
+                offset_map,
             ),
             "faults": [str(error) for error in faults.values()],
             "nothing": found.nothing,

@@ -84,6 +84,21 @@ class Shape(Region):
 
         return np.asarray(shapely.get_coordinates(self.geometry))
 
+    def bounds(self) -> NDArray[np.float64]:
+        """Return the bounds in pixels: (2, 2), lowest x and y, highest."""
+        assert self.points is not None
+        return np.stack([self.points.min(axis=0), self.points.max(axis=0)])
+
+    def cut_out(self, box: tuple[slice, slice]) -> Shape:
+        """Return the shape as it lies in a part of the photograph, rows and columns."""
+        assert self.placement is not None
+        assert self.points is not None
+        (top, left), size = (one.start for one in box), tuple(one.stop - one.start for one in box)
+        a, b, c, d, e, f = self.placement.transform
+        transform = [a, b, c + a * left + b * top, d, e, f + d * left + e * top]
+        placement = replace(self.placement, transform=transform, size=size)
+        return replace(self, points=self.points - (left, top), placement=placement)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -161,6 +176,40 @@ class Placement:
 
 def _keys(points: NDArray[np.float64]) -> list[tuple[float, float]]:
     return list(map(tuple, np.floor(points / GRID + 0.5).tolist()))
+
+
+def find_parts(
+    shapes: Mapping[int, Shape], size: tuple[int, int], margin: int
+) -> list[tuple[list[int], tuple[slice, slice]]]:
+    """Find the parts of a photograph that hold shapes.
+
+    Args:
+        shapes: Located, by place.
+        size: Height and width of the photograph.
+        margin: Pixels around the shapes of a part; others are twice as far.
+
+    Returns:
+        Of each part the places of its shapes, and its rows and columns.
+    """
+    import shapely
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    corners = np.array([shape.bounds() for shape in shapes.values()]).reshape(-1, 4)
+    low = np.floor(corners[:, :2]) - margin
+    high = np.ceil(corners[:, 2:]) + margin
+    boxes = shapely.box(*low.T, *high.T)
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    pairs = coo_array((np.ones(len(one)), (one, other)), shape=(len(boxes), len(boxes)))
+    count, part = connected_components(pairs, directed=False)
+    places, found = np.array(list(shapes)), []
+    order = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part))[:-1])
+    for members in order[:count]:
+        left, top = np.maximum(low[members].min(axis=0), 0).astype(int).tolist()
+        most = np.minimum(high[members].max(axis=0), size[::-1])
+        right, bottom = most.astype(int).tolist()
+        found.append((places[members].tolist(), (slice(top, bottom), slice(left, right))))
+    return found
 
 
 def _leave_out(polygon: Any, vertices: Set[tuple[float, float]]) -> Any:
