@@ -68,13 +68,14 @@ class Shape(Region):
         before = self.placement.to_pixels(self.geometry)
         frame = shapely.box(0, 0, size[1], size[0])
         if not frame.covers(shapely.box(*before.bounds)):
-            whole = before if before.is_valid else shapely.make_valid(before)
-            beyond = shapely.difference(whole, frame, grid_size=GRID)
+            if not before.is_valid:
+                before = shapely.multipolygons(_list_polygons(shapely.make_valid(before)))
+            beyond = shapely.difference(before, frame, grid_size=GRID)
             area = shapely.union(area, beyond, grid_size=GRID)
             added = set(_keys(shapely.get_coordinates(before)))
             added -= set(_keys(self.placement.points_to_pixels(self._vertices())))
-            parts = [part for part in shapely.get_parts(area) if part.geom_type == "Polygon"]
-            area = shapely.multipolygons([_leave_out(part, added) for part in parts])
+            parts = [_leave_out(part, added) for part in _list_polygons(area)]
+            area = shapely.multipolygons(parts)
         single = self.geometry.geom_type == "Polygon" and len(area.geoms) == 1
         area = self.placement.to_file(area.geoms[0] if single else area, self._vertices())
         return replace(self, geometry=area, points=None, rings=())
@@ -176,6 +177,14 @@ class Placement:
 
 def _keys(points: NDArray[np.float64]) -> list[tuple[float, float]]:
     return list(map(tuple, np.floor(points / GRID + 0.5).tolist()))
+
+
+def _list_polygons(geometry: Any) -> list[Any]:
+    """List the polygons of a geometry, which may hold lines and points, too."""
+    import shapely
+
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return [part for part in parts if part.geom_type == "Polygon"]
 
 
 def find_parts(
