@@ -68,12 +68,12 @@ class Shape(Region):
         before = self.placement.to_pixels(self.geometry)
         frame = shapely.box(0, 0, size[1], size[0])
         if not frame.covers(shapely.box(*before.bounds)):
+            added = set(_keys(shapely.get_coordinates(before)))
+            added -= set(_keys(self.placement.points_to_pixels(self._vertices())))
             if not before.is_valid:
                 before = shapely.multipolygons(_list_polygons(shapely.make_valid(before)))
             beyond = shapely.difference(before, frame, grid_size=GRID)
             area = shapely.union(area, beyond, grid_size=GRID)
-            added = set(_keys(shapely.get_coordinates(before)))
-            added -= set(_keys(self.placement.points_to_pixels(self._vertices())))
             parts = [_leave_out(part, added) for part in _list_polygons(area)]
             area = shapely.multipolygons(parts)
         single = self.geometry.geom_type == "Polygon" and len(area.geoms) == 1
