@@ -258,7 +258,8 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
             row, changes = refine_shapes(given, offset_map, run.settings, where, like)
             for place, item in changes.items():
                 instances[place] = item
-            row["left_alone"]["points, lines or empty shapes"] = image.others
+            others = {"points, lines or empty shapes": image.others}
+            row["left_alone"] = {**others, **row["left_alone"]}
             row["emptied"] = [{"image": image.image, **one} for one in row["emptied"]]
             return {"output": repr(image.image), **row}
         height, width = offset_map.codes.shape

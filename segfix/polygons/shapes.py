@@ -285,15 +285,17 @@ def _locate(shapes: Mapping[int, Shape], placement: Placement) -> dict[int, Shap
     bounds = shapely.bounds([shape.geometry for shape in shapes.values()])
     near = (bounds[:, 0] <= right) & (bounds[:, 2] >= left) | (left > right)
     near &= (bounds[:, 1] <= top) & (bounds[:, 3] >= bottom)
-    middle = np.array([width, height]) / 2
-    (centre,) = placement.points_to_file(middle[None])
+    # Of two points, an outline may hardly run through both.
+    here = np.array([[0.41, 0.37], [0.67, 0.59]]) * (width, height)
+    there = placement.points_to_file(here)
     found = {}
     for place in np.array(list(shapes))[near].tolist():
         shape, area = shapes[place], placement.to_pixels(shapes[place].geometry)
         points = shapely.get_coordinates(area)
         # What goes around the earth, some systems turn inside out.
-        inside = shapely.contains_xy(shape.geometry, *centre)
-        if not np.isfinite(points).all() or shapely.contains_xy(area, *middle) != inside:
+        inside = shapely.contains_xy(shape.geometry, there)
+        turned = (shapely.contains_xy(area, here) != inside).all()
+        if turned or not np.isfinite(points).all():
             fault = "points that the photograph's coordinate reference system can't express"
             found[place] = replace(shape, fault=fault)
             continue

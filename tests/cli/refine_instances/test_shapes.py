@@ -296,7 +296,7 @@ def test_long_edges_are_curves_in_another_system() -> None:
 def test_outlines_that_cross_themselves_may_reach_beyond_the_photograph(
     write: Callable[..., Path], crs: str
 ) -> None:
-    bow: Ring = [[-20.0, 8], [28, 24], [28, 8], [-20, 24]]
+    bow: Ring = [[-20.3, 8.1], [28.2, 24.3], [28.2, 8.2], [-20.3, 24.4]]
     path = write([[bow], [OTHER]], crs)
     assert run(path, "--simplify", 0).exit_code == 0
     (old, _), (new, _) = read_areas(path), read_areas(out_of(path))
