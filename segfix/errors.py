@@ -103,7 +103,7 @@ OUT_OF_MEMORY = "out of memory; use smaller pictures or fewer --workers."
 """What is said where a file's reading or refinement has failed for lack of it."""
 
 
-EXTRAS = {"defusedxml": "polygons", "shapely": "polygons"}
+EXTRAS = {"defusedxml": "polygons", "pyproj": "geo", "shapely": "polygons"}
 """That packages belong to, whatever else was asked for."""
 
 

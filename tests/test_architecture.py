@@ -52,7 +52,7 @@ WITH_EXTRAS = (*WITH_TORCH, "serve")
 OPTIONAL = (
     *("torch", "timm", "onnx", "safetensors", "accelerate", "edt"),
     *("pycocotools", "cityscapesscripts", "jinja2", "av", "fsspec", "ray", "pooch"),
-    *("shapely", "defusedxml"),
+    *("shapely", "defusedxml", "pyproj"),
     *("starlette", "uvicorn", "python_multipart"),
 )
 

@@ -52,20 +52,14 @@ class Ids(click.ParamType[tuple[int, ...]]):
         """Convert to the ids; () for none."""
         if value == "none":
             return ()
+        from segfix.refinement.kept_ids import parse_id
+
         try:
             return tuple(map(parse_id, str(value).split(",")))
         except ValueError:
             self.fail(
                 f"{value!r}: expected none, ids such as 255,0 or colours #RRGGBB.", param, ctx
             )
-
-
-def parse_id(text: str) -> int:
-    """Parse a number, or a colour as its R + 256·G + 256²·B."""
-    text = text.strip()
-    if len(text) == 7 and text.startswith("#"):
-        return int.from_bytes(bytes.fromhex(text[1:]), "little")
-    return int(text)
 
 
 class Steps(click.IntRange):
@@ -182,7 +176,8 @@ def refine(
 
     Or PREDS is polygons and masks of an annotation tool (extra 'polygons'): YOLO's label files, or
     a data set's folder with data.yaml and labels/; JSON of LabelMe or Label Studio; XML of CVAT
-    for images 1.1. Polygons stay polygons, and those that touch go on sharing their vertices.
+    for images 1.1; GeoJSON or a GeoPackage of a GeoTIFF (extra 'geo'). Polygons stay polygons, and
+    those that touch go on sharing their vertices.
     """
     if preds is None:
         raise click.UsageError(

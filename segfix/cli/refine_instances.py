@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,6 +72,15 @@ def emptied_note(emptied: Sequence[Any], empty: str) -> str:
     return f"; {len(emptied)} instances {what}"
 
 
+def left_alone_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Word what of geo-referenced features stayed as it was, or was lost."""
+    counts = sum((Counter(row.get("left_alone")) for row in rows), Counter[str]())
+    counted = " and ".join(f"{number} {what}" for what, number in counts.items())
+    note = f"; {counted} stay as they are" if counted else ""
+    flattened = sum(row.get("flattened", 0) for row in rows)
+    return note + f"; {flattened} polygons that changed lost their heights" * bool(flattened)
+
+
 def turned_note(turns: Sequence[int | None]) -> str:
     """Word what was done with predictions of photographs that EXIF says are stored turned."""
     unsure = turns.count(None)
@@ -120,6 +129,7 @@ def finish_instances(
     note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
     if nothing := sum(row.get("nothing", 0) for row in summary.done):
         note += f"; {nothing} have no mask"
+    note += left_alone_note(summary.done)
     note += turned_note([turn for row in summary.done for turn in row.get("turned", ())])
     kept = sum((Counter(row.get("kept")) for row in summary.done), Counter[str]())
     if kept:

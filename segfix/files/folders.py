@@ -18,7 +18,7 @@ DANGLING = "dangling link"
 HINTS = {
     **{name: f"{kind}: {advice}" for name, (kind, advice) in ENDINGS.items()},
     # These may be anything.
-    **dict.fromkeys((".txt", ".json", ".xml"), ""),
+    **dict.fromkeys((".txt", ".json", ".xml", ".geojson", ".gpkg"), ""),
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'segfix-refine[heif]' reads them"),
     **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jp2", ".avif"), "lossy: export label maps as PNG"),
     **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm"), "videos are given one by one"),

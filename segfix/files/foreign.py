@@ -66,6 +66,9 @@ ENDINGS: dict[str, tuple[str, str]] = {
     ".psd": ("a Photoshop file", "save it as PNG or TIFF"),
     ".svg": ("SVG", "save it as PNG"),
     ".xml": ("annotations of CVAT or Pascal VOC", APART),
+    ".geojson": ("GeoJSON", APART),
+    ".gpkg": ("a GeoPackage", APART),
+    **dict.fromkeys((".shp", ".kml", ".gml"), ("shapes", "write them as .gpkg (ogr2ogr)")),
     ".txt": ("text, of YOLO perhaps", APART),
     ".json": ("JSON, of COCO, LabelMe or Label Studio perhaps", APART),
 }

@@ -116,6 +116,16 @@ def read_text(path: Path) -> str:
         FileFormatError: It is too large, or can't be read.
         UnicodeDecodeError: It is no text.
     """
+    return read_bytes(path).decode("utf-8-sig")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file that takes many times their number once it is read.
+
+    Raises:
+        FileNotFoundError: There is none.
+        FileFormatError: It is too large, or can't be read.
+    """
     most = current_limits().max_bytes // 2
     check_regular(path)
     try:
@@ -130,7 +140,7 @@ def read_text(path: Path) -> str:
             f"{path}: more than {most} bytes; --max-bytes of twice its size allows it, or split "
             "the file."
         )
-    return content.decode("utf-8-sig")
+    return content
 
 
 def _register_heif(path: Path) -> None:

@@ -192,6 +192,29 @@ def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return array[::-1] if orientation in (3, 4, 7, 8) else array
 
 
+def turn_transform(
+    transform: Sequence[float], size: tuple[int, int], orientation: int
+) -> list[float]:
+    """Turn an affine transform of stored pixels to one of pixels as they are displayed.
+
+    Args:
+        transform: See `segfix.files.georeference.read_georeference`.
+        size: Height and width as displayed.
+        orientation: 1 … 8, as EXIF counts.
+
+    Example:
+        >>> turn_transform([1, 0, 100, 0, -1, 50], (2, 3), 3)
+        [-1.0, 0.0, 103.0, 0.0, 1.0, 48.0]
+    """
+    a, b, c, d, e, f = transform
+    (height, width), stored = size, size if orientation < 5 else size[::-1]
+    x, y = np.meshgrid((0, stored[1]), (0, stored[0]))
+    corners = turn_upright(np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1), orientation)
+    across = (corners[0, 1] - corners[0, 0]) / width
+    down = (corners[1, 0] - corners[0, 0]) / height
+    return np.stack([across, down, corners[0, 0]], axis=1).ravel().tolist()
+
+
 def turn_back(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn displayed pixels as they are stored: the inverse of `turn_upright`."""
     return turn_upright(array, {6: 8, 8: 6}.get(orientation, orientation))

@@ -12,11 +12,11 @@ from typing import Any
 from segfix.errors import FileFormatError, PairingError, SegfixError
 from segfix.files import Entry
 from segfix.files.naming import stem_of_name
-from segfix.files.reading import read_text
+from segfix.files.reading import read_bytes, read_text
 from segfix.instances.cityscapes import holds_lists
 from segfix.instances.coco import check_items, check_table, read_json
 from segfix.instances.masks import segmentation_of
-from segfix.polygons import TOOLS, recognize_tool, yolo
+from segfix.polygons import TOOLS, geojson, geopackage, recognize_tool, yolo
 from segfix.polygons.regions import AnnotatedImage, Region
 
 DIGITS = (12, *range(2, 12))
@@ -32,12 +32,14 @@ class ImageInstances:
         names: Stems that the image's other files may have, likeliest first.
         size: Height and width, where the file states them.
         places: Of the instances, in the file's list of all.
+        others: See `AnnotatedImage`.
     """
 
     image: int | str
     names: Sequence[str]
     size: tuple[int, int] | None
     places: Sequence[int]
+    others: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class InstanceFile:
 
     Attributes:
         path: The file.
-        document: All that is in it: of JSON what `json` makes of it, else the text.
+        document: All that is in it, see `read_document`.
         instances: Those in the document: objects of COCO's kind, or a `Region` each.
         images: Which of them are of which image.
         tool: Key of `TOOLS`; None: JSON of COCO's kind.
@@ -58,7 +60,7 @@ class InstanceFile:
     images: Sequence[ImageInstances]
     tool: str | None = None
 
-    def render(self, instances: Sequence[Any]) -> str:
+    def render(self, instances: Sequence[Any]) -> bytes:
         """Render the file with other instances, None for those left out.
 
         Raises:
@@ -70,8 +72,8 @@ class InstanceFile:
                 pairs = enumerate(zip(self.instances, instances, strict=True))
                 changes = {place: new for place, (old, new) in pairs if new is not old}
                 document = TOOLS[self.tool][1](self.document, changes)
-                if isinstance(document, str):
-                    return document
+                if isinstance(document, str | bytes):
+                    return document.encode("utf-8") if isinstance(document, str) else document
                 text = read_text(self.path)
                 indent = re.match(r"\s*[\[{]\r?\n([ \t]+)", text)
                 style = {"indent": indent and indent[1], "ensure_ascii": text.isascii()}
@@ -79,7 +81,7 @@ class InstanceFile:
                 document = [item for item in instances if item is not None]
                 if not isinstance(self.document, list):
                     document = {**self.document, "annotations": document}
-            return json.dumps(document, **style)
+            return json.dumps(document, **style).encode("utf-8")
         except SegfixError as error:
             raise FileFormatError(f"{self.path}: {error}.") from error
         except (ValueError, RecursionError) as error:
@@ -109,15 +111,22 @@ def read_file_names(path: Path) -> dict[int | str, str]:
 
 
 def read_document(path: Path) -> Any:
-    """Read a file of instances: what `json` makes of JSON, the text of others.
+    """Read a file of instances: what `json` makes of JSON, the text of others and of GeoJSON.
+
+    Of a GeoPackage it is its bytes.
 
     Raises:
         PairingError: The file is missing.
         FileFormatError: It can't be read, or isn't whole.
     """
-    if path.suffix.lower() not in (".txt", ".xml"):
-        return read_json(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".txt", ".xml", ".gpkg"):
+        document = read_json(path)
+        return read_text(path) if geojson.is_collection(document) else document
     try:
+        if suffix == ".gpkg":
+            geopackage.check_closed(path)
+            return read_bytes(path)
         return read_text(path)
     except FileNotFoundError as error:
         raise PairingError(f"{path}: no such file.") from error
@@ -247,7 +256,8 @@ def _sort_regions(file: Entry, document: Any, tool: str, *, empty: bool) -> Inst
         if image.regions or empty:
             identity = file.stem if image.identity is None else image.identity
             names = [*names, file.stem] if len(found) == 1 else names or [str(identity)]
-            images.append(ImageInstances(identity, list(dict.fromkeys(names)), image.size, places))
+            names = list(dict.fromkeys(names))
+            images.append(ImageInstances(identity, names, image.size, places, image.others))
     return InstanceFile(file.path, document, instances, images, tool)
 
 

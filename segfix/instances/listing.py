@@ -16,7 +16,9 @@ from segfix.formats import LABEL_SUFFIXES
 from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
 from segfix.polygons.yolo import LABELS, is_companion, is_label_file
 
-INSTANCE_SUFFIXES = (".json", ".xml", ".txt")
+GEO_SUFFIXES = (".geojson", ".gpkg")
+
+INSTANCE_SUFFIXES = (".json", ".xml", ".txt", *GEO_SUFFIXES)
 """File name endings of instances and panoptic tables."""
 
 SHAPES = re.compile(rb'"shapes"\s*:')
@@ -44,7 +46,8 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
             continue
         if suffix in LABEL_SUFFIXES and not _is_photograph(path):
             return False
-        found = found or suffix in (".json", ".xml") or (suffix == ".txt" and is_label_file(path))
+        sure = suffix in INSTANCE_SUFFIXES and suffix != ".txt"
+        found = found or sure or (suffix == ".txt" and is_label_file(path))
     return found
 
 
@@ -55,7 +58,9 @@ def is_yolo_set(folder: Path) -> bool:
 
 
 def _is_photograph(path: Path) -> bool:
-    """Tell whether a picture lies beside LabelMe's JSON of it."""
+    """Tell whether a picture lies beside LabelMe's JSON of it, or beside shapes."""
+    if any(path.with_suffix(suffix).is_file() for suffix in GEO_SUFFIXES):
+        return True
     try:
         with path.with_suffix(".json").open("rb") as file:
             return SHAPES.search(file.read(1 << 16)) is not None

@@ -23,6 +23,7 @@ from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import decode_mask
 from segfix.instances.panoptic import is_panoptic, read_panoptic, read_panoptic_map
 from segfix.polygons.regions import Region, decode_region
+from segfix.polygons.shapes import Shape, find_parts, locate_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,18 @@ class InstanceEntry(Entry):
         """List the folders of the pictures of masks."""
         return {item.parent.resolve() for item in self.items if isinstance(item, Path)}
 
-    def read(self, size: tuple[int, int], image: Path) -> LabelMap | None:
+    def read(
+        self,
+        size: tuple[int, int],
+        image: Path,
+        georeference: Mapping[str, Any] | None = None,
+    ) -> LabelMap | None:
         """Read the masks or segments of a photograph.
 
         Args:
             size: Height and width that they must have.
             image: The photograph, for messages.
+            georeference: Of the photograph, see `locate_shapes`.
 
         Returns:
             The prediction; None where there is no instance.
@@ -80,6 +87,10 @@ class InstanceEntry(Entry):
             label_map = read_panoptic_map(self.items[0])
             check_size(str(self.items[0]), label_map.shape, size, f"photograph {image}")
             return label_map
+        items = locate_shapes(dict(enumerate(self.items)), georeference, size, self.where)
+        shapes = [item for item in items.values() if isinstance(item, Shape)]
+        if any(not shape.fault for shape in shapes):
+            return paint_shapes(shapes, size)
         check_bytes(len(self.items) * size[0] * size[1], self.where)
         masks = np.zeros((len(self.items), *size), bool)
         faults = []
@@ -226,6 +237,25 @@ def decode_instance(
             f"{where}: the mask of instance {place}{known} is broken, or doesn't fit its {like} "
             f"({error}); write it again, or predict offsets on images of the masks' size."
         ) from error
+
+
+def paint_shapes(shapes: Sequence[Shape], size: tuple[int, int]) -> LabelMap:
+    """Paint geo-referenced shapes, which are many on a photograph, but hardly overlap.
+
+    Args:
+        shapes: Located; those with a fault are left out, of those that overlap the last is above.
+        size: Height and width of the photograph.
+
+    Returns:
+        Their numbers, from 1; 0 elsewhere.
+    """
+    labels = np.zeros(size, np.int32)
+    sound = {number: shape for number, shape in enumerate(shapes, 1) if not shape.fault}
+    for number, shape in sound.items():
+        ((_, box),) = find_parts({number: shape}, size, margin=1)
+        here = labels[box]
+        here[decode_region(shape.cut_out(box), here.shape) != 0] = number
+    return LabelMap(labels, "ids")
 
 
 def mark_pixels(label_map: LabelMap) -> NDArray[np.bool_]:

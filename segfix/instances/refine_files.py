@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import ArgumentError, FileFormatError, SegfixError, require_extra
-from segfix.files import Entry
-from segfix.files.pairing import index_partners
+from segfix.files import Entry, Pair
+from segfix.files.pairing import Partners, index_partners
 from segfix.files.provenance import content_digest, recorded_path
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
 from segfix.formats.images import turn_upright
@@ -46,11 +46,13 @@ from segfix.instances.refine_images import (
 )
 from segfix.instances.refine_panoptic import refine_panoptic
 from segfix.instances.refine_regions import refine_instances_of
+from segfix.instances.refine_shapes import refine_shapes
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, list_offsets
 from segfix.jobs.task import Job, Output, Row, Skipped, Task
 from segfix.network.session import available_threads
+from segfix.polygons import GEO_TOOLS
 from segfix.refinement.apply import refine_into
 from segfix.refinement.orientation import ASSUMED, settle_orientation
 
@@ -146,10 +148,11 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
 
     Returns:
         The number of `instances`, of those `changed`, and of those without a mask (`nothing`);
-        `emptied`: which would have vanished; `images`: how many were refined, and
-        `other_predictions`: how many of their offset maps were made for other ones; `failed`: one
-        text per image or instance that failed, `turned`: how the masks of images were, see
-        `find_turn` (None: unsure), and `left`: how many images were not tried.
+        `emptied`: which would have vanished; `left_alone` and `flattened`: how many geo-referenced
+        features stayed as they were, by why, and how many lost their heights; `images`: how many
+        were refined, and `other_predictions`: how many of their offset maps were made for other
+        ones; `failed`: one text per image or instance that failed, `turned`: how the masks of
+        images were, see `find_turn` (None: unsure), and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.
@@ -239,12 +242,26 @@ def _listed(path: Path, results: Sequence[Path], run: Run) -> Sequence[Path]:
 
 def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -> Row:
     pairs = pair_file(file, content.images, run)
+    maps = run.maps.entries if isinstance(run.maps, Partners) else run.maps
+    if not pairs and content.tool in GEO_TOOLS and len(content.images) == len(maps) == 1:
+        # Their files name no photograph, but it shows whether they lie on it.
+        pairs = {content.images[0].image: Pair(file, maps[0])}
     instances: list[Any] = list(content.instances)
 
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image), run)
         offset_map = read_offset_map(offsets.path)
+        if content.tool in GEO_TOOLS:
+            given = {place: content.instances[place] for place in image.places}
+            like = name_map_of(offsets, run)
+            row, changes = refine_shapes(given, offset_map, run.settings, where, like)
+            for place, item in changes.items():
+                instances[place] = item
+            others = {"points, lines or empty shapes": image.others}
+            row["left_alone"] = {**others, **row["left_alone"]}
+            row["emptied"] = [{"image": image.image, **one} for one in row["emptied"]]
+            return {"output": repr(image.image), **row}
         height, width = offset_map.codes.shape
 
         def decoded(place: int) -> NDArray[np.uint8]:
@@ -284,9 +301,9 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
         }
 
     def write(path: Path, record: str) -> None:
-        text = content.render(instances)
+        rendered = content.render(instances)
         with recorded_path(path, record) as temporary:
-            temporary.write_bytes(text.encode("utf-8"))
+            temporary.write_bytes(rendered)
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}

@@ -131,10 +131,15 @@ def refine_images(
     record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
     write(output.path, json.dumps(record))
     faults = [text for row in summary.done for text in row.get("faults", ())]
-    kept = sum((Counter(row["kept"]) for row in summary.done), Counter[str]())
+    kept, left_alone = (
+        sum((Counter(row.get(key)) for row in summary.done), Counter[str]())
+        for key in ("kept", "left_alone")
+    )
     return {
         "changed": sum(row["changed"] for row in summary.done),
         "kept": dict(kept),
+        "left_alone": dict(left_alone),
+        "flattened": sum(row.get("flattened", 0) for row in summary.done),
         "emptied": [item for row in summary.done for item in row["emptied"]],
         "images": len(summary.done),
         "other_predictions": sum(row["other_prediction"] for row in summary.done),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.images import turn_back
+from segfix.instances.groups import (
+    Decode,
+    Masks,
+    are_apart,
+    decode_together,
+    group_places,
+    number_parts,
+    share_area,
+)
 from segfix.instances.masks import segmentation_of, with_mask
 from segfix.instances.refine_images import InstanceSettings
 from segfix.polygons.regions import Region
-from segfix.polygons.tracing import join_rings, list_rings, trace_regions
+from segfix.polygons.tracing import list_rings, trace_regions
 from segfix.refinement.apply import refine_into, restore_ids, surroundings
 
 
@@ -39,7 +48,7 @@ class RefinedImage:
 
 def refine_instances_of(
     items: Mapping[int, Any],
-    decode: Callable[[int], NDArray[np.uint8]],
+    decode: Decode,
     offset_map: OffsetMap,
     settings: InstanceSettings,
     *,
@@ -47,8 +56,9 @@ def refine_instances_of(
 ) -> RefinedImage:
     """Refine the instances of an image.
 
-    Polygons that touch others and overlap none are looked up as one label map, and those of a
-    group, one of which changed, are traced together: they go on sharing their vertices.
+    Parts of one object, see `Region.group`, are refined as one area, and stay parts. Polygons that
+    touch others and overlap none are looked up as one label map, and those of them that hang
+    together, one of which changed, are traced together: they go on sharing their vertices.
 
     Args:
         items: By place, objects of COCO's kind or regions.
@@ -66,39 +76,40 @@ def refine_instances_of(
     found = RefinedImage(crowds=len(crowds))
     kept = np.any([decode(place) for place in crowds], axis=0) if crowds else None
     items = {place: item for place, item in items.items() if place not in crowds}
-    polygons = [one for one, item in items.items() if is_outline(item) or _traced(item, settings)]
+    objects = list(group_places(items).values())
+    outlines = [
+        places
+        for places in objects
+        if all(is_outline(items[one]) or _traced(items[one], settings) for one in places)
+        and are_apart(places, decode)
+    ]
     touching: list[int] = []
-    if len(polygons) > 1:
-        before = paint_touching(polygons, decode, (size[0], size[1]))
+    if len(outlines) > 1:
+        before = paint_touching(outlines, decode, (size[0], size[1]))
         touching = np.unique(before[before > 0]).tolist()
     if touching:
         after = before.copy()
         refine_into(after, before, offset_map, settings.masks, kept)
         lost = restore_ids(LabelMap(before), after, touching, restore=not settings.drop_empty)
-        found.emptied.extend(polygons[number - 1] for number in lost)
-        before, after = (turn_back(labels, turn) for labels in (before, after))
-        _enter_touching(before, after, touching, polygons, items, settings, found)
-    for place in items.keys() - {polygons[number - 1] for number in touching}:
-        mask = decode(place)
+        found.emptied.extend(one for number in lost for one in outlines[number - 1])
+        _enter_objects(before, after, outlines, items, decode, settings, found, turn)
+    done = {outlines[number - 1][0] for number in touching}
+    for places in objects:
+        if places[0] in done:
+            continue
+        mask = decode_together(places, decode)
         if not mask.any() and not settings.drop_empty:
-            found.nothing += 1
+            found.nothing += len(places)
             continue
         refined = mask.copy(order="K")  # column by column, as run lengths are
         refine_into(refined, mask, offset_map, settings.masks, kept)
         if not refined.any():
-            found.emptied.append(place)
+            found.emptied.extend(places)
             if settings.drop_empty:
-                found.instances[place] = None
+                found.instances |= dict.fromkeys(places)
                 continue
             refined = mask
-        if not np.array_equal(refined, mask):
-            found.changed.add(place)
-        elif not (mask.any() and _converted(items[place], settings)):
-            continue
-        refined, rings = turn_back(refined, turn), []
-        if _traced(items[place], settings):
-            rings = _trace(refined, settings.simplify)[1]
-        found.instances[place] = replace_area(items[place], refined, rings)
+        _enter_alone(refined, places, items, decode, settings, found, turn)
     found.emptied.sort()
     return found
 
@@ -119,33 +130,31 @@ def is_outline(item: Mapping[str, Any] | Region) -> bool:
     return isinstance(segmentation_of(item), list)
 
 
-def replace_area(
-    item: Mapping[str, Any] | Region, mask: NDArray[Any], rings: Sequence[NDArray[np.float64]]
-) -> Any:
-    """Give an instance another mask (H, W); or `rings`, if there are some, that outline it."""
+def replace_area(item: Mapping[str, Any] | Region, mask: NDArray[Any], area: Any = None) -> Any:
+    """Give an instance another mask (H, W); or the polygons of shapely's `area`, if it is given."""
     if not isinstance(item, Region):
-        return with_mask(item, mask, rings)
+        return with_mask(item, mask, list_rings(area) if area is not None else ())
     height, width = mask.shape
-    return item.with_outline(join_rings(rings), (height, width)) if rings else item.with_mask(mask)
+    return item.with_mask(mask) if area is None else item.with_area(area, (height, width))
 
 
 def paint_touching(
-    places: Sequence[int], decode: Callable[[int], NDArray[np.uint8]], size: tuple[int, int]
+    objects: Sequence[Sequence[int]], decode: Decode, size: tuple[int, int]
 ) -> NDArray[np.int32]:
-    """Paint the regions that touch others, but overlap none, into one label map.
+    """Paint the objects that touch others, but overlap none, into one label map.
 
     Args:
-        places: Of the regions.
-        decode: Decodes the mask of one, (H, W).
+        objects: Places of the parts of each.
+        decode: Decodes the mask of a place, (H, W).
         size: Height and width.
 
     Returns:
-        (H, W) numbers of regions, from 1 in the order of `places`; 0 elsewhere.
+        (H, W) numbers of objects, from 1 in their order; 0 elsewhere.
     """
     labels = np.zeros(size, np.int32)
-    apart = np.ones(len(places) + 1, bool)
-    for number, place in enumerate(places, 1):
-        mask = decode(place)
+    apart = np.ones(len(objects) + 1, bool)
+    for number, places in enumerate(objects, 1):
+        mask = decode_together(places, decode)
         if box := surroundings(mask, 0):
             inside, here = mask[box] != 0, labels[box]
             under = np.unique(here[inside & (here > 0)])
@@ -153,7 +162,7 @@ def paint_touching(
             apart[number] = not under.size
             here[inside & (here == 0)] = number
     labels[~apart[labels]] = 0
-    touching = np.zeros(len(places) + 1, bool)
+    touching = np.zeros(len(objects) + 1, bool)
     touching[find_neighbours(labels)] = True
     labels[~touching[labels]] = 0
     return labels
@@ -167,6 +176,61 @@ def find_neighbours(labels: NDArray[np.int32]) -> NDArray[np.int64]:
         found = np.stack([one[border], other[border]], axis=1).astype(np.int64)
         pairs.append(np.unique(found, axis=0))
     return np.concatenate(pairs)
+
+
+def _enter_alone(
+    refined: NDArray[np.uint8],
+    places: Sequence[int],
+    items: Mapping[int, Any],
+    decode: Decode,
+    settings: InstanceSettings,
+    found: RefinedImage,
+    turn: int,
+) -> None:
+    """Enter what became of an object that is refined on its own, whose parts may overlap."""
+    before = [decode(place) for place in places]
+    parts, lost = share_area(refined, before, restore=not settings.drop_empty)
+    found.emptied.extend(places[number] for number in lost)
+    for place, mask, part in zip(places, before, parts, strict=True):
+        if not part.any():
+            found.instances |= {place: None} if settings.drop_empty else {}
+            continue
+        if not np.array_equal(part, mask != 0):
+            found.changed.add(place)
+        elif not (part.any() and _converted(items[place], settings)):
+            continue
+        whole, area = turn_back(part, turn), None
+        if _traced(items[place], settings):
+            area = _trace(whole.astype(np.uint8), settings.simplify)[1]
+        found.instances[place] = replace_area(items[place], whole, area)
+
+
+def _enter_objects(
+    before: NDArray[np.int32],
+    after: NDArray[np.int32],
+    objects: Sequence[Sequence[int]],
+    items: Mapping[int, Any],
+    decode: Decode,
+    settings: InstanceSettings,
+    found: RefinedImage,
+    turn: int,
+) -> None:
+    """Enter what became of objects that touch, in a label map before and after."""
+
+    def masks_of(number: int) -> Masks:
+        return [decode(place) != 0 for place in objects[number - 1]]
+
+    def parts_of(number: int) -> Masks:
+        restore = not settings.drop_empty
+        parts, lost = share_area(after == number, masks_of(number), restore=restore)
+        found.emptied.extend(objects[number - 1][one] for one in lost)
+        return parts
+
+    maps = number_parts(before, objects, masks_of), number_parts(after, objects, parts_of)
+    before, after = (turn_back(labels, turn) for labels in maps)
+    touching = np.unique(before[before > 0]).tolist()
+    places = [place for one in objects for place in one]
+    _enter_touching(before, after, touching, places, items, settings, found)
 
 
 def _enter_touching(
@@ -192,9 +256,9 @@ def _enter_touching(
         written = np.array(touching)
     members = np.zeros(len(polygons) + 1, bool)
     members[written] = True
-    rings = {}
+    areas = {}
     if settings.form != "rle" and len(written):
-        rings = _trace(np.where(members[after], after, 0), settings.simplify)
+        areas = _trace(np.where(members[after], after, 0), settings.simplify)
     left = set(np.unique(after).tolist())
     for number in written.tolist():
         place = polygons[number - 1]
@@ -202,8 +266,8 @@ def _enter_touching(
             found.instances[place] = None
             found.changed.discard(place)
         else:
-            area = replace_area(items[place], after == number, rings.get(number, ()))
-            found.instances[place] = area
+            area = areas.get(number)
+            found.instances[place] = replace_area(items[place], after == number, area)
 
 
 def _reach(members: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -216,12 +280,16 @@ def _reach(members: NDArray[Any], pairs: NDArray[np.int64]) -> NDArray[np.int64]
         members = grown
 
 
-def _trace(labels: NDArray[Any], tolerance: float) -> dict[int, list[NDArray[np.float64]]]:
-    """Trace the rings of each id, in pixels of the whole image."""
+def _trace(labels: NDArray[Any], tolerance: float) -> dict[int, Any]:
+    """Trace the area of each id, in pixels of the whole image; see `trace_regions`."""
+    import shapely
+
     rows, cols = surroundings(labels, 0)
     corner = (cols.start, rows.start)
     traced = trace_regions(labels[rows, cols], tolerance)
-    return {one: [ring + corner for ring in list_rings(area)] for one, area in traced.items()}
+    return {
+        one: shapely.transform(area, lambda points: points + corner) for one, area in traced.items()
+    }
 
 
 def _traced(item: Mapping[str, Any] | Region, settings: InstanceSettings) -> bool:

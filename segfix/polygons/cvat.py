@@ -94,6 +94,9 @@ def _parse(path: Path, document: str) -> Element:
 
 
 def _read_element(element: Element) -> Region:
+    group, label = element.get("group_id", "0"), element.get("label")
+    # 0 is none.
+    together = f"{group} of {label}" if group != "0" else None
     if element.tag == "polygon":
         pairs = [pair.split(",") for pair in element.attrib["points"].split(";")]
         points = np.array(pairs, np.float64)
@@ -101,7 +104,7 @@ def _read_element(element: Element) -> Region:
             raise ValueError("expected polygons of three points or more")
         if not np.isfinite(points).all():
             raise ValueError("points that aren't finite")
-        return Region(points=points)
+        return Region(points=points, group=together)
     left, top, width, height = (
         int(element.attrib[key]) for key in ("left", "top", "width", "height")
     )
@@ -112,7 +115,7 @@ def _read_element(element: Element) -> Region:
         raise ValueError(f"runs of {runs.sum()} pixels, but their box has {width * height}")
     check_pixels((height, width), "a mask")
     mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-    return Region(mask=mask, corner=(left, top))
+    return Region(mask=mask, corner=(left, top), group=together)
 
 
 def _write_element(element: Element, region: Region) -> None:

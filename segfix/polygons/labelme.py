@@ -7,6 +7,7 @@ import binascii
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def read_shapes(path: Path, document: dict[str, Any]) -> list[AnnotatedImage]:
     for number, shape in enumerate(document["shapes"]):
         try:
             if _is_area(shape):
-                regions.append(_read_shape(shape))
+                group, label = shape.get("group_id"), shape.get("label")
+                together = None if group is None else f"{group!r} of {label!r}"
+                regions.append(replace(_read_shape(shape), group=together))
         except (*FAULTS, *DECODE_ERRORS, SegfixError) as error:
             raise FileFormatError(
                 f"shapes[{number}] is broken ({error})", path=path, advice="save it again"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segfix.polygons.tracing import join_rings, list_rings
 
 MOST_CROSSINGS = 16_000_000
 """Of an outline with the rows of its image."""
@@ -27,12 +30,19 @@ class Region:
         corner: Column and row of the mask's first pixel.
         scale: Width and height of the photograph in the unit of `points`: 1, or 100 for percent;
             None: pixels.
+        rings: Number of points of each ring, where there are several or they may reach far beyond
+            the photograph.
+        group: What the regions of one object have in common; None: it is an object of its own.
+        fault: Why the area can't be read; "": it can.
     """
 
     points: NDArray[np.float64] | None = None
     mask: NDArray[np.bool_] | None = None
     corner: tuple[int, int] = (0, 0)
     scale: float | None = None
+    rings: Sequence[int] = ()
+    group: Hashable = None
+    fault: str = ""
 
     def digest(self) -> str:
         """Digest what the region is, to notice when it has changed."""
@@ -40,8 +50,9 @@ class Region:
         text = f"{content.shape} {self.corner} {self.scale}".encode()
         return hashlib.blake2b(text + content.tobytes(), digest_size=16).hexdigest()
 
-    def with_outline(self, ring: NDArray[np.float64], size: tuple[int, int]) -> Region:
-        """Replace what the region is by an outline in pixels of an image of (height, width)."""
+    def with_area(self, area: Any, size: tuple[int, int]) -> Region:
+        """Replace what the region is by a shapely area in pixels of an image of (height, width)."""
+        ring = join_rings(list_rings(area))
         points = ring if self.scale is None else ring / size[::-1] * self.scale
         return replace(self, points=points, mask=None)
 
@@ -61,12 +72,14 @@ class AnnotatedImage:
         regions: Its areas, in the order of the file.
         size: Height and width, where the file states them.
         identity: What messages call it; None: nothing, since the file is of it alone.
+        others: How many objects have no area, of files in which that is worth a word.
     """
 
     names: Sequence[str]
     regions: Sequence[Region]
     size: tuple[int, int] | None = None
     identity: int | str | None = None
+    others: int = 0
 
 
 def decode_region(
@@ -83,8 +96,10 @@ def decode_region(
         (height, width) 0 or 1: the pixels whose centres lie inside.
 
     Raises:
-        ValueError: The sizes differ, or the region reaches beyond the photograph.
+        ValueError: The sizes differ, or the region has a fault or reaches beyond the photograph.
     """
+    if region.fault:
+        raise ValueError(region.fault)
     height, width = size
     if stated is not None and tuple(stated) != size:
         raise ValueError(f"{stated[1]}×{stated[0]} pixels, not {width}×{height}")
@@ -96,6 +111,8 @@ def decode_region(
         mask[top : top + rows, left : left + cols] = region.mask
         return mask
     points = np.asarray(region.points, np.float64)
+    if region.rings:
+        return fill_outline(points, size, region.rings)
     if region.scale is not None:
         points = points / region.scale * (width, height)
     # Editors let one draw a little beyond the edge.
@@ -108,12 +125,15 @@ def decode_region(
     return fill_outline(points, size)
 
 
-def fill_outline(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+def fill_outline(
+    points: NDArray[np.float64], size: tuple[int, int], rings: Sequence[int] = ()
+) -> NDArray[np.uint8]:
     """Mark the pixels whose centres lie inside of an outline, by the even-odd rule.
 
     Args:
         points: (N, 2) x and y, pixels.
         size: Height and width of the result.
+        rings: Number of points of each ring; (): there is one.
 
     Returns:
         (height, width) 0 or 1.
@@ -122,7 +142,10 @@ def fill_outline(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[
         ValueError: The outline goes to and fro over too many rows.
     """
     height, width = size
-    (x, y), (next_x, next_y) = points.T, np.roll(points, -1, axis=0).T
+    lasts = np.cumsum(rings or [len(points)])
+    after = np.arange(1, len(points) + 1)
+    after[lasts - 1] = np.concatenate([[0], lasts[:-1]])
+    (x, y), (next_x, next_y) = points.T, points[after].T
     # Rows whose centre an edge crosses, its lower end left out.
     first, end = (
         np.clip(np.ceil(ends - 0.5), 0, height).astype(np.int64)

@@ -76,14 +76,25 @@ def is_companion(path: Path) -> bool:
 
 
 def is_label_file(path: Path) -> bool:
-    """Tell by its first line whether a text file holds YOLO's labels; an empty one may."""
+    """Tell by its first line whether a text file holds YOLO's labels; an empty one may.
+
+    A line of numbers with a word among them is a broken label.
+    """
     if is_companion(path):
         return False
     try:
         with path.open(encoding="utf-8") as file:
-            words = file.readline(400).split()
-        return all(math.isfinite(float(word)) for word in words[:5])
+            words = file.readline(400).split()[:9]
     except (OSError, ValueError):
+        return False
+    numbers = [_is_number(word) for word in words]
+    return not words or (numbers[0] and 2 * sum(numbers) > len(words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
         return False
 
 

@@ -291,20 +291,20 @@ def refine_into(
     kept: NDArray[np.bool_] | None = None,
 ) -> None:
     """Refine one mask, (H, W) or (H, W, C), within a copy of it; see `refine_planes`."""
-    # Farther from the mask than an offset leads, there is background at both of its ends.
-    unit = int(np.abs(unit_offsets(offset_map.num_directions)).max())
-    if settings.iterate:
-        reach = settings.iterate * unit
-    elif settings.scale is None:
-        reach = MAX_DISTANCE
-    else:
-        reach = math.ceil(settings.scale * unit)
-    crop = surroundings(mask, max(reach, 1))
+    crop = surroundings(mask, find_reach(offset_map, settings))
     if crop:
         codes = replace(offset_map, codes=offset_map.codes[crop])
         part = LabelMap(mask[crop], kind_of_array(mask[crop]))
         kept = None if kept is None else kept[crop]
         result[crop] = refine_planes(part, codes, settings, kept).array
+
+
+def find_reach(offset_map: OffsetMap, settings: RefineSettings) -> int:
+    """Find how far offsets lead, pixels: farther from a mask there is background at both ends."""
+    unit = int(np.abs(unit_offsets(offset_map.num_directions)).max())
+    if settings.iterate:
+        return settings.iterate * unit
+    return MAX_DISTANCE if settings.scale is None else max(math.ceil(settings.scale * unit), 1)
 
 
 def surroundings(mask: NDArray[Any], margin: int) -> tuple[slice, ...]:

@@ -73,3 +73,11 @@ def _find_in_scores(
         found = [*np.unique(ids[listed]).tolist(), *found]
         kept |= listed
     return (found, kept) if found else ([], None)
+
+
+def parse_id(text: str) -> int:
+    """Parse a number, or a colour as its R + 256·G + 256²·B."""
+    text = text.strip()
+    if len(text) == 7 and text.startswith("#"):
+        return int.from_bytes(bytes.fromhex(text[1:]), "little")
+    return int(text)

@@ -30,6 +30,7 @@ from segfix import __version__
 from segfix.errors import MissingExtraError, SegfixError
 from segfix.files.limits import current_limits
 from segfix.jobs.pool import Threads
+from segfix.serve.connection import HEADER_SECONDS, Connection
 from segfix.serve.result import FORM, Result, fix_upload, send_result
 from segfix.serve.upload import Upload, receive_upload
 from segfix.tasks.fixing import Fixing
@@ -119,11 +120,16 @@ def build_app(
     return Guard(app, hosts), desk
 
 
-def build_server(app: ASGIApp) -> uvicorn.Server:
-    """Build what serves the application at a socket; its own messages are of faults alone."""
+def build_server(app: ASGIApp, patience: float = HEADER_SECONDS) -> uvicorn.Server:
+    """Build what serves the application at a socket; its own messages are of faults alone.
+
+    Args:
+        app: The application.
+        patience: Seconds for the headers of a request to arrive.
+    """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=partial(Connection, patience=patience),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -17,7 +17,11 @@ import numpy as np
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from segfix.errors import SegfixError, one_line
+from segfix.files.georeference import read_georeference
 from segfix.formats import LabelMap
+from segfix.formats.images import turn_transform
+from segfix.instances.listing import holds_instances
+from segfix.instances.photographs import InstanceEntry
 from segfix.jobs.run_settings import RunSettings
 from segfix.report.before_after import number_masks
 from segfix.report.layers import (
@@ -82,6 +86,9 @@ def fix_upload(upload: Upload, fixing: Fixing, *, pictures: bool) -> Result:
         argmax = upload.reading.argmax
         folder, name = place_results(upload.prediction, upload.folder / "result", argmax=argmax)
         how: dict[str, Any] = {"refining": upload.refining, "reading": upload.reading}
+        if upload.form and not holds_instances(upload.prediction, recursive=False):
+            raise SegfixError("as is for instances, not for label maps and arrays; leave it out.")
+        how |= {"form": upload.form, "simplify": upload.simplify}
         fixing = replace(fixing, **how, offsets=upload.folder / "offsets")
         one = RunSettings(workers=1)
         summary = fix_files(upload.image, upload.prediction, folder, name, fixing, one)
@@ -162,6 +169,10 @@ def draw_pictures(upload: Upload, fixed: Path) -> tuple[dict[str, bytes], dict[s
     photograph, orientation = as_photograph(upload.image)
     height, width, _ = photograph.shape
     written = FileSettings() if upload.reading.argmax else upload.reading
+    georeference = read_georeference(upload.image)
+    if georeference:
+        turned = turn_transform(georeference["transform"], (height, width), orientation)
+        georeference["transform"] = turned
     maps, instances = {}, False
     for kind, path, reading in (
         ("before", upload.prediction, upload.reading),
@@ -169,9 +180,11 @@ def draw_pictures(upload: Upload, fixed: Path) -> tuple[dict[str, bytes], dict[s
     ):
         job = next(iter(list_photographs(upload.image, upload.folder / "none", path)))
         assert job.partner is not None
-        found = read_prediction(job.partner, reading, job.entry, (height, width), orientation)
+        found = read_prediction(
+            *(job.partner, reading, job.entry, (height, width), orientation), georeference
+        )
         found = found or LabelMap(np.zeros((height, width), np.uint8))
-        instances = found.kind == "masks"
+        instances = isinstance(job.partner, InstanceEntry)
         maps[kind] = number_masks(found)
     whole = {kind: label_map.ids() for kind, label_map in maps.items()}
     size = shown_size(height, width)

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
+from segfix.instances.refine_images import Form
 from segfix.refinement.apply import RefineSettings
+from segfix.refinement.kept_ids import parse_id
 from segfix.refinement.sizes import FITS, Fit
 from segfix.tasks.predictions import FileSettings
 
@@ -37,6 +39,8 @@ class Upload:
         prediction: In it.
         refining: How to refine.
         reading: How the prediction is read, and what of it is written.
+        form: What all instances become; None: they stay polygons or masks.
+        simplify: How far polygons may leave the pixels' edges, pixels.
     """
 
     folder: Path
@@ -44,6 +48,8 @@ class Upload:
     prediction: Path
     refining: RefineSettings
     reading: FileSettings
+    form: Form | None = None
+    simplify: float = 0.5
 
 
 def between(lowest: float, highest: float, kind: type = float) -> Callable[[str], Any]:
@@ -58,6 +64,11 @@ def between(lowest: float, highest: float, kind: type = float) -> Callable[[str]
     return read
 
 
+def read_ids(text: str) -> list[int]:
+    """Read ids with commas between; "none" are none."""
+    return [] if text == "none" else list(map(parse_id, text.split(",")))
+
+
 STEPS = between(0, 64)
 SWITCH: Callable[[str], bool] = {"true": True, "on": True, "false": False}.__getitem__
 FIT: dict[str, Fit] = dict(zip(FITS, FITS, strict=True))
@@ -66,11 +77,14 @@ FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
     "scale": (None, "auto or 0 … 64", lambda text: None if text == "auto" else STEPS(text)),
     "iterate": (0, "0 … 1000", between(0, 1000, int)),
     "min_confidence": (0.0, "0 … 1", between(0, 1)),
+    "keep": (None, "none, ids such as 255,0 or colours #RRGGBB", read_ids),
     "fit": (None, "one of " + ", ".join(FITS), FIT.__getitem__),
     "soft": (False, "true or false", SWITCH),
     "argmax": (False, "true or false", SWITCH),
     "key": (None, "the name of an array", str),
     "empty": ("keep", "keep or drop", {"keep": "keep", "drop": "drop"}.__getitem__),
+    "as": (None, "polygons or rle", {"polygons": "polygons", "rle": "rle"}.__getitem__),
+    "simplify": (0.5, "0 … 64", STEPS),
 }
 """The other form fields, options of `segfix fix`: what each is unless it says anything, what it may
 be, and its reader."""
@@ -109,7 +123,8 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
     ) as form:
         paths = {name: await keep_file(form, name, folder) for name in FILES}
         given = read_fields({name: form[name] for name in form if name not in FILES})
-    refining = {name: given.pop(name) for name in ("scale", "iterate", "min_confidence")}
+    refining = {name: given.pop(name) for name in ("scale", "iterate", "min_confidence", "keep")}
+    written = given.pop("as"), given.pop("simplify")
     drop_empty = given.pop("empty") == "drop"
     if refining["iterate"] and refining["scale"] is not None:
         raise HTTPException(400, "scale has no effect with iterate; give one of them.")
@@ -119,6 +134,7 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
         paths["prediction"],
         RefineSettings(**refining),
         FileSettings(**given, drop_empty=drop_empty),
+        *written,
     )
 
 

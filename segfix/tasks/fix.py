@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -293,17 +293,22 @@ def fix_instances(
         passed = Counter[str]()
         # Beside the photographs, as LabelMe's, they aren't passed over.
         counted = None if images.resolve() == preds.resolve() else passed
-        jobs = (
-            job if fixing.seen else Pair(job.entry, None)
-            for job in list_photographs(images, offsets, preds, passed_over=counted, **listed)
-            if isinstance(job.partner, InstanceEntry) and job.partner.items
-        )
+        faults: list[str] = []
+
+        def list_jobs() -> Iterator[Pair]:
+            for job in list_photographs(images, offsets, preds, passed_over=counted, **listed):
+                if isinstance(job.partner, InstanceEntry) and job.partner.items:
+                    yield job if fixing.seen else Pair(job.entry, None)
+                elif job.entry.problem and InstanceEntry in map(type, (job.entry, job.partner)):
+                    # Not of a photograph that nothing is known of.
+                    faults.append(job.entry.problem)
+
         how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
         task = predict_task(fixing.model, reading=fixing.seen, **how)
-        looked = run_task(task, jobs, offsets, spread)
+        looked = run_task(task, list_jobs(), offsets, spread)
         if not (looked.done or looked.skipped):
-            if looked.failed:
-                return looked
+            if looked.failed or faults:
+                return replace(looked, failed=[*looked.failed, *faults])
             raise PairingError(
                 f"no photograph in {images} has instances in {preds}; names must be equal up to a "
                 "known suffix (--suffix adds one, --map pairs any names, --annotations has the "
@@ -316,6 +321,9 @@ def fix_instances(
         photographs = {row["output"]: row["input"] for row in looked.done}
         # Those that are kept can be named.
         listed["photographs"] = photographs if fixing.offsets is None else {}
+        if images.is_file():
+            # Two files that the user named are a pair, whatever their names.
+            offsets = Path(looked.done[0]["output"] if looked.done else looked.skipped[0])
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import ArgumentError, SegfixError, require_extra
 from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files.georeference import read_georeference
 from segfix.files.places import StandardInput
 from segfix.files.provenance import NOT_TAKEN, content_digest
 from segfix.formats import (
@@ -25,7 +26,7 @@ from segfix.formats import (
     write_offset_map,
 )
 from segfix.formats.arguments import as_path
-from segfix.formats.images import Photograph, open_photograph
+from segfix.formats.images import Photograph, open_photograph, turn_transform
 from segfix.instances.by_image import read_file_names
 from segfix.instances.listing import holds_instances, list_instance_files
 from segfix.instances.photographs import pair_instances
@@ -237,14 +238,19 @@ def predict_file(
         if orientation != 1:
             # For predictions that were made of the photograph as it is stored.
             source["orientation"] = orientation
+        size = photograph.shape[0], photograph.shape[1]
+        if georeference := read_georeference(image.path):
+            # For shapes in coordinates of the earth.
+            turned = turn_transform(georeference["transform"], size, orientation)
+            source["georeference"] = {**georeference, "transform": turned}
         if prediction is not None:
             source |= record_prediction(prediction, reading or FileSettings(), output)
         output.check({"source": source}, following=(PREDICTION_KEY,))
         label_map = None
         if prediction is not None:
-            size = photograph.shape[0], photograph.shape[1]
             label_map = read_prediction(
-                prediction, reading or FileSettings(), image, size, orientation
+                *(prediction, reading or FileSettings(), image, size, orientation),
+                source.get("georeference"),
             )
             if label_map and orientation != 1:
                 with open_photograph(image.path, bands) as again:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def read_prediction(
     image: Entry,
     size: tuple[int, int],
     orientation: int,
+    georeference: Mapping[str, Any] | None = None,
 ) -> LabelMap | None:
     """Read a prediction of a photograph, as that is displayed.
 
@@ -82,6 +84,7 @@ def read_prediction(
         image: The photograph, for messages.
         size: Height and width of the photograph as displayed.
         orientation: How the photograph is stored, see `as_displayed`.
+        georeference: Where it lies, for shapes in coordinates of the earth.
 
     Returns:
         The prediction; None where there is no instance.
@@ -92,7 +95,7 @@ def read_prediction(
     from segfix.instances.photographs import InstanceEntry
 
     if isinstance(prediction, InstanceEntry):
-        return prediction.read(size, image.path)
+        return prediction.read(size, image.path, georeference)
     told = {
         "expected": f"its photograph {image.path} is {size[1]}×{size[0]}",
         "advice": RESIZE,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import segfix
 from segfix.files.provenance import read_record
@@ -284,3 +284,82 @@ def test_a_file_is_no_folder_of_results(work: Path, weights: tuple[object, ...])
     assert done.exit_code == 2
     assert "there.txt: a file, but results go to a folder" in flat(done.stderr)
     assert Path("there.txt").read_text() == "mine"
+
+
+def test_shapes_on_a_geotiff(work: Path, weights: tuple[object, ...]) -> None:
+    pytest.importorskip("pyproj", reason="needs the extra: pip install 'segfix-refine[geo]'")
+    picture, tags = Image.open("images/a.png"), TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, kind, value in (
+        (33550, 12, (0.5, 0.5, 0.0)),
+        (33922, 12, (0.0, 0.0, 0.0, 500_000.0, 5_400_000.0, 0.0)),
+        (34735, 3, (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633)),
+    ):
+        tags.tagtype[tag] = kind
+        tags[tag] = value
+    picture.save("photo.tif", tiffinfo=tags)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+
+    def write(left: float) -> None:
+        columns = (left, 40, 40, left, left)
+        rows = (0, 0, 24, 24, 0)
+        ring = [[500_000 + x / 2, 5_400_000 - y / 2] for x, y in zip(columns, rows, strict=True)]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features = [{"type": "Feature", "properties": {"class": "a"}, "geometry": geometry}]
+        document = {"type": "FeatureCollection", "crs": crs, "features": features}
+        Path("shapes.geojson").write_text(json.dumps(document))
+
+    write(22)
+    done = run("fix", "photo.tif", "shapes.geojson", *weights)
+    assert (done.exit_code, done.stderr) == (0, "weights conditioned on cpu\n")
+    assert done.stdout == "shapes_fixed.geojson: 1 written; 1 of 1 instances changed\n"
+    fixed = json.loads(Path("shapes_fixed.geojson").read_text())
+    (ring,) = fixed["features"][0]["geometry"]["coordinates"]
+    assert sorted({x for x, _ in ring}) == [500_010, 500_020]
+    # In two steps, to the byte.
+    look = ("predict-offsets", "photo.tif", "--preds", "shapes.geojson", *weights, "-q")
+    assert run(*look).exit_code == 0
+    done = run("refine", "shapes.geojson")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert Path("refined/shapes.geojson").read_bytes() == Path("shapes_fixed.geojson").read_bytes()
+    write(24)
+    assert "made for other predictions" in run("refine", "shapes.geojson", "--overwrite").stderr
+    write(1000)
+    done = run("fix", "photo.tif", "shapes.geojson", *weights, "--overwrite", "-q")
+    assert done.exit_code == 1
+    assert "none of its 1 shapes lies on the photograph" in done.stderr
+    done = run("fix", "images/a.png", "shapes.geojson", *weights, "--overwrite", "-q")
+    assert "no geo-reference is known of its photograph" in done.stderr
+
+
+def test_files_of_any_tool_pair_with_the_only_photograph(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8]
+) -> None:
+    write_instances("results", {"a": np.stack([pred == 2, pred == 1])})
+    items = json.loads(Path("results.json").read_text())
+    Path("one.json").write_text(json.dumps([{"segmentation": items[0]["segmentation"]}]))
+    done = run("fix", "images/b.png", "one.json", *weights)
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "one_fixed.json: 1 written; 1 of 1 instances changed\n",
+    )
+
+
+def test_every_broken_file_is_named_where_none_is_sound(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    shape = {"label": "x", "points": [[1, 1], ["x", 9], [9, 9]], "shape_type": "polygon"}
+    Path("shapes").mkdir()
+    for stem in "ab":
+        document = {"version": "5.5.0", "shapes": [shape], "imagePath": f"{stem}.png"}
+        Path(f"shapes/{stem}.json").write_text(json.dumps(document))
+    done = run("fix", "images", "shapes", *weights, "-q")
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert [line.partition(" is broken")[0] for line in lines] == [
+        f"failed: shapes/{stem}.json: shapes[0]" for stem in "ab"
+    ]
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("0 0.1 0.1 x 0.2 0.3 0.3\n")
+    done = run("fix", "images", "texts", *weights, "-q")
+    assert "texts/a.txt: line 1 is '0 0.1 0.1 x 0.2 0.3 0.3'; expected YOLO's" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

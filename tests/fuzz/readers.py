@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from segfix.errors import SegfixError
@@ -102,6 +103,44 @@ def read_regions(path: Path) -> None:
     for region in found.instances:
         with suppress(ValueError):
             decode_region(region, (10, 12))
+
+
+GEOJSON = """{"type": "FeatureCollection", "crs": {"type": "name", "properties":
+{"name": "EPSG:32633"}}, "features": [{"type": "Feature", "properties": {"a": 1}, "geometry":
+{"type": "Polygon", "coordinates": [[[1, -1], [9, -1], [9, -9, 3], [1, -1]]]}},
+{"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": [[[[2, -2], [5, -2.5],
+[4e0, -7], [2, -2]], [[3, -3], [4, -3], [4, -4], [3, -3]]]]}}, {"geometry": null}]}"""
+
+
+def geopackages() -> list[Files]:
+    from tests.cli.refine_instances.geo_files import write_gpkg
+
+    ring = [[1.0, 1.0], [9.0, 1.0], [9.0, 9.0]]
+    with TemporaryDirectory() as folder:
+        path = write_gpkg([[ring], [ring]], path=Path(folder, "a.gpkg"))
+        return [{"a.gpkg": path.read_bytes()}]
+
+
+def refine_shapes(path: Path) -> None:
+    from segfix.instances.by_image import read_document, sort_instances
+    from segfix.polygons.regions import decode_region
+    from segfix.polygons.shapes import locate_shapes
+    from segfix.polygons.tracing import trace_regions
+
+    found = sort_instances(Entry(path, path.stem), read_document(path))
+    from tests.cli.refine_instances.geo_files import REFERENCE
+
+    reference = REFERENCE
+    if path.suffix == ".geojson":
+        reference = {"transform": [1, 0, 0, 0, -1, 0], "crs": "EPSG:32633"}
+    instances = list(found.instances)
+    located = locate_shapes(dict(enumerate(instances)), reference, SIZE, f"{path}")
+    for place, region in located.items():
+        with suppress(ValueError):
+            mask = decode_region(region, SIZE)
+            if mask.any():
+                instances[place] = region.with_area(trace_regions(mask)[1], SIZE)
+    found.render(instances)
 
 
 def read_panoptic(folder: Path) -> None:
@@ -216,6 +255,14 @@ READERS = {
     ),
     "yolo": text_reader("0 0.1 0.2 0.5 0.2 0.5 0.6\n1 0.5 0.5 0.2 0.2\n", read_regions),
     "cvat": text_reader(CVAT, read_regions, ".xml"),
+    "geojson": replace(
+        text_reader(GEOJSON, refine_shapes, ".geojson"), imports=["pyproj", "shapely"]
+    ),
+    "geopackage": Reader(
+        geopackages,
+        lambda folder: refine_shapes(folder / "a.gpkg"),
+        imports=["pyproj", "shapely"],
+    ),
     "class-names": text_reader("# classes\n0 road\n1: side walk\n7, car\n", read_class_names),
     "name-map": text_reader("# pairs\na.png b.png\nc d\n\"e f.jpg\" 'g'\n", read_name_map),
     "layout": Reader(samples.layout_files, read_layout),

@@ -104,3 +104,29 @@ def test_yolo() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     ring = np.array(json.loads(done.stdout.splitlines()[-1])) * SIZE[::-1]
     assert np.array_equal(mask_of(ring.tolist()), refined(mask_of(SHAPES[0])))
+
+
+@pytest.mark.parametrize("kind", ["geojson", "gpkg"])
+def test_geojson_and_geopackage(kind: str) -> None:
+    raw = pytest.importorskip("pyogrio.raw")
+    shapely = pytest.importorskip("shapely")
+    from tests.cli.refine_instances import geo_files
+
+    geo_files.refer()
+    rings = [[shape] for shape in SHAPES if isinstance(shape, list)]
+    write = geo_files.write_geojson if kind == "geojson" else geo_files.write_gpkg
+    path = write(rings)
+    assert run(path, "--simplify", 0).exit_code == 0
+    found, _, geometries, _ = raw.read(
+        out_of(path), layer=None if kind == "geojson" else "my houses"
+    )
+    crs = geo_files.WGS84 if kind == "geojson" else geo_files.UTM
+    assert found["crs"] == {"geojson": "EPSG:4326", "gpkg": "EPSG:32633"}[kind]
+    areas = [shapely.from_wkb(one) for one in geometries if one is not None]
+    masks = []
+    for area in areas:
+        if area.geom_type != "Point":
+            (ring,) = shapely.get_rings(geo_files.to_pixels(area, crs))
+            masks.append(mask_of(shapely.get_coordinates(ring).tolist()))
+    for old, mask in zip(SHAPES, masks, strict=True):
+        assert np.array_equal(mask, refined(mask_of(old)))

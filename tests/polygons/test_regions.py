@@ -41,14 +41,21 @@ def test_outlines_that_cross_themselves_are_filled_by_turns() -> None:
     ]
 
 
+@given(points, points)
+def test_rings_are_filled_by_turns(one: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+    both = fill_outline(np.concatenate([one, other]), (9, 11), [len(one), len(other)])
+    assert np.array_equal(both, fill_outline(one, (9, 11)) ^ fill_outline(other, (9, 11)))
+
+
 def test_shares_and_percents_are_of_the_photograph() -> None:
+    shapely = pytest.importorskip("shapely")
     ring = np.array([[2, 1], [6, 1], [6, 3], [2, 3]], float)
     plain = decode_region(Region(points=ring), (4, 8))
     assert plain.sum() == 8
     for scale in (1, 100):
         region = Region(points=ring / (8, 4) * scale, scale=scale)
         assert np.array_equal(decode_region(region, (4, 8)), plain)
-        again = region.with_outline(ring, (4, 8))
+        again = region.with_area(shapely.multipolygons([shapely.Polygon(ring)]), (4, 8))
         assert again.points is not None
         assert again.points.tolist() == pytest.approx(np.asarray(region.points))
 

@@ -45,7 +45,10 @@ def start(conditioned_onnx: Path, tmp_path: Path) -> Iterator[Callable[..., Serv
     ended = ExitStack()
 
     def start_one(
-        hosts: frozenset[str] = frozenset(), max_bytes: int = 1 << 24, **capacity: Any
+        hosts: frozenset[str] = frozenset(),
+        max_bytes: int = 1 << 24,
+        patience: float = 20,
+        **capacity: Any,
     ) -> Service:
         folder = tmp_path / f"uploads-segfix-serve-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
@@ -55,7 +58,7 @@ def start(conditioned_onnx: Path, tmp_path: Path) -> Iterator[Callable[..., Serv
             app, desk = build_app(
                 Fixing(lambda: model), folder.resolve(), Capacity(**capacity), hosts
             )
-        server = build_server(app)
+        server = build_server(app, patience)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         service = Service(listening.getsockname()[1], folder, desk)

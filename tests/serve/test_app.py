@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segfix.files.reading import PICTURES
+from segfix.instances.listing import INSTANCE_SUFFIXES
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.sizes import FITS
 from segfix.serve.app import ASSETS, EVERY_ANSWER
@@ -133,6 +136,27 @@ def test_settings_are_those_of_segfix_fix(service: Service) -> None:
     answer = post(service.port, IMAGE, Path("small.png"), fit="labels", accept=FORM)
     assert Image.open(io.BytesIO(answer.parts["result"][1])).size == (20, 12)
     assert Image.open(io.BytesIO(answer.parts["after"][1])).size == (40, 24)
+
+
+def test_ids_that_are_kept_stay(service: Service) -> None:
+    before = np.array(Image.open(PREDICTION))
+    for keep, same in (("1", True), ("1,2", True), ("none", False), ("", False)):
+        answer = post(service.port, IMAGE, PREDICTION, keep=keep)
+        assert (np.array(Image.open(io.BytesIO(answer.body))) == before).all() == same
+    refused = post(service.port, IMAGE, PREDICTION, keep="one")
+    assert refused.status == 400
+    assert refused.error == "keep: expected none, ids such as 255,0 or colours #RRGGBB."
+
+
+def test_instances_come_back_in_the_form_asked_for(service: Service) -> None:
+    pytest.importorskip("shapely", reason="needs the extra: pip install 'segfix-refine[polygons]'")
+    path = Path("pred.json")
+    make_coco(path, np.array(Image.open(PREDICTION)))
+    answer = post(service.port, IMAGE, path, **{"as": "polygons", "simplify": 0})
+    assert isinstance(json.loads(answer.body)["annotations"][0]["segmentation"], list)
+    refused = post(service.port, IMAGE, PREDICTION, **{"as": "rle"})
+    assert refused.status == 422
+    assert refused.error == "as is for instances, not for label maps and arrays; leave it out."
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -328,6 +352,31 @@ def test_an_upload_too_slow_is_refused(start: Callable[..., Service]) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"the upload took more than 0.5 s; --timeout allows more." in answer
     service.settle()
+
+
+def test_headers_too_slow_are_refused(start: Callable[..., Service]) -> None:
+    service = start(patience=0.5)
+    began = time.monotonic()
+    with (
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as slow,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as silent,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as second,
+    ):
+        slow.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n")
+        second.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nGET /status HTTP/1.1\r\n")
+        with suppress(OSError):
+            for _ in range(20):
+                time.sleep(0.1)
+                slow.sendall(b"x: y\r\n")
+        answer = slow.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.endswith(b'{"error": "the headers of the request took too long."}')
+        assert silent.makefile("rb").read() == b""
+        both = second.makefile("rb").read()
+    assert 0.4 < time.monotonic() - began < 10
+    assert (both.count(b"HTTP/1.1 200 "), both.count(b"HTTP/1.1 408 ")) == (1, 1)
+    # Not the work, nor an upload that arrives.
+    assert post(service.port, IMAGE, PREDICTION).status == 200
 
 
 @pytest.fixture
@@ -545,6 +594,11 @@ def test_the_description_names_every_field_and_answer(service: Service) -> None:
     for name, (default, _, read) in FIELDS.items():
         stated = schema["properties"][name]["default"]
         assert (default if stated in ("", "auto") else read(str(stated).lower())) == default
+    for kind in (*PICTURES, "HEIF"):
+        called = {"JPEG2000": "JPEG 2000", "WEBP": "WebP", "PPM": "PNM"}.get(kind, kind)
+        assert called in schema["properties"]["image"]["description"]
+    for suffix in INSTANCE_SUFFIXES:
+        assert suffix in schema["properties"]["prediction"]["description"]
     source = "".join(
         path.read_text("utf-8") for path in Path(str(files("segfix.serve"))).glob("*.py")
     )

@@ -55,14 +55,19 @@ def write_labelme(shapes: list[Shape], folder: Path = Path("labelme")) -> Path:
     items: list[dict[str, Any]] = [
         {"label": "wheel", "points": [[3, 4.5]], "group_id": None, "shape_type": "point"}
     ]
-    for shape in shapes:
+    for number, shape in enumerate(shapes):
         item: dict[str, Any] = {"label": "car", "points": shape}
         if isinstance(shape, np.ndarray):
             top, left, bottom, right = box_of(shape)
             item["points"] = [[float(left), float(top)], [right - 1.0, bottom - 1.0]]
             item["mask"] = png(shape[top:bottom, left:right])
         kind = "mask" if isinstance(shape, np.ndarray) else "polygon"
-        more = {"group_id": 3, "description": "Straße", "shape_type": kind, "flags": {"old": True}}
+        more = {
+            "group_id": number,
+            "description": "Straße",
+            "shape_type": kind,
+            "flags": {"old": True},
+        }
         items.append({**item, **more, "mine": {"kept": [1, 2.50, None]}})
     items.append({"label": "box", "points": [[1.0, 1], [5, 6]], "shape_type": "rectangle"})
     document: dict[str, Any] = {
