@@ -75,8 +75,8 @@ def _read_system(page: Page) -> str | None:
 def _read_keys(page: Page) -> dict[int, int]:
     """Read the keys whose values are stored beside them."""
     entries = page.values(KEYS)
-    entries = entries[4 : len(entries) // 4 * 4].reshape(-1, 4).tolist()
-    return {key: value for key, place, _, value in entries if not place}
+    rows = entries[4 : len(entries) // 4 * 4].reshape(-1, 4).tolist()
+    return {key: value for key, place, _, value in rows if not place}
 
 
 def _read_world_file(path: Path) -> list[float] | None:

@@ -128,7 +128,7 @@ def write_layers(document: bytes, changes: Mapping[int, Region | None]) -> bytes
                     if _read_shape(blob, layer.crs) is None or (place := place + 1) not in changes:
                         continue
                     region = changes[place]
-                    rows[row] = region and _pack(geometry_of(region), blob)
+                    rows[row] = None if region is None else _pack(geometry_of(region), blob)
                 _write_rows(connection, layer, rows)
             connection.commit()
             content = bytearray(connection.serialize())

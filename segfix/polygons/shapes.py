@@ -141,7 +141,7 @@ class Placement:
         if self.transformer is not None:
             points = np.stack(self.transformer.transform(*points.T), axis=1)
         a, b, c, d, e, f = self.transform
-        return np.linalg.solve([[a, b], [d, e]], (points - (c, f)).T).T
+        return np.linalg.solve(np.array([[a, b], [d, e]]), (points - (c, f)).T).T
 
     def points_to_file(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert (N, 2) columns and rows to coordinates of the file."""
@@ -310,10 +310,10 @@ def _locate(shapes: Mapping[int, Shape], placement: Placement) -> dict[int, Shap
 def _frame(placement: Placement) -> tuple[float, float, float, float]:
     """Find the bounds of a photograph in coordinates of the file."""
     height, width = placement.size
-    across, down = np.linspace(0, width, STEPS), np.linspace(0, height, STEPS)
-    edges = [(across, 0), (across, height), (0, down), (width, down)]
-    points = [np.stack(np.broadcast_arrays(x, y), axis=1) for x, y in edges]
-    found = placement.points_to_file(np.concatenate(points))
+    along = np.linspace(0, 1, STEPS)
+    edges = [(along, 0 * along), (along, 0 * along + 1), (0 * along, along), (0 * along + 1, along)]
+    points = np.concatenate([np.stack(edge, axis=1) for edge in edges]) * (width, height)
+    found = placement.points_to_file(points)
     (left, bottom), (right, top) = np.nanmin(found, axis=0), np.nanmax(found, axis=0)
     return float(left), float(bottom), float(right), float(top)
 

@@ -52,7 +52,9 @@ class Connection(H11Protocol):
             self._late = None
 
     def _give_up(self) -> None:
-        if (self.cycle and not self.cycle.response_complete) or self.transport.is_closing():
+        # None at first, whatever uvicorn's types say.
+        busy = self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]
+        if busy or self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:
             head = f"content-type: application/json\r\ncontent-length: {len(LATE)}\r\n"

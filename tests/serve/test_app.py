@@ -152,7 +152,7 @@ def test_instances_come_back_in_the_form_asked_for(service: Service) -> None:
     pytest.importorskip("shapely", reason="needs the extra: pip install 'segfix-refine[polygons]'")
     path = Path("pred.json")
     make_coco(path, np.array(Image.open(PREDICTION)))
-    answer = post(service.port, IMAGE, path, **{"as": "polygons", "simplify": 0})
+    answer = post(service.port, IMAGE, path, **{"as": "polygons", "simplify": "0"})
     assert isinstance(json.loads(answer.body)["annotations"][0]["segmentation"], list)
     refused = post(service.port, IMAGE, PREDICTION, **{"as": "rle"})
     assert refused.status == 422
