@@ -18,7 +18,7 @@ from segfix.jobs.pool import hide_progress
 from segfix.training.calibration import compare_scores, fit_calibration, measure
 from segfix.training.checkpoint_model import ProbabilityNetwork
 from segfix.training.checkpoints import describe_checkpoint
-from segfix.training.heads import DetailHead
+from segfix.training.heads import DetailHead, fold_norms
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.layouts import LabelledImage, find_labelled_images, folder_name
 from segfix.training.offset_networks import KEPT_METADATA, load_checkpoint
@@ -138,6 +138,9 @@ def write_checked(trained: Trained, path: Path, metadata: dict[str, Any], source
     for part in simpler.modules():
         if isinstance(part, ConditionedSegFixNet | DetailHead):
             part.fold()
+    if trained.wrapper is OffsetNetwork:
+        # In networks of others, a batch norm may belong to another convolution.
+        fold_norms(simpler)
     if half:
         simpler.half()
     wrapped, written = (

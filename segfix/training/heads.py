@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -88,6 +89,20 @@ def fold_norm(summed: Sequence[nn.Module], norm: nn.Module) -> nn.Identity:
         layer.weight.data *= factor[:, None, None, None]
     convolutions[-1].bias = nn.Parameter(norm.bias.detach() - mean * factor)
     return nn.Identity()
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Give convolutions the factors of the batch norms defined right behind them.
+
+    Args:
+        network: One whose such convolutions have no bias; changed.
+    """
+    for module in [*network.modules()]:
+        for (_, conv), (name, norm) in pairwise(module.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                fold_norm([conv], norm)
+                # Those of an EfficientNet are activations, too.
+                setattr(module, name, getattr(norm, "act", nn.Identity()))
 
 
 def double_size(maps: Tensor) -> Tensor:

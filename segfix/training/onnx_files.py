@@ -20,6 +20,7 @@ from segfix.errors import SegfixError
 from segfix.geometry import NO_PREDICTION
 from segfix.network.session import DISTANCE, METADATA_KEY
 from segfix.training.checkpoint_model import ProbabilityNetwork
+from segfix.training.offset_networks import STRIDE
 from segfix.training.onnx_network import OffsetNetwork
 
 OPSET = 18
@@ -32,7 +33,10 @@ def write_onnx(
     module: OffsetNetwork | ProbabilityNetwork, path: Path, metadata: dict[str, Any]
 ) -> None:
     """Export with dynamic batch, height and width, and our metadata inside."""
-    batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
+    # Padding asks for this minimum, though the file takes smaller pictures, too. Left to find it
+    # out, torch traces the whole network, fails, and traces it again.
+    height, width = (torch.export.Dim(name, min=STRIDE + 1) for name in ("height", "width"))
+    batch = torch.export.Dim("batch")
     examples = {
         "image": (torch.zeros(2, 3, 96, 160, dtype=torch.uint8), {0: batch, 2: height, 3: width}),
         DISTANCE: (torch.zeros(2, 96, 160, dtype=torch.uint8), {0: batch, 1: height, 2: width}),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -34,6 +38,8 @@ from segfix.training.settings import (
 COLOURS = np.array([[200, 60, 40], [40, 180, 80], [60, 70, 210]], np.uint8)
 
 WritePair = Callable[..., None]
+FillFolder = Callable[[Path], object]
+MakeOnce = Callable[[str, FillFolder], Path]
 
 
 class Trained(NamedTuple):
@@ -75,6 +81,26 @@ def _listening_to_ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Fill a folder of this name; of several processes of pytest, the first one does."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def make(name: str, fill: FillFolder) -> Path:
+        folder, begun = root / name, root / f"{name}-begun"
+        with FileLock(root / f"{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(begun, ignore_errors=True)
+                begun.mkdir()
+                fill(begun)
+                begun.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def blobs() -> NDArray[np.uint8]:
     """(160, 160) label map of three classes in winding blobs."""
     noise = ndimage.gaussian_filter(np.random.default_rng(2).random((160, 160)), 6)
@@ -100,13 +126,9 @@ def write_pair() -> WritePair:
 
 
 @pytest.fixture(scope="session")
-def data(
-    tmp_path_factory: pytest.TempPathFactory, write_pair: WritePair, blobs: NDArray[np.uint8]
-) -> Path:
+def data(make_once: MakeOnce, write_pair: WritePair, blobs: NDArray[np.uint8]) -> Path:
     """A data set of one photograph whose colours show its labels; its size is odd."""
-    folder = tmp_path_factory.mktemp("data")
-    write_pair(folder, "blobs", blobs[:101, :131])
-    return folder
+    return make_once("data", lambda folder: write_pair(folder, "blobs", blobs[:101, :131]))
 
 
 class TwoCrops(CropDataset):
@@ -128,8 +150,19 @@ def train_on_two_crops(
     return Trained(out, scores)
 
 
+def train_once(make_once: MakeOnce, name: str, train: Callable[[Path], Trained]) -> Trained:
+    """A training and its scores, from the process that has trained."""
+
+    def fill(folder: Path) -> None:
+        scores = train(folder / "out").scores
+        (folder / "scores.json").write_text(json.dumps(scores))
+
+    folder = make_once(name, fill)
+    return Trained(folder / "out", json.loads((folder / "scores.json").read_text()))
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
+def trained(make_once: MakeOnce, data: Path) -> Trained:
     """That of hrnet_w18_small; what loads its checkpoint needs `_small_hrnet`."""
     settings = SegFixSettings(
         boundary_width=3,
@@ -137,7 +170,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
         optimization=Optimization(40, 2, learning_rate=5e-3, warmup=5, ema=0.8),
     )
     run = RunSettings("cpu", workers=0, evaluate_every=30, quiet=True)
-    return train_on_two_crops(data, tmp_path_factory.mktemp("trained"), settings, run)
+    return train_once(
+        make_once, "trained", lambda out: train_on_two_crops(data, out, settings, run)
+    )
 
 
 def shorten_encoder(encoder: Any) -> None:
@@ -205,18 +240,25 @@ def train_conditioned(
 
 
 @pytest.fixture(scope="session")
-def trained_lite(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
+def trained_lite(make_once: MakeOnce, data: Path) -> Trained:
     """That training; what loads its checkpoint needs `_small_lite`."""
-    return train_conditioned(data, tmp_path_factory.mktemp("trained-lite"))
+    return train_once(make_once, "trained-lite", lambda out: train_conditioned(data, out))
 
 
 @pytest.fixture(scope="session")
-def exported_lite(tmp_path_factory: pytest.TempPathFactory, trained_lite: Trained) -> Path:
+def exported_lite(make_once: MakeOnce, trained_lite: Trained) -> Path:
     """Its ONNX file."""
-    out = tmp_path_factory.mktemp("exported-lite") / "lite.onnx"
+    checkpoint = trained_lite.out / "model.safetensors"
     with small_lite():
-        export_onnx(trained_lite.out / "model.safetensors", out)
-    return out
+        return export_once(make_once, "lite.onnx", checkpoint)
+
+
+def export_once(make_once: MakeOnce, name: str, checkpoint: Path, **options: Any) -> Path:
+    """An ONNX file of this name, alone in its folder."""
+    folder = make_once(
+        f"exported-{name}", lambda folder: export_onnx(checkpoint, folder / name, **options)
+    )
+    return folder / name
 
 
 @pytest.fixture(scope="session")
@@ -226,18 +268,15 @@ def checkpoint(trained: Trained) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+def exported(make_once: MakeOnce, checkpoint: Path) -> Path:
     """Its ONNX file, alone in its folder."""
-    out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
+    notes = {"license": "CC0", "terms": "none"}
     with small_hrnet():
-        export_onnx(checkpoint, out, notes={"license": "CC0", "terms": "none"})
-    return out
+        return export_once(make_once, "tiny.onnx", checkpoint, notes=notes)
 
 
 @pytest.fixture(scope="session")
-def flipping(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+def flipping(make_once: MakeOnce, checkpoint: Path) -> Path:
     """The same network, which looks at the mirrored image, too."""
-    out = tmp_path_factory.mktemp("flipping") / "flip.onnx"
     with small_hrnet():
-        assert export_onnx(checkpoint, out, flip=True)["flip"] is True
-    return out
+        return export_once(make_once, "flip.onnx", checkpoint, flip=True)

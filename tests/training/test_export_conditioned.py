@@ -24,6 +24,7 @@ from segfix.training import calibration, export
 from segfix.training.calibration import Measured, compare_scores, measure
 from segfix.training.crop_targets import make_validation_prediction
 from segfix.training.export import export_onnx
+from segfix.training.heads import fold_norms
 from segfix.training.hrnet_lite import ConditionedSegFixNet
 from segfix.training.layouts import find_labelled_images
 from segfix.training.offset_networks import load_checkpoint
@@ -109,7 +110,8 @@ def test_a_folded_network_computes_what_it_did(network: OffsetNetwork) -> None:
         before = lite(image, distance)
     lite.fold()
     lite.detail_head.fold()
-    assert not any(isinstance(x, torch.nn.BatchNorm2d) for x in (lite.head[0],))
+    fold_norms(lite)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in lite.modules())
     with torch.inference_mode():
         for found, expected in zip(lite(image, distance), before, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
