@@ -107,6 +107,16 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
             raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
 
 
+def read_pretrained(given: Mapping[str, Any]) -> bool | Path:
+    """Turn what follows --pretrained into what the trainer takes."""
+    named = None if given["from_scratch"] else given["pretrained"]
+    if named in (None, "imagenet"):
+        return named is not None
+    if not Path(named).is_file():
+        raise click.BadParameter(f"{named}: no such file.", param_hint="--pretrained")
+    return Path(named)
+
+
 @click.command()
 @click.option(
     "--loss",
@@ -188,11 +198,16 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
 )
 @setting_options(SegFixSettings, "backbone")
 @click.option(
-    "--pretrained/--from-scratch",
-    default=False,
-    show_default=True,
-    help="Start from ImageNet weights: for hrnet_lite0 to 2 those of the extra imagenet if it is "
-    "installed, else timm's (downloaded once).",
+    "--pretrained",
+    is_flag=False,
+    flag_value="imagenet",
+    metavar="[FILE]",
+    help="Start from the backbone's ImageNet weights: for tf_efficientnet_lite0 to 2 and "
+    "hrnet_lite0 to 2 those of the extra imagenet if it is installed, else timm's (downloaded "
+    "once); or from a FILE of weights.",
+)
+@click.option(
+    "--from-scratch", is_flag=True, help="Start from random weights, as without --pretrained."
 )
 @click.option(
     "--init",
@@ -264,7 +279,7 @@ def train(
         given["backbone"] = describe_checkpoint(checkpoint).get("backbone", given["backbone"])
     shared: dict[str, Any] = {
         "val": given["val"],
-        "pretrained": given["pretrained"],
+        "pretrained": read_pretrained(given),
         "init": checkpoint,
         "run": make_settings(RunSettings, given),
     }

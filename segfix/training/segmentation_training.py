@@ -46,7 +46,7 @@ def train_segmentation(
     settings: SegmentationSettings | None = None,
     *,
     val: Sequence[Path] = (),
-    pretrained: bool = False,
+    pretrained: bool | Path = False,
     init: Path | None = None,
     edge_network: Path | None = None,
     run: RunSettings | None = None,
@@ -59,7 +59,7 @@ def train_segmentation(
         settings: Network, losses, data and optimisation.
         val: Folders whose validation split is scored on; without any, a share of `data` is held
             out.
-        pretrained: Start from timm's ImageNet weights.
+        pretrained: Start from the backbone's ImageNet weights, or from a file of weights.
         init: Start from this checkpoint's weights.
         edge_network: Checkpoint of SEMEDA's edge network; by default one is trained in `out`.
         run: See `fit`.

@@ -249,6 +249,20 @@ def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]
     )
 
 
+def test_pretrained_weights_are_of_imagenet_or_of_a_file(
+    segmentations: list[dict[str, Any]], calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "own.pth").touch()
+    for loss, found in (("epl", segmentations), ("segfix", calls)):
+        for given in ([], ["--pretrained"], ["--pretrained", "own.pth"], ["--from-scratch"]):
+            assert run("train", "--loss", loss, *given, "--precision", "no").exit_code == 0
+        expected = [False, True, Path("own.pth"), False]
+        assert [call["pretrained"] for call in found] == expected
+    result = run("train", "--pretrained", "none.pth")
+    assert result.exit_code == 2
+    assert "none.pth: no such file" in result.stderr
+
+
 def test_cross_entropy_alone_is_a_loss(segmentations: list[dict[str, Any]]) -> None:
     assert run("train", "--loss", "cross-entropy").exit_code == 0
     assert segmentations[0]["settings"].losses == {}
