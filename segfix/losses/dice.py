@@ -62,7 +62,7 @@ def dice_of_images(probability: Tensor, target: Tensor, valid: Tensor) -> tuple[
     losses, gradient = probability.new_zeros(len(probability)), torch.zeros_like(probability)
     known = valid.to(probability.dtype)
     counts = class_counts(target, valid, probability.shape[1])
-    share = 1 / (counts > 0).sum(dim=1).clamp(min=1)
+    share = 1 / (counts > 0).sum(dim=1).clamp(min=1).to(probability)
     for images, label in class_slices(counts):
         truth = known[images] * (target[images] == label)
         found = probability[images, label] * known[images]

@@ -103,22 +103,28 @@ def lines_of_images(
     """
     rays, factor = check_rays(width, splitter)
     losses, gradient = probability.new_zeros(len(probability)), torch.zeros_like(probability)
-    present = class_counts(target, valid, probability.shape[1]) > 0
-    for image, some in enumerate(present):
-        labels = some.nonzero()[:, 0]
-        truth = ((target[image] == labels[:, None, None]) & valid[image]).to(probability)
-        found = probability[image, labels] * valid[image]
-        true, summed = (sum_along(maps, rays) for maps in (truth, found))
-        mask = counted[image].expand(len(labels), -1, -1, -1)
-        rows = [maps.flatten(0, 1).flatten(1) for maps in (factor * true, factor * summed, mask)]
-        regions = match == "region"
-        placed = find_lines(*rows, width // 2, regions=regions)
-        coefficients, pull = line_losses(placed, power, regions=regions)
-        shared = (placed.sizes > 0).sum().clamp(min=1) if lines == "mean" else true.shape[1]
-        losses[image] = coefficients.sum() / shared
-        by_energy = torch.zeros_like(rows[0])
-        by_energy.view(-1)[placed.place] = pull * (factor / shared)
-        gradient[image, labels] = spread_along(by_energy.view_as(true), rays) * valid[image]
+    regions = match == "region"
+    for image, some in enumerate(class_counts(target, valid, probability.shape[1]) > 0):
+        labels, known, number = some.nonzero()[:, 0].tolist(), valid[image], 0
+        mask = counted[image].flatten(1)
+        # One class at a time: its maps stay in the CPU's cache.
+        for label in labels:
+            truth = ((target[image] == label) & known).to(probability)
+            maps = (truth, probability[image, label] * known)
+            true, found = (sum_along(m[None], rays)[0].flatten(1) for m in maps)
+            if factor != 1:
+                true, found = factor * true, factor * found
+            placed = find_lines(true, found, mask, width // 2, regions=regions)
+            coefficients, pull = line_losses(placed, power, regions=regions)
+            losses[image] += coefficients.sum()
+            number += int((placed.sizes > 0).sum())
+            by_energy = torch.zeros_like(true)
+            by_energy.view(-1)[placed.place] = factor * pull
+            by_energy = by_energy.view(1, -1, *known.shape)
+            gradient[image, label] = spread_along(by_energy, rays)[0] * known
+        shared = max(1, number) if lines == "mean" else len(mask)
+        losses[image] /= shared
+        gradient[image, labels] /= shared
     return losses, gradient
 
 

@@ -249,7 +249,8 @@ def compute_losses(
     std: Sequence[float],
 ) -> dict[str, Tensor]:
     """Compute the cross-entropy of a batch and, once they count, the weighed other losses."""
-    logits = network(normalize_image(batch["image"], mean, std))
+    # In the layout of the losses: once for all, the cross-entropy's softmax included.
+    logits = network(normalize_image(batch["image"], mean, std)).contiguous().float()
     target = batch["target"].long()
     found = {"cross_entropy": cross_entropy(logits, target)}
     start = settings.loss_from or 0

@@ -51,7 +51,7 @@ def make_step(name: str, classes: int, size: int, batch: int, device: str) -> Ca
 
     def step() -> None:
         with torch.autocast(device, precision, enabled=precision is not None):
-            logits = network(image)
+            logits = network(image).contiguous().float()
             total: Tensor = cross_entropy(logits, target)
             if loss is not None:
                 total = total + LOSSES[name][1] * loss(logits, target)
