@@ -277,7 +277,7 @@ def mean_of(statistics: NDArray[np.float64]) -> Scores:
     )
     union = true + predicted - hits
     iou = np.where(true > 0, hits / np.maximum(union, 1), np.nan)
-    found["interior"] = 100 * np.nanmean(iou, axis=-1)
+    found["interior"] = 100 * np.nansum(iou, axis=-1) / np.maximum((true > 0).sum(axis=-1), 1)
     return {key: found[key] for key in KEYS}
 
 
