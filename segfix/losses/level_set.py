@@ -115,7 +115,8 @@ def level_set_energy(
             energy[images] += means[-1] * misses
         c1, c2 = (mean[:, None, None] for mean in means)
         of_truth, of_other = (1 - c1).square() - (1 - c2).square(), c1.square() - c2.square()
-        gradient[images, label] = slope * (truth * of_truth + other * of_other)
+        force = truth.mul_(of_truth).addcmul_(other, of_other)
+        torch.mul(force, slope, out=gradient[images, label])
     return energy, gradient
 
 
