@@ -49,7 +49,7 @@ def check_inputs(
     if not looks_at_values(logits):
         target, valid = split_void(target, ignore_index)
         inside = ((target >= 0) & (target < logits.shape[1])).all()
-        torch._assert_async(inside, f"a target id outside the {logits.shape[1]} classes")  # type: ignore[no-untyped-call]
+        torch._assert_async(inside, f"a target id outside the {logits.shape[1]} classes")
     else:
         target, valid = check_values(logits, target, ignore_index)
     return logits.to(precision).contiguous(), target, valid

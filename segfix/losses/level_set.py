@@ -122,7 +122,8 @@ def level_set_energy(
 
 def dot(one: Tensor, other: Tensor) -> Tensor:
     """Sum the products of (N, H, W) maps of each image."""
-    return torch.linalg.vecdot(one.flatten(1), other.flatten(1))
+    total: Tensor = torch.linalg.vecdot(one.flatten(1), other.flatten(1))
+    return total
 
 
 def level_sides(phi: Tensor, heaviside: str, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,6 +35,7 @@ class LossModule(nn.Module):
         self.function, self.options, self.weight = function, options, weight
         parsed = parse_weight(weight)
         self.auto = parsed if isinstance(parsed, AutoWeight) else None
+        self.factor = 1.0 if isinstance(parsed, AutoWeight) else parsed
         self.checked = False
 
     def compute(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class LossModule(nn.Module):
             self.checked = True
         loss = self.compute(logits, target)
         if self.auto is None:
-            return loss if self.weight == 1 else self.weight * loss  # type: ignore[operator]
+            return loss if self.factor == 1 else self.factor * loss
         if self.auto.measuring and self.training and loss.requires_grad:
             self.auto.measure(loss, logits, target, void)
         return self.auto.value().to(loss) * loss

@@ -124,7 +124,7 @@ def gradient_of(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     found = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
     return torch.cat(
         [
-            (torch.zeros_like(p) if g is None else g).float().flatten()
+            (torch.zeros_like(p) if g is None else g).float().flatten()  # type: ignore[redundant-expr]
             for g, p in zip(found, parameters, strict=True)
         ]
     )

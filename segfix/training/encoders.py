@@ -32,6 +32,7 @@ def load_encoder(encoder: nn.Module, timm_name: str, source: bool | Path = True)
     Raises:
         SegfixError: They can't be had, or are of another model.
     """
+    found: Mapping[str, Tensor]
     if isinstance(source, Path):
         found, told = read_weights(source), f"{source}: these weights are"
     else:

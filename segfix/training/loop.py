@@ -267,7 +267,7 @@ class Trainer:
 
     def compare(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute share and cosine of each loss's gradient, against the reference's."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, loss in losses.items():
             if self.reference in (None, name) or not loss.requires_grad:
                 continue

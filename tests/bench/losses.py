@@ -298,7 +298,8 @@ def intervals(
     names, number = np.unique(np.array(drives), return_inverse=True)
     by_drive = np.zeros((2, len(arm), len(names), *arm.shape[2:]))
     for place, runs in enumerate((arm, base)):
-        np.add.at(by_drive[place], (slice(None), number), runs)
+        for group in range(len(names)):
+            by_drive[place][:, group] = runs[:, number == group].sum(axis=1)
     own, other = (mean_of(sums) for sums in by_drive.sum(axis=2))
     draws = np.random.default_rng(0).multinomial(
         len(names), [1 / len(names)] * len(names), REPLICAS

@@ -117,7 +117,7 @@ def test_what_was_measured_is_gone_on_with() -> None:
 
 def test_parameters_are_the_leaves_that_want_a_gradient() -> None:
     model = network()
-    model[0].weight.requires_grad_(requires_grad=False)  # type: ignore[union-attr]
+    next(model.parameters()).requires_grad = False
     found = {id(p) for p in find_parameters(model(scene()[0]))}
     assert found == {id(p) for p in model.parameters() if p.requires_grad}
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)

@@ -103,7 +103,7 @@ def test_every_parameter_is_optimized_once_and_norms_and_biases_are_not_decayed(
 
 
 def test_batch_norm_is_frozen_from_a_step_on(tmp_path: Path) -> None:
-    states = []
+    states: list[dict[str, Tensor]] = []
     for until in (3, 5, None):
         run(
             tmp_path,
