@@ -65,7 +65,10 @@ SEGMENTATION: dict[str, dict[str, object]] = {
 """What differs where a segmentation network is trained."""
 
 OF_SEGFIX = ("instances", "class_weights", "num_directions", "boundary_width", "predicted")
-OF_SEGMENTATION = ("network", "loss_weights", "loss_options", "hold_out", "edge_network")
+OF_SEGMENTATION = (
+    *("network", "loss_weights", "loss_options", "loss_from"),
+    *("hold_out", "edge_network"),
+)
 
 
 def set_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -103,8 +106,18 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
     if given["scales"][0] > given["scales"][1]:
         raise click.BadParameter("write the smaller one first.", param_hint="--scales")
     for name in (*given["loss_weights"], *given["loss_options"]):
-        if name not in losses:
+        if name and name not in losses:
             raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
+
+
+def read_pretrained(given: Mapping[str, Any]) -> bool | Path:
+    """Turn what follows --pretrained into what the trainer takes."""
+    named = None if given["from_scratch"] else given["pretrained"]
+    if named in (None, "imagenet"):
+        return named is not None
+    if not Path(named).is_file():
+        raise click.BadParameter(f"{named}: no such file.", param_hint="--pretrained")
+    return Path(named)
 
 
 @click.command()
@@ -122,12 +135,14 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
 )
 @click.option(
     "--weight",
+    "--loss-weight",
     "loss_weights",
     multiple=True,
-    metavar="NAME=λ",
+    metavar="[NAME=]λ",
     callback=parse_weights,
-    help="Weight of a loss beside the cross-entropy; repeatable. [default: level-set 0.67, "
-    "sobel 4, boundary 0.1, the others 1]",
+    help="Weight of a loss beside the cross-entropy, or of all that have none; auto:0.3 makes its "
+    "gradient by the network's weights 0.3 of cross-entropy's, measured over its first 20 steps; "
+    "repeatable. [default: level-set 0.67, sobel 4, boundary 0.1, the others 1]",
 )
 @click.option(
     "--loss-option",
@@ -138,7 +153,7 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
     help="Option of a loss by its name in Python, such as epl.width=11, epl.splitter=B, "
     "level-set.heaviside=ahf, semeda.weights=2,4,0; repeatable.",
 )
-@setting_options(SegmentationSettings, "network")
+@setting_options(SegmentationSettings, "loss_from", "network")
 @click.option(
     "--data",
     "data",
@@ -188,11 +203,16 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
 )
 @setting_options(SegFixSettings, "backbone")
 @click.option(
-    "--pretrained/--from-scratch",
-    default=False,
-    show_default=True,
-    help="Start from ImageNet weights: for hrnet_lite0 to 2 those of the extra imagenet if it is "
-    "installed, else timm's (downloaded once).",
+    "--pretrained",
+    is_flag=False,
+    flag_value="imagenet",
+    metavar="[FILE]",
+    help="Start from the backbone's ImageNet weights: for tf_efficientnet_lite0 to 2 and "
+    "hrnet_lite0 to 2 those of the extra imagenet if it is installed, else timm's (downloaded "
+    "once); or from a FILE of weights.",
+)
+@click.option(
+    "--from-scratch", is_flag=True, help="Start from random weights, as without --pretrained."
 )
 @click.option(
     "--init",
@@ -264,15 +284,16 @@ def train(
         given["backbone"] = describe_checkpoint(checkpoint).get("backbone", given["backbone"])
     shared: dict[str, Any] = {
         "val": given["val"],
-        "pretrained": given["pretrained"],
+        "pretrained": read_pretrained(given),
         "init": checkpoint,
         "run": make_settings(RunSettings, given),
     }
     if of_segfix:
         train_segfix(data, out, make_settings(SegFixSettings, given), **shared)
     else:
+        named = given["loss_weights"]
         weights = {
-            name: given["loss_weights"].get(name, LOSSES[name][1])
+            name: named.get(name, named.get("", LOSSES[name][1]))
             for name in losses
             if name != "cross-entropy"
         }

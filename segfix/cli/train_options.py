@@ -99,14 +99,14 @@ def setting_option(field: Field[Any], kind: Any) -> Callable[[_Command], _Comman
 
     Args:
         field: Made by `segfix.training.settings.setting`.
-        kind: Its type: bool, str, int, float or a pair of floats.
+        kind: Its type: bool, str, int or none, float or a pair of floats.
     """
     name, told = field.name.replace("_", "-"), field.metadata
     flag = told["flag"] or (f"--{name}/--no-{name}" if kind is bool else f"--{name}")
     more: dict[str, Any] = {}
     if told["choices"]:
         more["type"] = click.Choice(told["choices"])
-    elif kind is int:
+    elif kind in (int, int | None):
         more["type"] = click.IntRange(**told["limits"])
     elif kind is float:
         more["type"] = FiniteRange(**told["limits"])
@@ -115,7 +115,7 @@ def setting_option(field: Field[Any], kind: Any) -> Callable[[_Command], _Comman
     if kind is bool and "/" not in flag:
         more["is_flag"] = True
     else:
-        more["show_default"] = True
+        more["show_default"] = field.default is not None
     return click.option(flag, field.name, default=field.default, help=told["text"], **more)
 
 
@@ -140,19 +140,24 @@ def make_settings(settings: type[_Settings], given: Mapping[str, Any], **others:
 
 def parse_weights(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    """Parse NAME=λ into a dictionary."""
-    weights = {}
+) -> dict[str, float | str]:
+    """Parse NAME=λ or NAME=auto:SHARE into a dictionary; without a name, under ""."""
+    weights: dict[str, float | str] = {}
     for value in values:
-        name, _sign, number = value.partition("=")
+        name, sign, text = value.rpartition("=")
+        share = text.removeprefix("auto:")
         try:
-            weights[name] = float(number)
+            number = float(share)
         except ValueError:
-            weights[name] = math.nan
-        if name not in ADDED_LOSSES or not 0 <= weights[name] < math.inf:
+            number = math.nan
+        known = name in ADDED_LOSSES or not sign
+        if not known or not 0 <= number < math.inf or (share != text and not number):
             raise click.BadParameter(
-                f"{value!r}: write NAME=λ, NAME one of {', '.join(ADDED_LOSSES)}, λ 0 or more."
+                f"{value!r}: write NAME=λ or NAME=auto:SHARE, NAME one of "
+                f"{', '.join(ADDED_LOSSES)} or left out for all losses, λ 0 or more, "
+                "SHARE above 0."
             )
+        weights[name] = number if share == text else text
     return weights
 
 

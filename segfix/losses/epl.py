@@ -8,17 +8,28 @@ import torch
 from torch import Tensor
 
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.losses.epl_energies import EnergySum, Window, check_windows, energies, whole_rays
-from segfix.losses.epl_lines import check_power, find_lines, line_losses
+from segfix.losses.epl_energies import check_rays, sum_points, whole_rays
+from segfix.losses.epl_lines import check_power, lines_of_images
 from segfix.losses.epl_released import RELEASED_WEIGHTS, released_loss
-from segfix.losses.inputs import REDUCTIONS, check_choice, check_inputs, present_classes
+from segfix.losses.inputs import (
+    REDUCTIONS,
+    Quarter,
+    check_choice,
+    check_inputs,
+    choose_quarter,
+    reduce_images,
+)
 from segfix.losses.module import LossModule
 
 WIDTH = 7
+"""The paper's w for Pascal VOC; 9 to 13 for Cityscapes (Tables I and II)."""
 POWER = 10
-"""The paper's μ for Pascal VOC; 2 for Cityscapes."""
+"""The paper's μ for Pascal VOC; 2 for Cityscapes (Table IV)."""
 POINT_WEIGHT = 0.1
 LINE_WEIGHT = 0.2
+SUMMED_LINE_WEIGHT = 0.01
+"""The paper's λ2 (Section IV-B), for lines summed up."""
+SUMS = ("mean", "sum")
 
 
 def epl_point_loss(
@@ -29,6 +40,8 @@ def epl_point_loss(
     width: int = WIDTH,
     splitter: str = "A",
     norm: int = 2,
+    pixels: str = "mean",
+    quarter: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """Compare the energies of prediction and target in every direction.
@@ -44,11 +57,14 @@ def epl_point_loss(
         splitter: Directions: "A" up, down, left, right; "B" the diagonals; "C" all eight;
             "plain" a w×w box, its sum scaled to the range of a ray.
         norm: p, 1 or 2.
-        reduction: "mean" of |E(y) - E(ŷ)|^p over rays and classes; "sum" over them, averaged
-            over directions and batch (eq. 3 literally).
+        pixels: "mean" of |E(y) - E(ŷ)|^p over rays and classes; "sum" over them, averaged over
+            directions (eq. 3 literally).
+        quarter: Whether to look at a random quarter of the images instead, the same on average
+            but sooner computed.
+        reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:
-        A scalar ≥ 0.
+        A scalar ≥ 0, or (N,) of them.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -66,19 +82,38 @@ def epl_point_loss(
     Reference:
         Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 2 and 3.
     """
-    windows, factor = check_windows(width, splitter)
+    check_rays(width, splitter)
     check_choice("norm", norm, (1, 2))
+    check_choice("pixels", pixels, SUMS)
     check_choice("reduction", reduction, REDUCTIONS)
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
-        size, num_classes = logits.shape[:2]
-        known = valid[:, None].to(logits.dtype)
-        difference = (logits.softmax(dim=1) * known).scatter_add_(1, target[:, None], -known)
-        rays = whole_rays(valid, windows)
-        total: Tensor = EnergySum.apply(difference, rays, windows, factor, norm)
-    if reduction == "sum":
-        return total / (len(windows) * max(1, size))
-    return total / (num_classes * rays.sum()).clamp(min=1)
+        part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
+        probability = part.logits.softmax(dim=1)
+        losses = point_losses(probability, part, valid, width, splitter, norm, pixels)
+        return reduce_images(losses, valid, reduction)
+
+
+def point_losses(
+    probability: Tensor,
+    part: Quarter,
+    valid: Tensor,
+    width: int,
+    splitter: str,
+    norm: int,
+    pixels: str,
+) -> Tensor:
+    """Compute the point loss of each image, (N,); `valid` is that of whole images."""
+    rays, _ = check_rays(width, splitter)
+    counted = whole_rays(part.valid, rays) & part.counted
+    totals = (
+        sum_points(probability, part.target, part.valid, counted, width, splitter, norm)
+        / part.share
+    )
+    if pixels == "sum":
+        return totals / counted.shape[1]
+    whole = counted if part.share == 1 else whole_rays(valid, rays)
+    return totals / (probability.shape[1] * whole.flatten(1).sum(dim=1)).clamp(min=1)
 
 
 def epl_line_loss(
@@ -90,6 +125,8 @@ def epl_line_loss(
     splitter: str = "A",
     power: int = POWER,
     match: str = "region",
+    lines: str = "mean",
+    quarter: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """Average one minus the equipotential Dice coefficient over lines and classes present.
@@ -108,11 +145,14 @@ def epl_line_loss(
         power: μ, even.
         match: "region": both sums over the region of all lines and as many predicted points;
             "lines": for each τ over that line and as many (eq. 4).
-        reduction: "mean" over classes present, directions and lines; "sum" over them, averaged
-            over directions and batch (Algorithm 1 literally).
+        lines: "mean" over an image's classes present, directions and lines; "sum" over classes and
+            lines, averaged over directions (Algorithm 1 literally).
+        quarter: Whether to look at a random quarter of the images instead; its lines are its own.
+        reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:
-        A scalar, about 0 (prediction equals target) to 1.
+        A scalar, about 0 (prediction equals target) to 1, or to the number of lines where these
+        are summed up; or (N,) of them.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -128,36 +168,34 @@ def epl_line_loss(
     Reference:
         Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 4 and Algorithm 1.
     """
-    windows, factor = check_windows(width, splitter)
+    check_rays(width, splitter)
     check_power(power)
     check_choice("match", match, ("region", "lines"))
+    check_choice("lines", lines, SUMS)
     check_choice("reduction", reduction, REDUCTIONS)
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
-        true, found, counted = class_energies(logits, target, valid, windows)
-        regions = match == "region"
-        lines = find_lines(factor * true, factor * found, counted, width // 2, regions=regions)
-        loss = line_losses(lines, power, regions=regions).sum()
-    if reduction == "sum":
-        return loss / (len(windows) * max(1, len(logits)))
-    return loss / (lines.sizes > 0).sum().clamp(min=1)
+        part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
+        probability = part.logits.softmax(dim=1)
+        losses = line_losses(probability, part, width, splitter, power, match, lines)
+        return reduce_images(losses, valid, reduction)
 
 
-def class_energies(
-    logits: Tensor, target: Tensor, valid: Tensor, windows: tuple[Window, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum target and soft-max along rays: one row for each class present and direction.
-
-    Returns:
-        (R, H·W) energies of the target, (R, H·W) of the prediction, and (R, H·W) bool, whose rays
-        cross no void.
-    """
-    present = present_classes(logits, target, valid)
-    true, found = (
-        energies(fields, windows).flatten(0, 1).flatten(1)
-        for fields in (present.truth, present.probability)
+def line_losses(
+    probability: Tensor,
+    part: Quarter,
+    width: int,
+    splitter: str,
+    power: int,
+    match: str,
+    lines: str,
+) -> Tensor:
+    """Compute the line loss of each image, (N,)."""
+    rays, _ = check_rays(width, splitter)
+    counted = whole_rays(part.valid, rays) & part.counted
+    return lines_of_images(
+        probability, part.target, part.valid, counted, width, splitter, power, match, lines
     )
-    return true, found, whole_rays(valid, windows)[present.image].flatten(0, 1).flatten(1)
 
 
 def epl_loss(
@@ -172,6 +210,9 @@ def epl_loss(
     match: str = "region",
     point_weight: float | None = None,
     line_weight: float | None = None,
+    pixels: str = "mean",
+    lines: str = "mean",
+    quarter: bool = False,
     reduction: str = "mean",
     released: bool = False,
 ) -> Tensor:
@@ -187,12 +228,16 @@ def epl_loss(
         power: See `epl_line_loss`, as for `match`.
         match: See there.
         point_weight: λ1; by default POINT_WEIGHT.
-        line_weight: λ2; by default LINE_WEIGHT.
-        reduction: See both.
+        line_weight: λ2; by default LINE_WEIGHT, of summed lines SUMMED_LINE_WEIGHT.
+        pixels: See `epl_point_loss`.
+        lines: See `epl_line_loss`.
+        quarter: See both, as for `reduction`.
+        reduction: See there.
         released: Compute what the released code does instead: rays across void count, beyond the
             frame lies 0 for the line loss, all classes and images share one coefficient per line
             with 1 added to overlap and sizes, energies off the lines count as 0 rather than not at
-            all, and the weights are 0.02 and 0.2 by default. `match` and `reduction` play no part.
+            all, and the weights are 0.02 and 0.2 by default. `match` and the options
+            before `released` play no part.
 
     Returns:
         A scalar.
@@ -210,17 +255,38 @@ def epl_loss(
     Reference:
         Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 5.
     """
-    weights = RELEASED_WEIGHTS if released else (POINT_WEIGHT, LINE_WEIGHT)
+    summed = SUMMED_LINE_WEIGHT if lines == "sum" else LINE_WEIGHT
+    weights = RELEASED_WEIGHTS if released else (POINT_WEIGHT, summed)
     point_weight = weights[0] if point_weight is None else point_weight
     line_weight = weights[1] if line_weight is None else line_weight
-    rays: dict[str, Any] = {"ignore_index": ignore_index, "width": width, "splitter": splitter}
     if released:
+        rays: dict[str, Any] = {"ignore_index": ignore_index, "width": width, "splitter": splitter}
         rays["weights"] = point_weight, line_weight
         return released_loss(logits, target, norm=norm, power=power, **rays)
-    rays["reduction"] = reduction
-    point = epl_point_loss(logits, target, norm=norm, **rays)
-    line = epl_line_loss(logits, target, power=power, match=match, **rays)
-    return point_weight * point + line_weight * line
+    check_rays(width, splitter)
+    check_power(power)
+    for name, value, choices in (
+        ("norm", norm, (1, 2)),
+        ("match", match, ("region", "lines")),
+        ("pixels", pixels, SUMS),
+        ("lines", lines, SUMS),
+        ("reduction", reduction, REDUCTIONS),
+    ):
+        check_choice(name, value, choices)
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
+        probability = part.logits.softmax(dim=1)
+        losses = 0 * probability[:, :, :1, :1].sum(dim=(1, 2, 3))
+        if point_weight:
+            losses = losses + point_weight * point_losses(
+                probability, part, valid, width, splitter, norm, pixels
+            )
+        if line_weight:
+            losses = losses + line_weight * line_losses(
+                probability, part, width, splitter, power, match, lines
+            )
+        return reduce_images(losses, valid, reduction)
 
 
 class EPLPointLoss(LossModule):
@@ -233,7 +299,10 @@ class EPLPointLoss(LossModule):
         width: int = WIDTH,
         splitter: str = "A",
         norm: int = 2,
+        pixels: str = "mean",
+        quarter: bool = False,
         reduction: str = "mean",
+        weight: float | str = 1.0,
     ) -> None:
         super().__init__(
             epl_point_loss,
@@ -241,7 +310,10 @@ class EPLPointLoss(LossModule):
             width=width,
             splitter=splitter,
             norm=norm,
+            pixels=pixels,
+            quarter=quarter,
             reduction=reduction,
+            weight=weight,
         )
 
 
@@ -256,7 +328,10 @@ class EPLLineLoss(LossModule):
         splitter: str = "A",
         power: int = POWER,
         match: str = "region",
+        lines: str = "mean",
+        quarter: bool = False,
         reduction: str = "mean",
+        weight: float | str = 1.0,
     ) -> None:
         super().__init__(
             epl_line_loss,
@@ -265,7 +340,10 @@ class EPLLineLoss(LossModule):
             splitter=splitter,
             power=power,
             match=match,
+            lines=lines,
+            quarter=quarter,
             reduction=reduction,
+            weight=weight,
         )
 
 
@@ -283,8 +361,12 @@ class EPLLoss(LossModule):
         match: str = "region",
         point_weight: float | None = None,
         line_weight: float | None = None,
+        pixels: str = "mean",
+        lines: str = "mean",
+        quarter: bool = False,
         reduction: str = "mean",
         released: bool = False,
+        weight: float | str = 1.0,
     ) -> None:
         super().__init__(
             epl_loss,
@@ -296,6 +378,10 @@ class EPLLoss(LossModule):
             match=match,
             point_weight=point_weight,
             line_weight=line_weight,
+            pixels=pixels,
+            lines=lines,
+            quarter=quarter,
             reduction=reduction,
             released=released,
+            weight=weight,
         )

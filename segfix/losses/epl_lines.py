@@ -8,6 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segfix.losses.closed_form import closed_form
+from segfix.losses.epl_energies import check_rays, spread_along, sum_along
+from segfix.losses.inputs import class_counts
+
 MAX_EXPONENT = 40.0
 """e^-40 is nothing beside the 1 of a pixel on its line, and its square is still a float32."""
 
@@ -19,7 +23,8 @@ class Lines(NamedTuple):
     the region of the lines of either.
 
     Attributes:
-        row: (P,) int64 row of each pixel.
+        place: (P,) int64 place of each pixel among those of all rows.
+        row: (P,) its row.
         true: (P,) its energy in the target.
         found: (P,) its energy in the prediction.
         on_lines: (P,) bool, whether it lies in the region of the target.
@@ -28,6 +33,7 @@ class Lines(NamedTuple):
         sizes: (R, L) int64 pixels on each line of the target.
     """
 
+    place: Tensor
     row: Tensor
     true: Tensor
     found: Tensor
@@ -67,10 +73,62 @@ def find_lines(
     place = (on_lines | predicted).flatten().nonzero()[:, 0]
     row = place // true.shape[1]
     true, found, on_lines = (maps.flatten()[place] for maps in (true, found, on_lines))
-    return Lines(row, true, found, on_lines, bounds, sizes)
+    return Lines(place, row, true, found, on_lines, bounds, sizes)
 
 
-def line_losses(lines: Lines, power: int, *, regions: bool) -> Tensor:
+@closed_form
+def lines_of_images(
+    probability: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    counted: Tensor,
+    width: int,
+    splitter: str,
+    power: int,
+    match: str,
+    lines: str,
+) -> tuple[Tensor, Tensor]:
+    """Compute the line loss of each image, (N,), with its gradient by the probabilities.
+
+    Args:
+        probability: (N, C, H, W).
+        target: (N, H, W) int64.
+        valid: (N, H, W) bool.
+        counted: (N, S, H, W) bool, the rays that count.
+        width: w.
+        splitter: One of `SPLITTERS`.
+        power: μ.
+        match: "region" or "lines".
+        lines: "mean" or "sum".
+    """
+    rays, factor = check_rays(width, splitter)
+    losses, gradient = probability.new_zeros(len(probability)), torch.zeros_like(probability)
+    regions = match == "region"
+    for image, some in enumerate(class_counts(target, valid, probability.shape[1]) > 0):
+        labels, known, number = some.nonzero()[:, 0].tolist(), valid[image], 0
+        mask = counted[image].flatten(1)
+        # One class at a time: its maps stay in the CPU's cache.
+        for label in labels:
+            truth = ((target[image] == label) & known).to(probability)
+            maps = (truth, probability[image, label] * known)
+            true, found = (sum_along(m[None], rays)[0].flatten(1) for m in maps)
+            if factor != 1:
+                true, found = factor * true, factor * found
+            placed = find_lines(true, found, mask, width // 2, regions=regions)
+            coefficients, pull = line_losses(placed, power, regions=regions)
+            losses[image] += coefficients.sum()
+            number += int((placed.sizes > 0).sum())
+            by_energy = torch.zeros_like(true)
+            by_energy.view(-1)[placed.place] = factor * pull
+            by_energy = by_energy.view(1, -1, *known.shape)
+            gradient[image, label] = spread_along(by_energy, rays)[0] * known
+        shared = max(1, number) if lines == "mean" else len(mask)
+        losses[image] /= shared
+        gradient[image, labels] /= shared
+    return losses, gradient
+
+
+def line_losses(lines: Lines, power: int, *, regions: bool) -> tuple[Tensor, Tensor]:
     """Compute one minus the equipotential Dice coefficient of each line.
 
     Args:
@@ -79,25 +137,35 @@ def line_losses(lines: Lines, power: int, *, regions: bool) -> Tensor:
         regions: Whether sums go over the whole region, instead of over the line alone.
 
     Returns:
-        (R, L) of about 0 to 1; 0 where the target has no such line.
+        (R, L) of about 0 to 1, 0 where the target has no such line; and the gradient of their sum
+        by the predicted energies, (P,).
     """
-    num_lines = lines.sizes.shape[1]
-    per_row = []
-    for tau in range(1, num_lines + 1):
+    rows, losses, pull = len(lines.sizes), [], torch.zeros_like(lines.found)
+    for tau in range(1, lines.sizes.shape[1] + 1):
         truly, interval = lines.on_lines, lines.bounds[lines.row, 0]
         if not regions:
             truly, interval = (lines.true - tau).abs() < 0.5, lines.bounds[lines.row, tau - 1]
         near = (lines.found >= interval[:, 0]) & (lines.found <= interval[:, 1])
         d_true = closeness(lines.true, tau, power) * truly
         d_found = closeness(lines.found, tau, power) * near
-        per_row += [d_true, d_true.square(), d_true * d_found, d_found]
-    sums = lines.true.new_zeros(len(lines.sizes), len(per_row))
-    sums = sums.index_add(0, lines.row, torch.stack(per_row, dim=1))
-    d_true, squares, overlap, d_found = sums.view(-1, num_lines, 4).unbind(2)
-    exists = lines.sizes > 0
-    scale = d_true / torch.where(exists, squares, 1)
-    coefficient = 2 * scale * overlap / torch.where(exists, d_true + d_found, 1)
-    return torch.where(exists, 1 - coefficient, 0)
+        summands = torch.stack([d_true, d_true.square(), d_true * d_found, d_found], dim=1)
+        sums = summands.new_zeros(rows, 4).index_add_(0, lines.row, summands)
+        of_true, squares, overlap, of_found = sums.unbind(1)
+        exists = lines.sizes[:, tau - 1] > 0
+        scale = torch.where(exists, 2 * of_true / torch.where(exists, squares, 1), 0)
+        total = torch.where(exists, of_true + of_found, 1)
+        losses.append(torch.where(exists, 1 - scale * overlap / total, 0))
+        by_overlap, by_total = scale / total, scale * overlap / total.square()
+        slope = closeness_slope(lines.found, tau, power) * d_found
+        pull += slope * (by_total[lines.row] - by_overlap[lines.row] * d_true)
+    return torch.stack(losses, dim=1), pull
+
+
+def closeness_slope(energy: Tensor, tau: int, power: int) -> Tensor:
+    """Compute the derivative of `closeness` relative to itself, 0 where it is cut off."""
+    apart = energy - tau
+    slope = -power * apart ** (power - 1)
+    return torch.where(apart.abs() <= MAX_EXPONENT ** (1 / power), slope, 0)
 
 
 def closeness(energy: Tensor, tau: int, power: int) -> Tensor:
@@ -119,7 +187,6 @@ def row_counts(rows: Tensor) -> Tensor:
     return rows.view(torch.uint8).sum(dim=1, dtype=torch.int32).long()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def kth_values(rows: Tensor, ranks: Tensor) -> Tensor:
     """Select the values of given ranks in each row, without sorting it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segfix.losses.epl_energies import check_windows, energies
+from segfix.losses.epl_energies import check_rays, energies
 from segfix.losses.epl_lines import check_power, closeness, kth_values
 from segfix.losses.inputs import check_choice, check_inputs, class_maps
 
@@ -24,7 +24,7 @@ def released_loss(
     weights: tuple[float, float],
 ) -> Tensor:
     """Compute `epl_loss` with `released`; see there."""
-    windows, factor = check_windows(width, splitter)
+    rays, factor = check_rays(width, splitter)
     check_choice("norm", norm, (1, 2))
     check_power(power)
     num_lines = width // 2
@@ -32,13 +32,13 @@ def released_loss(
         logits, target, valid = check_inputs(logits, target, ignore_index)
         maps = [m.flatten(0, 1) for m in class_maps(logits, target, valid)]
         point = line = logits.new_zeros(())
-        for window in windows:
-            found, true = (factor * energies(m, (window,))[:, 0] for m in maps)
+        outer = [[factor * energies(m, rays, beyond) for m in maps] for beyond in ("edge", "zero")]
+        num_directions = outer[0][0].shape[1]
+        for direction in range(num_directions):
+            (found, true), beyond_zero = ([m[:, direction] for m in pair] for pair in outer)
             apart = (found - true).square() if norm == 2 else (found - true).abs()
             point = point + apart.sum() / max(1, apart.numel())
-            found, true = (
-                factor * energies(m, (window,), beyond="zero")[:, 0].flatten(1) for m in maps
-            )
+            found, true = (m.flatten(1) for m in beyond_zero)
             on_lines = (true >= 1) & (true <= num_lines)
             starts, ends = (true < 1).sum(1), (true < num_lines + 1).sum(1)
             bounds = kth_values(
@@ -56,4 +56,4 @@ def released_loss(
                 overlap = 2 * ((d_true * d_found).sum() + 1) * d_true.sum()
                 sizes = (d_true.sum() + d_found.sum() + 1) * d_true.square().sum()
                 line = line + 1 - overlap / sizes
-    return (weights[0] * point + weights[1] * line) / len(windows)
+    return (weights[0] * point + weights[1] * line) / num_directions

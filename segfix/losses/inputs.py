@@ -1,33 +1,15 @@
-"""What all segmentation losses share: checks, void, and the probabilities of present classes."""
+"""What all segmentation losses share: checks, void, classes present, and the batch axis."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-REDUCTIONS = ("mean", "sum")
-
-
-@dataclass(frozen=True)
-class PresentClasses:
-    """The classes that occur in each image of a batch, void left out; M pairs (image, class).
-
-    Attributes:
-        image: (M,) index of the image.
-        probability: (M, H, W) soft-max probability of the class in the image, 0 on void.
-        truth: (M, H, W) of the same type, 1 where the image has the class, else 0.
-        other: (M, H, W) of the same type, 1 where it has another class, else 0.
-    """
-
-    image: Tensor
-    probability: Tensor
-    truth: Tensor
-    other: Tensor
+REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_inputs(
@@ -35,14 +17,17 @@ def check_inputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Check the two inputs of a loss and bring them into one form.
 
+    Values are looked at on the CPU alone, outside `torch.compile`; elsewhere the device itself
+    stops at an id outside the classes.
+
     Args:
         logits: (N, C, H, W) float.
         target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
         ignore_index: The void id; None where there is none.
 
     Returns:
-        Logits in float32 at least, target as int64 with 0 on void, and (N, H, W) bool, where it
-        is not void.
+        Logits in float32 at least and contiguous, target as int64 with 0 on void, and (N, H, W)
+        bool, where it is not void.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -60,39 +45,60 @@ def check_inputs(
             f"Expected a target of shape {expected} (N, H, W) for logits {tuple(logits.shape)} but "
             f"got {tuple(target.shape)}."
         )
-    num_classes = logits.shape[1]
-    target = target.long()
-    valid = torch.ones_like(target, dtype=torch.bool)
-    if ignore_index is not None:
-        valid = target != ignore_index
-    target = torch.where(valid, target, 0)
-    check_ids(target, num_classes, ignore_index)
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    if not looks_at_values(logits):
+        target, valid = split_void(target, ignore_index)
+        inside = ((target >= 0) & (target < logits.shape[1])).all()
+        torch._assert_async(inside, f"a target id outside the {logits.shape[1]} classes")
+    else:
+        target, valid = check_values(logits, target, ignore_index)
+    return logits.to(precision).contiguous(), target, valid
+
+
+def looks_at_values(logits: Tensor) -> bool:
+    """Tell whether Python may branch on values: no device is waited for, no graph broken."""
+    return logits.is_cpu and not torch.compiler.is_compiling()
+
+
+def check_values(logits: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Refuse ids outside the classes, and warn of probabilities in the place of logits.
+
+    Returns:
+        As `split_void` does.
+    """
+    target, valid = split_void(target, ignore_index)
+    check_ids(target, logits.shape[1], ignore_index)
     _warn_of_probabilities(logits)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)), target, valid
+    return target, valid
 
 
-def present_classes(logits: Tensor, target: Tensor, valid: Tensor) -> PresentClasses:
-    """Find the classes that occur in each image, with their probabilities and masks.
+def split_void(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Split a target into ids as int64, 0 on void, and bool, where it is not void."""
+    target = target.long()
+    if ignore_index is None:
+        return target, torch.ones_like(target, dtype=torch.bool)
+    valid = target != ignore_index
+    return torch.where(valid, target, 0), valid
 
-    Only these are soft-maxed in full: of 150 classes, an image has a handful.
+
+def class_counts(target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Count the pixels of each class in each image: (N, C) int64."""
+    counts = valid.new_zeros((len(target), num_classes), dtype=torch.int64)
+    return counts.scatter_add_(1, target.flatten(1), valid.flatten(1).long())
+
+
+def class_slices(counts: Tensor) -> list[tuple[slice, int]]:
+    """List which images to look at together, with which class.
+
+    On the CPU each image with each class that it has: maps of a megabyte stay in the cache. On
+    other devices all images with every class: to ask for those present would make the host wait.
 
     Args:
-        logits: (N, C, H, W), as from `check_inputs`, like the other two.
-        target: (N, H, W) int64.
-        valid: (N, H, W) bool.
+        counts: (N, C) pixels.
     """
-    size, num_classes = logits.shape[:2]
-    offset = torch.arange(size, device=target.device)[:, None, None] * num_classes
-    counts = torch.bincount((target + offset)[valid], minlength=size * num_classes)
-    pairs = counts.nonzero()[:, 0]
-    image, label = pairs // num_classes, pairs % num_classes
-    log_total = logits.logsumexp(dim=1)
-    chosen = logits.flatten(0, 1).index_select(0, pairs)
-    probability = (chosen - log_total.index_select(0, image)).exp()
-    # Products with 0 and 1: several times as fast as choosing, on the CPU.
-    known = valid.to(logits.dtype)[image]
-    truth = known * (target[image] == label[:, None, None])
-    return PresentClasses(image, probability * known, truth, known - truth)
+    if counts.is_cpu:
+        return [(slice(image, image + 1), label) for image, label in counts.nonzero().tolist()]
+    return [(slice(None), label) for label in range(counts.shape[1])]
 
 
 def class_maps(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,10 +120,75 @@ def mean_where(values: Tensor, counted: Tensor) -> Tensor:
     return (values * counted).sum() / counted.sum().clamp(min=1)
 
 
-# Neither stops torch.compile, which can't look at values.
+def reduce_images(losses: Tensor, valid: Tensor, reduction: str) -> Tensor:
+    """Reduce the (N,) losses of images as torch does: "none", "sum" or "mean".
+
+    The mean is over the images that have a pixel, of (N, H, W) bool, which is not void.
+    """
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    return total / valid.flatten(1).any(dim=1).sum().clamp(min=1)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+class Quarter(NamedTuple):
+    """A quarter of each image, with a margin towards the others.
+
+    Attributes:
+        logits: (N, C, h, w).
+        target: (N, h, w) int64.
+        valid: (N, h, w) bool.
+        counted: (h, w) bool, what lies in the quarter, not in its margin.
+        share: Of the pixels of an image that a mean over the quarter stands for: 1/4, or 1 where
+            it is the whole image.
+    """
+
+    logits: Tensor
+    target: Tensor
+    valid: Tensor
+    counted: Tensor
+    share: float
+
+
+def choose_quarter(
+    logits: Tensor, target: Tensor, valid: Tensor, margin: int, *, whole: bool
+) -> Quarter:
+    """Choose a random quarter, the same of all images; or take them whole.
+
+    Every pixel lies in one of the four, so that four times a sum over one is, on average, the sum
+    over the image.
+
+    Args:
+        logits: (N, C, H, W), as from `check_inputs`, like the other two.
+        target: (N, H, W).
+        valid: (N, H, W).
+        margin: Pixels around it that are looked at as well.
+        whole: Whether no quarter is wanted.
+    """
+    height, width = target.shape[1:]
+    if whole or min(height, width) < 2:
+        counted = valid.new_ones((height, width))
+        return Quarter(logits, target, valid, counted, 1.0)
+    inside = []
+    for axis, length in ((1, height), (2, width)):
+        half = (length + 1) // 2
+        size = min(length, half + margin)
+        second = torch.randint(2, (), device=logits.device)
+        places = second * (length - size) + torch.arange(size, device=logits.device)
+        inside.append(torch.where(second > 0, places >= half, places < half))
+        if looks_at_values(logits):
+            # A slice, whose gradient costs less.
+            start = int(places[0])
+            logits = logits.narrow(axis + 1, start, size)
+            target, valid = (maps.narrow(axis, start, size) for maps in (target, valid))
+        else:
+            logits = logits.index_select(axis + 1, places)
+            target, valid = (maps.index_select(axis, places) for maps in (target, valid))
+    return Quarter(logits, target, valid, inside[0][:, None] & inside[1], 0.25)
+
+
 def check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
     """Refuse ids outside the classes; the target is 0 on void."""
     if not target.numel():
@@ -131,7 +202,6 @@ def check_ids(target: Tensor, num_classes: int, ignore_index: int | None) -> Non
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _warn_of_probabilities(logits: Tensor) -> None:
     if not logits.numel():
         return
@@ -144,6 +214,6 @@ def _warn_of_probabilities(logits: Tensor) -> None:
             "The logits look like probabilities (in [0, 1], adding up to 1): pass what comes "
             "before the soft-max; it is taken here.",
             UserWarning,
-            # Past torch's wrapper of this function, the check and the loss, at its caller.
+            # Past the checks and the loss, at its caller.
             stacklevel=5,
         )

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.losses.inputs import REDUCTIONS, check_choice, check_inputs, present_classes
+from segfix.losses.closed_form import closed_form
+from segfix.losses.inputs import (
+    REDUCTIONS,
+    check_choice,
+    check_inputs,
+    class_counts,
+    class_slices,
+    reduce_images,
+)
 from segfix.losses.module import LossModule
 
 EPSILON = 1 / 20
@@ -21,8 +29,13 @@ HEAVISIDES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "mahf": lambda z, epsilon: torch.sigmoid(2 * z / epsilon),
     "ahf": lambda z, epsilon: 0.5 + torch.atan(z / epsilon) / pi,
     # A step has no slope; the graph is kept all the same.
-    "hf": lambda z, _: (z >= 0).to(z.dtype) + 0 * z,
+    "hf": lambda z, _: (z >= 0).to(z.dtype),
 }
+SLOPES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "ahf": lambda z, epsilon: epsilon / (pi * (epsilon**2 + z.square())),
+    "hf": lambda z, _: torch.zeros_like(z),
+}
+PIXELS = ("mean", "sum")
 
 
 def level_set_loss(
@@ -32,6 +45,7 @@ def level_set_loss(
     ignore_index: int | None = IGNORE_INDEX,
     heaviside: str = "mahf",
     epsilon: float = EPSILON,
+    pixels: str = "mean",
     reduction: str = "mean",
 ) -> Tensor:
     """Compute the energy of the level sets φ = P - 1/2 of the classes present in each image.
@@ -45,11 +59,12 @@ def level_set_loss(
         ignore_index: The void id; void pixels are left out of every sum.
         heaviside: "mahf" (tanh), "ahf" (arc tangent) or "hf" (a step: no gradient).
         epsilon: ε, the width of the Heaviside function.
-        reduction: "mean" over the valid pixels of the batch, or "sum", the paper's literal form,
-            averaged over the batch.
+        pixels: "mean" over the valid pixels of an image, or "sum" (eq. 4 literally, with which the
+            paper's λ of 4e-4 goes).
+        reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:
-        A scalar ≥ 0.
+        A scalar ≥ 0, or (N,) of them.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -68,33 +83,62 @@ def level_set_loss(
         Kim et al., CNN-based Semantic Segmentation using Level Set Loss, WACV 2019, eq. 4 to 8.
     """
     check_choice("heaviside", heaviside, HEAVISIDES)
+    check_choice("pixels", pixels, PIXELS)
     check_choice("reduction", reduction, REDUCTIONS)
     if not epsilon > 0:
         raise ValueError(f"Expected epsilon > 0 but got {epsilon}.")
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
-        present = present_classes(logits, target, valid)
-        inside, outside = level_sides(present.probability - 0.5, heaviside, epsilon)
-        hits, misses = (
-            torch.stack([(side * mask).sum(dim=(1, 2)) for side in (inside, outside)])
-            for mask in (present.truth, present.other)
-        )
-        # Σ (G - c)² H of a binary G with the mean c.
-        tiny = torch.finfo(hits.dtype).tiny
-        energy = (hits * misses / (hits + misses).clamp(min=tiny)).sum()
-    return energy / (valid.sum().clamp(min=1) if reduction == "mean" else max(1, len(logits)))
+        energy = level_set_energy(logits.softmax(dim=1), target, valid, heaviside, float(epsilon))
+        if pixels == "mean":
+            energy = energy / valid.flatten(1).sum(dim=1).clamp(min=1)
+        return reduce_images(energy, valid, reduction)
 
 
-def level_sides(phi: Tensor, heaviside: str, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Compute H(φ) and 1 - H(φ), both with all their digits."""
+@closed_form
+def level_set_energy(
+    probability: Tensor, target: Tensor, valid: Tensor, heaviside: str, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Compute E of each image, (N,), and its gradient by the probabilities: eq. 4 and 7."""
+    energy, gradient = probability.new_zeros(len(probability)), torch.zeros_like(probability)
+    known = valid.to(probability.dtype)
+    tiny = torch.finfo(probability.dtype).tiny
+    for images, label in class_slices(class_counts(target, valid, probability.shape[1])):
+        truth = known[images] * (target[images] == label)
+        other = known[images] - truth
+        inside, outside, slope = level_sides(probability[images, label] - 0.5, heaviside, epsilon)
+        means = []
+        for side in (inside, outside):
+            hits, misses = (dot(side, mask) for mask in (truth, other))
+            means.append(hits / (hits + misses).clamp(min=tiny))
+            # Σ (G - c)² H of a binary G with the mean c.
+            energy[images] += means[-1] * misses
+        c1, c2 = (mean[:, None, None] for mean in means)
+        of_truth, of_other = (1 - c1).square() - (1 - c2).square(), c1.square() - c2.square()
+        force = truth.mul_(of_truth).addcmul_(other, of_other)
+        torch.mul(force, slope, out=gradient[images, label])
+    return energy, gradient
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """Sum the products of (N, H, W) maps of each image."""
+    total: Tensor = torch.linalg.vecdot(one.flatten(1), other.flatten(1))
+    return total
+
+
+def level_sides(phi: Tensor, heaviside: str, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute H(φ) and 1 - H(φ), both with all their digits, and the slope δ(φ) of H."""
+    if heaviside == "mahf":
+        inside, outside = (torch.sigmoid(phi * (sign * 2 / epsilon)) for sign in (1, -1))
+        return inside, outside, inside * outside * (2 / epsilon)
+    slope = SLOPES[heaviside](phi, epsilon)
     if heaviside == "hf":
         inside = HEAVISIDES[heaviside](phi, epsilon)
-        return inside, 1 - inside
-    # 1 - H loses all digits where H is close to 1, and with them the slope; that of -|φ| would
-    # be lost at 0.
+        return inside, 1 - inside, slope
+    # 1 - H loses all digits where H is close to 1.
     below = phi < 0
-    small = HEAVISIDES[heaviside](torch.where(below, phi, -phi), epsilon)
-    return torch.where(below, small, 1 - small), torch.where(below, 1 - small, small)
+    small = HEAVISIDES[heaviside](-phi.abs(), epsilon)
+    return torch.where(below, small, 1 - small), torch.where(below, 1 - small, small), slope
 
 
 class LevelSetLoss(LossModule):
@@ -106,12 +150,16 @@ class LevelSetLoss(LossModule):
         ignore_index: int | None = IGNORE_INDEX,
         heaviside: str = "mahf",
         epsilon: float = EPSILON,
+        pixels: str = "mean",
         reduction: str = "mean",
+        weight: float | str = 1.0,
     ) -> None:
         super().__init__(
             level_set_loss,
             ignore_index=ignore_index,
             heaviside=heaviside,
             epsilon=epsilon,
+            pixels=pixels,
             reduction=reduction,
+            weight=weight,
         )

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.losses.inputs import check_ids, check_inputs, class_maps, mean_where
+from segfix.losses.inputs import (
+    REDUCTIONS,
+    check_choice,
+    check_ids,
+    check_inputs,
+    choose_quarter,
+    class_maps,
+    mean_where,
+    reduce_images,
+)
 from segfix.losses.module import LossModule
 
 CHANNELS = (16, 32, 2)
@@ -96,7 +105,12 @@ def edge_map(target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tens
 
 
 def edge_network_loss(
-    network: nn.Module, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
+    network: nn.Module,
+    target: Tensor,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    soften: float = 0.0,
+    balanced: bool = True,
 ) -> Tensor:
     """Compute the cross-entropy of an `EdgeNetwork`; edges and the rest weigh the same.
 
@@ -104,6 +118,11 @@ def edge_network_loss(
         network: (N, C, H, W) class maps to (N, 2, H, W) logits.
         target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
         ignore_index: The void id.
+        soften: Largest share, different for each image, of `soften_maps` in the class maps, such
+            as 0.5: the network will see soft ones. With 0, as the paper has it, it sees one-hot
+            maps alone.
+        balanced: Whether edges weigh as much as the rest. Without, it is the plain cross-entropy
+            of eq. 7, to which edges, some 5 % of the pixels, matter little.
 
     Returns:
         A scalar: the mean over the two classes that occur of their mean cross-entropy.
@@ -119,14 +138,25 @@ def edge_network_loss(
         valid = target != ignore_index
     num_classes: int = getattr(network, "module", network).num_classes  # type: ignore[assignment]
     check_ids(torch.where(valid, target, 0), num_classes, ignore_index)
-    maps = F.one_hot(torch.where(valid, target, 0).long(), num_classes).movedim(-1, 1)
+    maps = F.one_hot(torch.where(valid, target, 0).long(), num_classes).movedim(-1, 1).float()
     edges = edge_map(target, ignore_index=ignore_index)
     with torch.autocast(target.device.type, enabled=False):
-        logits = network((maps * valid[:, None]).float())
+        if soften:
+            share = soften * torch.rand(len(maps), 1, 1, 1, device=maps.device)
+            maps = maps + share * (soften_maps(maps) - maps)
+        logits = network(maps * valid[:, None])
         entropy = F.cross_entropy(logits, edges.long(), ignore_index=EDGE_VOID, reduction="none")
         means = [mean_where(entropy, edges == kind) for kind in (0, 1)]
-        occurring = sum(int((edges == kind).any()) for kind in (0, 1))
-    return (means[0] + means[1]) / max(1, occurring)
+        if not balanced:
+            return mean_where(entropy, edges != EDGE_VOID)
+        occurring = sum((edges == kind).any().long() for kind in (0, 1))
+    return (means[0] + means[1]) / occurring.clamp(min=1)  # type: ignore[union-attr]
+
+
+def soften_maps(maps: Tensor) -> Tensor:
+    """Blur (N, C, H, W) class maps over 5×5 pixels, and make half of them equal for all classes."""
+    blurred = F.avg_pool2d(F.pad(maps, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    return (blurred + 1 / maps.shape[1]) / 2
 
 
 def semeda_loss(
@@ -136,6 +166,9 @@ def semeda_loss(
     *,
     ignore_index: int | None = IGNORE_INDEX,
     weights: Sequence[float] = SEMEDA_WEIGHTS,
+    normalized: bool = False,
+    quarter: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     """Sum λ_l · mean |ψ_l(P) - ψ_l(G)| over the layers of a frozen edge network.
 
@@ -148,9 +181,14 @@ def semeda_loss(
         edge_network: Trained for C classes; its parameters get no gradient.
         ignore_index: The void id.
         weights: λ_1, λ_2, λ_3.
+        normalized: Whether the differences of a layer are relative to its mean ψ_l(G); the paper
+            leaves open how large the outputs are, on which the effect of λ_l depends.
+        quarter: Whether to look at a random quarter of the images instead, the same on average
+            but sooner computed.
+        reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:
-        A scalar ≥ 0.
+        A scalar ≥ 0, or (N,) of them.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -174,21 +212,40 @@ def semeda_loss(
             f"one for {edge_network.num_classes}."
         )
     layers = max((place for place, weight in enumerate(weights, start=1) if weight), default=0)
+    check_choice("reduction", reduction, REDUCTIONS)
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
-        probability, truth = class_maps(logits, target, valid)
-        total = 0 * probability.sum()
-        wanted = edge_network.features(truth, layers, frozen=True)
+        part = choose_quarter(logits, target, valid, layers, whole=not quarter)
+        probability, truth = class_maps(part.logits, part.target, part.valid)
+        with torch.no_grad():
+            wanted = edge_network.features(truth, layers)
         found = edge_network.features(probability, layers, frozen=True)
+        losses = 0 * probability.sum(dim=(1, 2, 3))
         for place, (psi, psi_true) in enumerate(zip(found, wanted, strict=True)):
-            if weights[place]:
-                far = away_from_void(valid, place + 1)
-                total = total + weights[place] * mean_where((psi - psi_true).abs().mean(dim=1), far)
-    return total
+            if not weights[place]:
+                continue
+            far = away_from_void(part.valid, place + 1) & part.counted
+            whole = far if part.share == 1 else away_from_void(valid, place + 1)
+            apart = sum_where((psi - psi_true).abs().mean(dim=1), far)
+            layer = apart / (part.share * whole.flatten(1).sum(dim=1)).clamp(min=1)
+            if normalized:
+                size = sum_where(psi_true.mean(dim=1), far) / far.flatten(1).sum(dim=1).clamp(min=1)
+                layer = layer / size.clamp(min=torch.finfo(size.dtype).eps)
+            losses = losses + weights[place] * layer
+        return reduce_images(losses, valid, reduction)
+
+
+def sum_where(values: Tensor, counted: Tensor) -> Tensor:
+    """Sum the elements of (N, H, W) maps that count: (N,)."""
+    return (values * counted).sum(dim=(1, 2))
 
 
 def sobel_loss(
-    logits: Tensor, target: Tensor, *, ignore_index: int | None = IGNORE_INDEX
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+    reduction: str = "mean",
 ) -> Tensor:
     """Average the difference of the Sobel gradients of soft-max and target: SEMEDA's baseline.
 
@@ -196,9 +253,10 @@ def sobel_loss(
         logits: (N, C, H, W).
         target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
         ignore_index: The void id; pixels beside void are left out.
+        reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:
-        A scalar in [0, 1].
+        A scalar in [0, 1], or (N,) of them.
 
     Raises:
         TypeError: A tensor has the wrong type.
@@ -212,6 +270,7 @@ def sobel_loss(
     Reference:
         Chen et al., SEMEDA, 2019, Section 4.2.
     """
+    check_choice("reduction", reduction, REDUCTIONS)
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         probability, truth = class_maps(logits, target, valid)
@@ -219,7 +278,9 @@ def sobel_loss(
         kernels = torch.stack([smooth.outer(slope), slope.outer(smooth)])[:, None]
         difference = F.pad((probability - truth).flatten(0, 1)[:, None], (1,) * 4, "replicate")
         gradient = F.conv2d(difference, kernels).view(*probability.shape[:2], 2, *target.shape[1:])
-        return mean_where(gradient.abs().mean(dim=(1, 2)), away_from_void(valid, 1))
+        far = away_from_void(valid, 1)
+        losses = sum_where(gradient.abs().mean(dim=(1, 2)), far) / far.sum(dim=(1, 2)).clamp(min=1)
+        return reduce_images(losses, valid, reduction)
 
 
 def away_from_void(valid: Tensor, pixels: int) -> Tensor:
@@ -229,7 +290,7 @@ def away_from_void(valid: Tensor, pixels: int) -> Tensor:
 
 
 class SemedaLoss(LossModule):
-    """Compute `semeda_loss` as a module; see there. The edge network stays as it is."""
+    """Compute `semeda_loss` as a module; see there. The edge network is frozen."""
 
     def __init__(
         self,
@@ -237,17 +298,35 @@ class SemedaLoss(LossModule):
         *,
         ignore_index: int | None = IGNORE_INDEX,
         weights: Sequence[float] = SEMEDA_WEIGHTS,
+        normalized: bool = False,
+        quarter: bool = False,
+        reduction: str = "mean",
+        weight: float | str = 1.0,
     ) -> None:
-        super().__init__(semeda_loss, ignore_index=ignore_index, weights=tuple(weights))
-        self.edge_network = edge_network
+        super().__init__(
+            semeda_loss,
+            ignore_index=ignore_index,
+            weights=tuple(weights),
+            normalized=normalized,
+            quarter=quarter,
+            reduction=reduction,
+            weight=weight,
+        )
+        self.edge_network = edge_network.requires_grad_(requires_grad=False).eval()
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss of (N, C, H, W) logits for an (N, H, W) target."""
+    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss without its weight."""
         return semeda_loss(logits, target, self.edge_network, **self.options)
 
 
 class SobelLoss(LossModule):
     """Compute `sobel_loss` as a module; see there."""
 
-    def __init__(self, *, ignore_index: int | None = IGNORE_INDEX) -> None:
-        super().__init__(sobel_loss, ignore_index=ignore_index)
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = IGNORE_INDEX,
+        reduction: str = "mean",
+        weight: float | str = 1.0,
+    ) -> None:
+        super().__init__(sobel_loss, ignore_index=ignore_index, reduction=reduction, weight=weight)

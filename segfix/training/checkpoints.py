@@ -93,6 +93,19 @@ def load_state(out: Path, described: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def read_random_state(device: torch.device) -> dict[str, Any]:
+    """Read where torch's random numbers are, on CPU and device: dropout goes on from there."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Go back to what `read_random_state` has read."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
 def read_metadata(path: Path) -> Any:
     """Read what a training wrote about a checkpoint; None where it is none of ours.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,12 @@ EDGE_OPTIMIZATION = Optimization(steps=600, batch_size=6, learning_rate=5e-3, wa
 
 
 def train_edge_network(
-    path: Path, num_classes: int, crops: CropDataset, settings: Optimization, run: RunSettings
+    path: Path,
+    num_classes: int,
+    crops: CropDataset,
+    settings: Optimization,
+    run: RunSettings,
+    **options: Any,
 ) -> None:
     """Train SEMEDA's edge network on label maps, unless its checkpoint is there.
 
@@ -33,6 +39,7 @@ def train_edge_network(
         crops: To train on.
         settings: Of its training.
         run: Of the training that it belongs to.
+        options: Of `edge_network_loss`.
     """
     finished = (
         path.exists() and read_checkpoint(path, "edge", EDGE_METADATA)[1]["step"] >= settings.steps
@@ -41,7 +48,7 @@ def train_edge_network(
         return
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        loss = edge_network_loss(network, batch["target"].long(), ignore_index=VOID)
+        loss = edge_network_loss(network, batch["target"].long(), ignore_index=VOID, **options)
         return {"edge_loss": loss}
 
     torch.manual_seed(settings.seed)
@@ -49,10 +56,16 @@ def train_edge_network(
         EdgeNetwork(num_classes),
         crops,
         compute_loss,
-        settings,
+        replace(settings, freeze_norm_from=None),
         path.parent,
-        metadata={"kind": "edge", "num_classes": num_classes},
-        run=replace(run, resume=holds_training(path.parent), tensorboard=False, compile=False),
+        metadata={"kind": "edge", "num_classes": num_classes, **options},
+        run=replace(
+            run,
+            resume=holds_training(path.parent),
+            tensorboard=False,
+            compile=False,
+            until=None,
+        ),
     )
 
 

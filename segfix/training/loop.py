@@ -5,33 +5,38 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from segfix.errors import DeviceError, Interrupted, SegfixError
 from segfix.jobs.pool import hide_progress
+from segfix.losses.weighting import AutoWeight, compare_gradients
+from segfix.training.batches import Batch, make_loader
 from segfix.training.checkpoints import (
     check_unused,
     holds_training,
     load_state,
+    read_random_state,
+    restore_random_state,
     write_checkpoint,
     write_state,
 )
-from segfix.training.interrupts import hold_signals, leave_quietly
-from segfix.training.settings import Optimization, RunSettings
+from segfix.training.interrupts import hold_signals
+from segfix.training.settings import Optimization, RunSettings, leave_out_none
 from segfix.training.training_log import Log
 
-Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 Evaluation = Callable[[nn.Module], dict[str, float]]
 
@@ -50,6 +55,8 @@ def fit(
     metadata: dict[str, Any],
     evaluate: Evaluation | None = None,
     run: RunSettings | None = None,
+    reference: str | None = None,
+    auto_weights: Mapping[str, AutoWeight] | None = None,
 ) -> dict[str, float]:
     """Train a network; stop at any moment and resume to the same result.
 
@@ -59,12 +66,16 @@ def fit(
     Args:
         network: Moved to the device.
         dataset: Sample i must depend on i alone; steps × batch_size samples are drawn in order.
-        compute_loss: Network and batch to named losses, whose sum is minimised.
+        compute_loss: Network and batch to named losses, whose sum is minimised; the batch's "step"
+            is the number of steps done, a scalar that stays on the CPU.
         settings: Of the optimisation.
         out: Folder of `model.safetensors` (averaged weights), `state.pt` and `log.csv`.
         metadata: JSON-ready description of network and data, kept in the checkpoint.
         evaluate: Network in evaluation mode to named scores, called now and then and at the end.
         run: Device, processes, and whether to resume.
+        reference: The loss with whose gradient by the network's parameters those of the others
+            are compared in the log: share, and cosine of the angle.
+        auto_weights: Weights that the losses measure, by their names, to log and to save.
 
     Returns:
         The last scores.
@@ -76,8 +87,9 @@ def fit(
         DeviceError: There is no GPU for "cuda"; accelerate would take the CPU without a word.
     """
     run = run or RunSettings()
-    described = {**metadata, "settings": asdict(settings)}
+    described = {**metadata, "settings": leave_out_none(asdict(settings))}
     trainer = Trainer(network, compute_loss, settings, out, described, evaluate, run)
+    trainer.reference, trainer.auto_weights = reference, auto_weights or {}
     trainer.restore()
     trainer.train(dataset)
     # What the first process has written is read by all, if it is SEMEDA's edge network.
@@ -94,7 +106,11 @@ class Trainer:
         step: Optimizer steps done.
         scores: Of the last evaluation.
         scored: The step of that evaluation.
+        reference, auto_weights: As for `fit`.
     """
+
+    reference: str | None = None
+    auto_weights: Mapping[str, AutoWeight] = MappingProxyType({})
 
     def __init__(
         self,
@@ -147,6 +163,8 @@ class Trainer:
             self.scored, self.random = int(state.get("scored", self.step)), state.get("random")
             if self.scales_gradients and scaler is not None and state["scaler"]:
                 scaler.load_state_dict(state["scaler"])
+            for name, weight in self.auto_weights.items():
+                weight.restore(state["auto_weights"][name])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise SegfixError(
                 f"{self.out / 'state.pt'}: not the state of this training "
@@ -181,7 +199,10 @@ class Trainer:
             for batch in loader:
                 self.take_step(batch)
                 self.score()
-                if self.step % SAVE_EVERY == 0 or self.step == self.settings.steps:
+                if self.step % SAVE_EVERY == 0 or self.step in (
+                    self.settings.steps,
+                    self.run.until,
+                ):
                     self.save()
         except KeyboardInterrupt as stopped:
             self.save()
@@ -220,30 +241,66 @@ class Trainer:
         with hold_signals(quiet=bool(self.bar.disable)):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.settings)
+            frozen = self.freeze_norm()
             with self.accelerator.autocast():
-                losses = self.compute_loss(self.network, batch)
+                losses = self.compute_loss(self.network, {**batch, "step": torch.tensor(self.step)})
+            logged = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == self.settings.steps
+            compared = self.compare(losses) if logged else {}
             self.optimizer.zero_grad(set_to_none=True)
             self.accelerator.backward(sum(losses.values()))
+            for parameter in frozen:
+                parameter.grad = None
             self.optimizer.step()
             self.average.update_parameters(self.plain)
             self.step += 1
             self.bar.update()
-            if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
-                self.log_losses(losses)
+            if logged:
+                self.log_losses(losses, compared)
 
-    def log_losses(self, losses: Mapping[str, Tensor]) -> None:
-        """Enter the losses of the last step, averaged over all processes, in bar and log."""
-        values = {
-            name: float(self.accelerator.reduce(loss.detach(), "mean"))
-            for name, loss in losses.items()
-        }
+    def freeze_norm(self) -> list[nn.Parameter]:
+        """Put batch norm into evaluation mode, if it is time to; list its parameters."""
+        start = self.settings.freeze_norm_from
+        if start is None or self.step < start:
+            return []
+        norms = [module for module in self.plain.modules() if isinstance(module, _BatchNorm)]
+        for norm in norms:
+            norm.eval()
+        return [parameter for norm in norms for parameter in norm.parameters()]
+
+    def compare(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute share and cosine of each loss's gradient, against the reference's."""
+        found: dict[str, Tensor] = {}
+        for name, loss in losses.items():
+            if self.reference in (None, name) or not loss.requires_grad:
+                continue
+            share, cosine = compare_gradients(loss, losses[str(self.reference)], self.plain)
+            stem = name.removesuffix("_loss")
+            found |= {f"{stem}_share": share, f"{stem}_cosine": cosine}
+        return found
+
+    def log_losses(self, losses: Mapping[str, Tensor], compared: Mapping[str, Tensor]) -> None:
+        """Enter the losses of the last step, averaged over all processes, in bar and log.
+
+        Args:
+            losses: By name.
+            compared: What else is known of them, for the log alone.
+        """
+        values, others = (
+            {
+                name: float(self.accelerator.reduce(value.detach(), "mean"))
+                for name, value in named.items()
+            }
+            for named in (losses, compared)
+        )
+        weights = {f"{k}_weight": float(v.value()) for k, v in self.auto_weights.items() if v.steps}
         now = time.perf_counter()
         rate = (self.step - self.since) / (now - self.started)
         self.started, self.since = now, self.step
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
         if self.log is not None:
             lr = learning_rate(self.step - 1, self.settings)
-            self.log.write(self.step, {**values, "learning_rate": lr, "steps_per_second": rate})
+            told = {**values, **others, **weights, "learning_rate": lr, "steps_per_second": rate}
+            self.log.write(self.step, told)
 
     def score(self) -> None:
         """Evaluate the average, if it is time to."""
@@ -276,6 +333,7 @@ class Trainer:
                     "scores": self.scores,
                     "scored": self.scored,
                     "random": self.random or read_random_state(self.accelerator.device),
+                    "auto_weights": {k: v.state() for k, v in self.auto_weights.items()},
                 },
             )
         self.save_weights()
@@ -323,65 +381,6 @@ def place_network(network: nn.Module, accelerator: Accelerator) -> nn.Module:
         # Of the whole batch's pixels, as in one process. Torch has none for CPUs.
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-class ErrorsAsSamples(Dataset[Batch | SegfixError]):
-    """Samples, or the errors in their place: raised in another process, they would become text.
-
-    Args:
-        dataset: What may raise `SegfixError`.
-    """
-
-    def __init__(self, dataset: Dataset[Batch]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> Batch | SegfixError:
-        try:
-            return self.dataset[index]
-        except SegfixError as error:
-            return error
-
-
-def collate_samples(samples: Sequence[Batch | SegfixError]) -> Batch | SegfixError:
-    """Stack samples to a batch; where there are errors, the first one."""
-    for sample in samples:
-        if isinstance(sample, SegfixError):
-            return sample
-    batch: Batch = default_collate(list(samples))
-    return batch
-
-
-def make_loader(
-    dataset: Dataset[Batch],
-    step: int,
-    settings: Optimization,
-    run: RunSettings,
-    accelerator: Accelerator,
-) -> DataLoader[Batch | SegfixError]:
-    """Load the batches from a step on."""
-    rest = range(step * settings.batch_size, settings.steps * settings.batch_size)
-    return DataLoader(
-        Subset(ErrorsAsSamples(dataset), rest),
-        settings.batch_size,
-        collate_fn=collate_samples,
-        num_workers=run.workers,
-        pin_memory=accelerator.device.type == "cuda",
-        prefetch_factor=4 if run.workers else None,
-        worker_init_fn=leave_quietly,
-    )
-
-
-def read_random_state(device: torch.device) -> dict[str, Any]:
-    """Read where torch's random numbers are, on CPU and device: dropout goes on from there."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go back to what `read_random_state` has read."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def make_optimizer(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:

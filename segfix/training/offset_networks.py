@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training.checkpoints import read_checkpoint
+from segfix.training.encoders import load_encoder
 from segfix.training.heads import HEAD_CHANNELS, DetailHead, head, resize_maps
 from segfix.training.hrnet2x import HRNet2x
 from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet
@@ -47,7 +48,8 @@ class SegFixNet(nn.Module):
             a branch and the heads at stride 2; `hrnet_w18_small_2x`, which adds a `DetailHead`
             to `hrnet_w18_small`.
         num_directions: m, one of 4, 8, 16.
-        pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
+        pretrained: Whether timm loads its ImageNet weights (from the network or its cache), or a
+            file of weights.
         head_channels: Width of both heads.
 
     Raises:
@@ -62,7 +64,7 @@ class SegFixNet(nn.Module):
         backbone: str = "hrnet_w18_small",
         num_directions: int = 8,
         *,
-        pretrained: bool = False,
+        pretrained: bool | Path = False,
         head_channels: int = HEAD_CHANNELS,
     ) -> None:
         super().__init__()
@@ -94,7 +96,7 @@ class SegFixNet(nn.Module):
 
 
 def make_network(
-    backbone: str, num_directions: int, *, pretrained: bool = False
+    backbone: str, num_directions: int, *, pretrained: bool | Path = False
 ) -> SegFixNet | ConditionedSegFixNet:
     """Make the network of a backbone, one of `BACKBONES`; see its class.
 
@@ -107,7 +109,7 @@ def make_network(
     return network(backbone, num_directions, pretrained=pretrained)
 
 
-def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]:
+def make_backbone(name: str, *, pretrained: bool | Path) -> tuple[nn.Module, list[int]]:
     """Make an HRNet; list the channels of its branches, finest first, the stem's among them."""
     if name not in HRNETS:
         raise SegfixError(f"backbone {name!r}: expected one of {', '.join(HRNETS)}.")
@@ -120,7 +122,7 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
     try:
         module: Any = timm.create_model(
             timm_name,
-            pretrained=pretrained,
+            pretrained=pretrained is True,
             features_only=True,
             feature_location="",
             out_indices=(0, 1, 2, 3, 4) if name in GROWN_FROM else (1, 2, 3, 4),
@@ -132,6 +134,8 @@ def make_backbone(name: str, *, pretrained: bool) -> tuple[nn.Module, list[int]]
             f"timm can't load ImageNet weights for {timm_name} ({type(error).__name__}): they "
             "are downloaded once; go online, or train without --pretrained."
         ) from error
+    if isinstance(pretrained, Path):
+        load_encoder(module, timm_name, pretrained)
     return module, module.feature_info.channels()
 
 

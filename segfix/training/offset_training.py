@@ -35,7 +35,7 @@ def train_segfix(
     settings: SegFixSettings | None = None,
     *,
     val: Sequence[Path] = (),
-    pretrained: bool = False,
+    pretrained: bool | Path = False,
     init: Path | None = None,
     run: RunSettings | None = None,
 ) -> dict[str, float]:
@@ -46,7 +46,7 @@ def train_segfix(
         out: Folder for checkpoint, state and log.
         settings: Network, targets, data and optimisation.
         val: Folders whose validation split is scored on.
-        pretrained: Start from timm's ImageNet weights.
+        pretrained: Start from the backbone's ImageNet weights, or from a file of weights.
         init: Start from this checkpoint's weights.
         run: See `fit`.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from segfix.errors import SegfixError
@@ -22,10 +22,11 @@ from segfix.losses import (
     SobelLoss,
 )
 from segfix.losses.level_set import LEVEL_SET_WEIGHT
+from segfix.losses.module import LossModule
 from segfix.losses.semeda import SOBEL_WEIGHT
 from segfix.training.layouts import VOID
 
-LOSSES: dict[str, tuple[Callable[..., nn.Module], float]] = {
+LOSSES: dict[str, tuple[Callable[..., LossModule], float]] = {
     "level-set": (LevelSetLoss, LEVEL_SET_WEIGHT),
     "semeda": (SemedaLoss, 1.0),
     "epl": (EPLLoss, 1.0),
@@ -34,6 +35,8 @@ LOSSES: dict[str, tuple[Callable[..., nn.Module], float]] = {
     "boundary": (BoundaryLoss, 0.1),
 }
 """What can be added to the cross-entropy, with its weight λ."""
+EDGE_OPTIONS: dict[str, Any] = {"soften": 0.0, "balanced": True}
+"""Options of SEMEDA for the training of its edge network: those of `edge_network_loss`."""
 RISING = ("boundary",)
 """Losses whose weight rises from 0 to λ during the training, as their paper has it."""
 
@@ -44,7 +47,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return total / (target != VOID).sum().clamp(min=1)
 
 
-def make_loss(name: str, options: Mapping[str, Any]) -> nn.Module:
+def make_loss(name: str, options: Mapping[str, Any]) -> LossModule:
     """Make one of `LOSSES`, its void that of `LabelledImage`."""
     return LOSSES[name][0](ignore_index=VOID, **options)
 
@@ -62,8 +65,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     known = {
         key: parameter.default
         for key, parameter in inspect.signature(LOSSES[name][0]).parameters.items()
-        if key not in ("ignore_index", "edge_network")
+        if key not in ("ignore_index", "edge_network", "weight", "reduction")
     }
+    if name == "semeda":
+        known |= EDGE_OPTIONS
     for key, value in options.items():
         if key not in known:
             listed = ", ".join(known) or "none"
@@ -87,7 +92,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise SegfixError(f"loss {name}: option {key} is {several}, not {value!r}.")
     try:
         needed = {"edge_network": EdgeNetwork(2)} if name == "semeda" else {}
-        loss = make_loss(name, {**options, **needed})
+        own = {key: value for key, value in options.items() if key not in EDGE_OPTIONS}
+        loss = make_loss(name, {**own, **needed})
         loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
     except ValueError as error:
         raise SegfixError(f"loss {name}: {error}") from error

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training.checkpoints import read_checkpoint
+from segfix.training.encoders import PACKAGED, load_encoder, replace_convolutions
 from segfix.training.heads import HEAD_CHANNELS, head, resize_maps
 from segfix.training.offset_networks import make_backbone, pad_to_stride
 
@@ -27,7 +28,8 @@ class Segmenter(nn.Module):
         name: One of `NETWORKS`.
         backbone: Name of a timm backbone; for "hrnet" one of `offset_networks.HRNETS`.
         num_classes: C.
-        pretrained: Whether timm loads its ImageNet weights (from the network or its cache).
+        pretrained: Whether the backbone has its ImageNet weights, or a file of weights, see
+            `load_encoder`.
 
     Raises:
         SegfixError: There is no such network or backbone, they don't go together, or the
@@ -40,7 +42,7 @@ class Segmenter(nn.Module):
         backbone: str,
         num_classes: int,
         *,
-        pretrained: bool = False,
+        pretrained: bool | Path = False,
     ) -> None:
         super().__init__()
         if name not in NETWORKS:
@@ -48,7 +50,8 @@ class Segmenter(nn.Module):
         if name != "hrnet" and not timm.is_model(backbone):
             raise SegfixError(f"backbone {backbone!r}: timm has no such model.")
         try:
-            self.network = NETWORKS[name](backbone, num_classes, pretrained)
+            by_timm = pretrained is True and backbone not in PACKAGED
+            self.network = NETWORKS[name](backbone, num_classes, by_timm)
         except SegfixError:
             raise
         except Exception as error:
@@ -58,6 +61,12 @@ class Segmenter(nn.Module):
             raise SegfixError(
                 f"network {name} can't be built on backbone {backbone} ({reason}){hint}."
             ) from error
+        encoder: Any = self.network
+        encoder = encoder.encoder.model if hasattr(encoder, "encoder") else encoder.backbone
+        if pretrained and not by_timm:
+            load_encoder(encoder, backbone, pretrained)
+        if backbone in PACKAGED:
+            replace_convolutions(encoder)
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute (N, C, H, W) logits of (N, 3, H, W) normalised pictures of any size."""

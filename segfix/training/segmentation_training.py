@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segfix.errors import FileFormatError, PairingError
+from segfix.errors import FileFormatError, PairingError, SegfixError
+from segfix.losses.module import LossModule
 from segfix.metrics import class_iou, confusion_matrix
 from segfix.training import edge_training
 from segfix.training.checkpoints import check_unused
@@ -23,7 +24,13 @@ from segfix.training.edge_training import load_edge_network, train_edge_network
 from segfix.training.layouts import VOID, LabelledImage, find_labelled_images
 from segfix.training.loop import fit
 from segfix.training.offset_networks import normalize_image
-from segfix.training.segmentation_losses import RISING, check_options, cross_entropy, make_loss
+from segfix.training.segmentation_losses import (
+    EDGE_OPTIONS,
+    RISING,
+    check_options,
+    cross_entropy,
+    make_loss,
+)
 from segfix.training.segmentation_networks import (
     Segmenter,
     picture_statistics,
@@ -46,7 +53,7 @@ def train_segmentation(
     settings: SegmentationSettings | None = None,
     *,
     val: Sequence[Path] = (),
-    pretrained: bool = False,
+    pretrained: bool | Path = False,
     init: Path | None = None,
     edge_network: Path | None = None,
     run: RunSettings | None = None,
@@ -59,7 +66,7 @@ def train_segmentation(
         settings: Network, losses, data and optimisation.
         val: Folders whose validation split is scored on; without any, a share of `data` is held
             out.
-        pretrained: Start from timm's ImageNet weights.
+        pretrained: Start from the backbone's ImageNet weights, or from a file of weights.
         init: Start from this checkpoint's weights.
         edge_network: Checkpoint of SEMEDA's edge network; by default one is trained in `out`.
         run: See `fit`.
@@ -93,6 +100,8 @@ def train_segmentation(
         metadata=describe_training(settings, images, data, mean, std),
         evaluate=evaluate if images.held_out else None,
         run=run,
+        reference="cross_entropy",
+        auto_weights={name: loss.auto for name, loss in losses.items() if loss.auto},
     )
 
 
@@ -161,7 +170,7 @@ def make_losses(
     edge_network: Path | None,
     out: Path,
     run: RunSettings,
-) -> dict[str, nn.Module]:
+) -> dict[str, LossModule]:
     """Make the losses beside the cross-entropy; SEMEDA's edge network is trained if need be.
 
     Args:
@@ -180,16 +189,27 @@ def make_losses(
     for name, given in options.items():
         check_options(name, given)
     if "semeda" in options:
+        of_edges = {k: options["semeda"].pop(k) for k in EDGE_OPTIONS if k in options["semeda"]}
+        if edge_network is not None and of_edges:
+            raise SegfixError(
+                f"{edge_network}: an edge network that is trained already; semeda."
+                f"{next(iter(of_edges))} is for one that is yet to be trained."
+            )
         num_classes, path = len(images.targets.class_ids), edge_network
         if path is None:
             path = out / EDGE_FOLDER / "model.safetensors"
             edge_settings = edge_training_settings(settings)
             crops = make_crops(images, edge_settings)
-            train_edge_network(path, num_classes, crops, edge_settings.optimization, run)
+            train_edge_network(
+                path, num_classes, crops, edge_settings.optimization, run, **of_edges
+            )
             # The same random numbers follow, whether it was trained just now or before.
             torch.manual_seed(settings.optimization.seed)
         options["semeda"]["edge_network"] = load_edge_network(path, num_classes)
-    return {name: make_loss(name, given) for name, given in options.items()}
+    return {
+        name: make_loss(name, {**given, "weight": settings.losses[name]})
+        for name, given in options.items()
+    }
 
 
 def edge_training_settings(settings: SegmentationSettings) -> SegmentationSettings:
@@ -224,20 +244,25 @@ def compute_losses(
     batch: Mapping[str, Tensor],
     *,
     settings: SegmentationSettings,
-    losses: Mapping[str, nn.Module],
+    losses: Mapping[str, LossModule],
     mean: Sequence[float],
     std: Sequence[float],
 ) -> dict[str, Tensor]:
-    """Compute the cross-entropy of a batch, and the other losses times their weights."""
-    logits = network(normalize_image(batch["image"], mean, std))
+    """Compute the cross-entropy of a batch and, once they count, the weighed other losses."""
+    # In the layout of the losses: once for all, the cross-entropy's softmax included.
+    logits = network(normalize_image(batch["image"], mean, std)).contiguous().float()
     target = batch["target"].long()
     found = {"cross_entropy": cross_entropy(logits, target)}
-    num_samples = settings.optimization.steps * settings.optimization.batch_size
+    start = settings.loss_from or 0
+    if start and int(batch["step"]) < start:
+        return found
+    batch_size = settings.optimization.batch_size
     for name, loss in losses.items():
-        weight = settings.losses[name]
+        weighed = loss.to(logits.device)(logits, target)
         if name in RISING:
-            weight *= float(batch["index"].max()) / num_samples
-        found[f"{name}_loss"] = weight * loss.to(logits.device)(logits, target)
+            passed = batch["index"].max() - start * batch_size
+            weighed = weighed * (passed / ((settings.optimization.steps - start) * batch_size))
+        found[f"{name}_loss"] = weighed
     return found
 
 

@@ -110,13 +110,23 @@ class Optimization:
     ema: float = setting(
         0.999, "Decay of the average of the weights that is saved.", min=0, max=1, max_open=True
     )
+    freeze_norm_from: int | None = setting(
+        None,
+        "Step from which batch norm is frozen, its statistics and weights: for fine-tuning with "
+        "small batches. [default: never]",
+        min=0,
+    )
     precision: str = "no"
     seed: int = setting(0, "Of initialisation and data.", min=0)
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how a training runs; the network that comes of it does not depend on these."""
+    """Where and how a training runs; the network that comes of it does not depend on these.
+
+    Attributes:
+        until: Step after which to stop, so that another process goes on with `resume`.
+    """
 
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     workers: int = setting(1, "Processes that make batches.", min=0)
@@ -138,6 +148,7 @@ class RunSettings:
         "Let torch.compile make the network faster (minutes at the start; needs a C++ compiler).",
         flag="--compile",
     )
+    until: int | None = None
     quiet: bool = False
 
 
@@ -187,7 +198,8 @@ class SegmentationSettings:
 
     Attributes:
         backbone: Name of a timm backbone.
-        losses: Weight λ of each of `segmentation_losses.LOSSES` beside the cross-entropy.
+        losses: Weight λ of each of `segmentation_losses.LOSSES` beside the cross-entropy, or
+            "auto:SHARE", see `segfix.losses.module.LossModule`.
         loss_options: Keyword arguments of these losses, by loss.
     """
 
@@ -198,8 +210,14 @@ class SegmentationSettings:
         "fcn16s, fcn8s, deeplab-largefov, hrnet.",
     )
     backbone: str = "resnet18"
-    losses: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float | str] = field(default_factory=dict)
     loss_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    loss_from: int | None = setting(
+        None,
+        "Step from which the losses beside the cross-entropy count: they do most for a network "
+        "that is nearly done. [default: from the beginning]",
+        min=0,
+    )
     hold_out: float = setting(
         0.1,
         "Share of the photographs to score a segmentation network on where no --val is given.",
@@ -216,4 +234,9 @@ def describe_settings(settings: SegFixSettings | SegmentationSettings) -> dict[s
     values = asdict(settings)
     del values["optimization"]
     crops = values.pop("crops")
-    return {**values, **crops.pop("augmentation"), **crops}
+    return leave_out_none({**values, **crops.pop("augmentation"), **crops})
+
+
+def leave_out_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop settings of None, which trainings of earlier versions don't record."""
+    return {name: value for name, value in values.items() if value is not None}

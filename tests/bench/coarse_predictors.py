@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from segfix.training.hrnet_lite import load_imagenet, replace_convolutions
+from segfix.training.encoders import load_encoder, replace_convolutions
 
 VOID = 255
 STRIDE = 32
@@ -81,7 +81,7 @@ class FCN16s(nn.Module):
 def lite_unet(num_classes: int) -> nn.Module:
     """A U-Net on EfficientNet-Lite0 with ImageNet weights: much stronger in as many steps."""
     unet = smp.Unet("tu-tf_efficientnet_lite0", encoder_weights=None, classes=num_classes)
-    load_imagenet(unet.encoder.model, "tf_efficientnet_lite0")
+    load_encoder(unet.encoder.model, "tf_efficientnet_lite0")
     replace_convolutions(unet.encoder.model)
     return Padded(unet)
 

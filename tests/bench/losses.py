@@ -1,47 +1,59 @@
-"""Do the losses work? The same network and budget with each of them, several seeds, and SegFix.
+"""What are the losses worth? Each continues the same training; intervals over seeds and drives.
 
-    python tests/bench/losses.py --data camvid --halve --work runs/losses/camvid
+    python tests/bench/losses.py --data DATA/idd_lite --work WORK
 
-DATA is a folder with train/ and val/, each with images/ and labels/. Per seed, one network is
-trained with cross-entropy alone (in place of ImageNet weights); every method goes on from there
-with the same crops for the same number of steps. Its label maps of the validation photographs are
-scored as they are and refined by `segfix refine`'s default. What is in the work folder already is
-not done again. Prints Markdown tables: mean ± standard deviation over the seeds.
+DATA is a folder with train/ and val/, each with images/ and labels/; a photograph's drive is what
+its name has before the first underscore. Per seed, DeepLabv3+ on EfficientNet-Lite0 with ImageNet
+weights is trained with cross-entropy alone to step 1,600 of one schedule of 2,800; then each arm
+goes on from copies of weights, averages and optimizer, with the same crops. The weights of the
+losses are chosen before: of some shares of cross-entropy's gradient, the one with the best mIoU on
+a tenth of the training photographs, held out by drive. The validation photographs are scored once
+per arm and seed, by the last averaged weights, as they are and refined by `segfix refine`'s
+default.
 
-With --start, all seeds go on from one U-Net that tests/bench/coarse_predictors.py has trained; they
-differ in their crops.
+Stopped at any moment (SIGTERM, too), the same command goes on where it was. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import segmentation_models_pytorch as smp
 import torch
-from PIL import Image
-from safetensors.torch import load_file
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
 
 import segfix
-from segfix.evaluation import Comparison, score_image
-from segfix.formats import read_image, read_label_map
+from segfix.evaluation import score_image
+from segfix.evaluation.statistics import BANDS, COLUMNS, NUM_COLUMNS, mean_scores
+from segfix.files.atomic import atomic_path
+from segfix.formats import read_image
+from segfix.losses.module import LossModule
 from segfix.network.offset_model import load
-from segfix.training.checkpoints import write_checkpoint
+from segfix.training import segmentation_losses
+from segfix.training.checkpoints import write_state
 from segfix.training.crop_targets import ClassTargets
-from segfix.training.layouts import find_labelled_images
+from segfix.training.edge_training import EDGE_OPTIMIZATION, train_edge_network
+from segfix.training.layouts import VOID, find_labelled_images
 from segfix.training.loop import best_precision
 from segfix.training.offset_networks import normalize_image
-from segfix.training.segmentation_losses import LOSSES
-from segfix.training.segmentation_networks import (
-    Segmenter,
-    load_segmenter,
-    picture_statistics,
+from segfix.training.segmentation_networks import load_segmenter, picture_statistics
+from segfix.training.segmentation_training import (
+    describe_training,
+    edge_training_settings,
+    find_images,
+    make_crops,
+    train_segmentation,
 )
-from segfix.training.segmentation_training import train_segmentation
 from segfix.training.settings import (
     Augmentation,
     CropSettings,
@@ -51,267 +63,345 @@ from segfix.training.settings import (
     SegmentationSettings,
 )
 
-VOID = 255
-CROP, BATCH = 144, 6
-SCALES = (0.75, 1.5)
-
-Method = dict[str, dict[str, Any]]
-"""Options of each loss added to the cross-entropy; "weight" is λ."""
-
-MAIN: dict[str, Method] = {
+ARMS: dict[str, dict[str, Any]] = {
     "cross-entropy": {},
     "level set": {"level-set": {}},
-    "SEMEDA": {"semeda": {}},
-    "EPL": {"epl": {}},
+    "SEMEDA": {"semeda": {"normalized": True}},
+    "EPL": {"epl": {"width": 11, "power": 2, "lines": "sum"}},
     "Dice": {"dice": {}},
-    "boundary": {"boundary": {}},
-    "Sobel": {"sobel": {}},
-    "EPL, plain convolution": {"epl": {"splitter": "plain"}},
+    "Lovász": {"lovasz": {}},
+    "cross-entropy, rate × 1.5": {},
 }
-ABLATION: dict[str, Method] = {
-    "level set, AHF": {"level-set": {"heaviside": "ahf"}},
-    "level set, HF": {"level-set": {"heaviside": "hf"}},
-    "EPL, point alone": {"epl": {"line_weight": 0.0}},
-    "EPL, line alone": {"epl": {"point_weight": 0.0}},
-    "EPL, λ 0.5 0.2": {"epl": {"point_weight": 0.5, "line_weight": 0.2}},
-    "EPL, λ 0.1 0.6": {"epl": {"point_weight": 0.1, "line_weight": 0.6}},
-    "EPL, norm 1": {"epl": {"norm": 1}},
-    "EPL, width 3": {"epl": {"width": 3}},
-    "EPL, width 11": {"epl": {"width": 11}},
-    "EPL, splitter B": {"epl": {"splitter": "B"}},
-    "EPL, splitter C": {"epl": {"splitter": "C"}},
-    "EPL, μ 2": {"epl": {"power": 2}},
-    "EPL, μ 4": {"epl": {"power": 4}},
-    "EPL, lines matched one by one": {"epl": {"match": "lines"}},
-    "EPL, released code": {"epl": {"released": True}},
-    "SEMEDA, λ 2 4 0": {"semeda": {"weights": (2.0, 4.0, 0.0)}},
-    "SEMEDA, λ 1 1 0": {"semeda": {"weights": (1.0, 1.0, 0.0)}},
-    "SEMEDA, λ ½ ½ ½": {"semeda": {"weights": (0.5, 0.5, 0.5)}},
-    "level set and EPL": {"level-set": {}, "epl": {}},
-}
-METHODS = {**MAIN, **ABLATION}
+"""Options of the loss that each adds to the cross-entropy: the papers' for street scenes."""
+BASE, CONTROL = "cross-entropy", "Dice"
+SHARES = (0.1, 0.3, 1.0)
+SELECTION_SEED = 100
+SOFTEN = 0.5
+"""Of the maps that SEMEDA's edge network is trained on."""
+GATE = 50.7
+"""mIoU that cross-entropy must reach, or nothing is concluded."""
+INTERIOR = 10
+"""Pixels from a boundary beyond which the interior begins."""
+CONFIDENCE = 0.9
+REPLICAS = 2000
 KEYS = {
     "iou": "mIoU",
     **{f"f_{radius}px": f"F@{radius}px" for radius in (1, 2, 3)},
-    "trimap_iou_3px": "trimap mIoU",
+    **{f"trimap_iou_{width}px": f"trimap {width}px" for width in BANDS if width <= INTERIOR},
+    "interior": "interior mIoU",
+    "boundary_iou": "boundary IoU",
 }
+Scores = dict[str, NDArray[np.float64]]
 
 
-def folder_name(method: str) -> str:
-    """Of a method's runs."""
-    return method.replace(" ", "-").replace(",", "")
+class LovaszLoss(LossModule):
+    """segmentation-models-pytorch's Lovász loss in the form of ours."""
+
+    def __init__(self, *, ignore_index: int | None = VOID, weight: float | str = 1.0) -> None:
+        super().__init__(lovasz_loss, ignore_index=ignore_index, weight=weight)
 
 
-def halve(source: Path, out: Path) -> None:
-    """Copy a set at half the resolution."""
-    for kind, how in (("images", Image.Resampling.LANCZOS), ("labels", Image.Resampling.NEAREST)):
-        (out / kind).mkdir(parents=True, exist_ok=True)
-        for path in sorted((source / kind).iterdir()):
-            target = out / kind / f"{path.stem}.png"
-            if not target.exists():
-                with Image.open(path) as picture:
-                    picture.resize((picture.width // 2, picture.height // 2), how).save(target)
-
-
-def adopt(trained: Path, out: Path) -> Path:
-    """A checkpoint of ours with the weights of the U-Net of coarse_predictors."""
-    weights = load_file(trained)
-    num_classes = len(weights["network.segmentation_head.0.bias"])
-    network = Segmenter("unet", "resnet18", num_classes)
-    network.load_state_dict(
-        {key.replace(".encoder.", ".encoder.model."): value for key, value in weights.items()}
+def lovasz_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None) -> Tensor:
+    """Of a whole batch."""
+    loss: Tensor = smp.losses.LovaszLoss("multiclass", ignore_index=ignore_index)(
+        logits.float(), target
     )
-    mean, std = picture_statistics("resnet18")
-    metadata = {
-        "kind": "segmentation",
-        "network": "unet",
-        "backbone": "resnet18",
-        "class_ids": list(range(num_classes)),
-        "mean": mean,
-        "std": std,
-        "data": {},
-        "step": 0,
-        "scores": {},
-    }
-    write_checkpoint(out, network, metadata)
-    return out / "model.safetensors"
+    return loss
 
 
-def describe(method: Method, network: str, settings: Optimization) -> SegmentationSettings:
-    """Network, losses and augmentation."""
-    given = {name: dict(options) for name, options in method.items()}
-    weights = {name: options.pop("weight", LOSSES[name][1]) for name, options in given.items()}
+segmentation_losses.LOSSES["lovasz"] = (LovaszLoss, 1.0)
+
+
+def drive(path: Path) -> str:
+    """Of a photograph."""
+    return path.stem.partition("_")[0]
+
+
+def split_by_drive(data: Path, out: Path) -> None:
+    """Link a tenth of the training photographs, all of some drives, to dev/, the rest to train/."""
+    pairs = find_labelled_images(data / "train")
+    drives = sorted({drive(pair.image) for pair in pairs})
+    order = np.random.default_rng(0).permutation(drives).tolist()
+    held, count = set[str](), 0
+    while count < len(pairs) / 10:
+        held.add(order.pop())
+        count = sum(drive(pair.image) in held for pair in pairs)
+    for pair in pairs:
+        part = out / ("dev" if drive(pair.image) in held else "train")
+        for kind, path in (("images", pair.image), ("labels", pair.labels)):
+            link = part / kind / path.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(path.resolve())
+
+
+def describe(arm: str, share: float, seed: int, steps: int) -> SegmentationSettings:
+    """Network, loss, crops and schedule; of 2,800 steps, 100 warm up and 400 move batch norm."""
+    rate = 1.5e-3 if arm.endswith("1.5") else 1e-3
+    options = ARMS[arm]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return SegmentationSettings(
-        network=network,
-        losses=weights,
-        loss_options=given,
+        network="deeplabv3plus",
+        backbone="tf_efficientnet_lite0",
+        losses=dict.fromkeys(options, f"auto:{share}"),
+        loss_options=options,
         hold_out=0,
-        crops=CropSettings(CROP, ignore_frame=0, augmentation=Augmentation(SCALES)),
-        optimization=settings,
+        crops=CropSettings(160, ignore_frame=0, augmentation=Augmentation((0.75, 1.5))),
+        optimization=Optimization(
+            steps,
+            batch_size=6,
+            learning_rate=rate,
+            warmup=steps // 28,
+            ema=0.995,
+            freeze_norm_from=steps // 7,
+            precision=best_precision(device),
+            seed=seed,
+        ),
     )
 
 
-def train(
-    data: Path, out: Path, method: Method, settings: Optimization, network: str, **options: Any
-) -> Path:
-    """The checkpoint of a training, made if it isn't there."""
-    checkpoint = out / "model.safetensors"
-    done = out / "done"
-    if not done.exists():
-        train_segmentation(
-            [DataFolder(data / "train")],
-            out,
-            describe(method, network, settings),
-            run=RunSettings(
-                "cpu" if not torch.cuda.is_available() else "cuda",
-                resume=(out / "state.pt").exists(),
-                quiet=True,
-            ),
-            **options,
-        )
+class Runs:
+    """The trainings on one set, each made if it isn't there.
+
+    Args:
+        data: Folder to train on.
+        work: Folder of the trainings.
+        steps: Of the whole schedule.
+        start: Steps with cross-entropy alone.
+    """
+
+    def __init__(self, data: Path, work: Path, steps: int, start: int) -> None:
+        self.data, self.work, self.steps, self.start = [DataFolder(data)], work, steps, start
+        self.images = find_images(self.data, (), describe(BASE, 1, 0, steps))
+
+    def train(self, arm: str, share: float, seed: int) -> Path:
+        """Train an arm to its end; return its checkpoint."""
+        settings = describe(arm, share, seed, self.steps)
+        name = f"{arm} {share:g}" if settings.losses else arm
+        out = self.work / f"seed {seed}" / name.replace(" ", "-").replace(",", "")
+        checkpoint, done = out / "model.safetensors", out / "done"
+        if done.exists():
+            return checkpoint
+        common = self.begin(seed)
+        edge = self.edge_network(seed) if "semeda" in settings.losses else None
+        if not (out / "state.pt").exists():
+            self.copy_state(common, out, settings)
+        self.run(out, settings, edge_network=edge)
         done.touch()
-    return checkpoint
+        return checkpoint
+
+    def begin(self, seed: int) -> Path:
+        """Train with cross-entropy alone to where all arms begin."""
+        out = self.work / f"seed {seed}" / "start"
+        if not (out / "done").exists():
+            settings = describe(BASE, 1, seed, self.steps)
+            self.run(out, settings, until=self.start, pretrained=True)
+            (out / "done").touch()
+        return out
+
+    def run(
+        self, out: Path, settings: SegmentationSettings, until: int | None = None, **options: Any
+    ) -> None:
+        """Train, from what is saved if something is."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        resume = (out / "state.pt").exists()
+        run = RunSettings(device, workers=0, resume=resume, until=until, quiet=True)
+        train_segmentation(self.data, out, settings, run=run, **options)
+
+    def copy_state(self, common: Path, out: Path, settings: SegmentationSettings) -> None:
+        """Copy weights, averages, optimizer and random numbers to where an arm goes on."""
+        state = torch.load(common / "state.pt", map_location="cpu", weights_only=True)
+        statistics = picture_statistics(settings.backbone)
+        described = describe_training(settings, self.images, self.data, *statistics)
+        described["settings"] = asdict(settings.optimization)
+        state["described"] = json.dumps(described, sort_keys=True)
+        state["auto_weights"] = {name: [0, 0.0, 0.0] for name in settings.losses}
+        out.mkdir(parents=True, exist_ok=True)
+        write_state(out, state)
+
+    def edge_network(self, seed: int) -> Path:
+        """Train SEMEDA's edge network, once per seed."""
+        path = self.work / f"seed {seed}" / "edge" / "model.safetensors"
+        settings = edge_training_settings(describe(BASE, 1, seed, self.steps))
+        steps = EDGE_OPTIMIZATION.steps * self.steps // 2800
+        settings = replace(settings, optimization=replace(settings.optimization, steps=steps))
+        num_classes, crops = len(self.images.targets.class_ids), make_crops(self.images, settings)
+        run = RunSettings("cpu", workers=0, quiet=True)
+        train_edge_network(path, num_classes, crops, settings.optimization, run, soften=SOFTEN)
+        return path
 
 
-@torch.inference_mode()
-def score(
-    checkpoint: Path, data: Path, offsets: Callable[[Path], Any]
-) -> dict[str, dict[str, float]]:
-    """Scores of the network's label maps of the validation photographs, as they are and refined."""
-    network, described = load_segmenter(checkpoint)
-    targets = ClassTargets(tuple(described["class_ids"]))
-    comparison = Comparison(["input", "refined"])
-    for pair in find_labelled_images(data / "val"):
-        image = read_image(pair.image)
-        true = read_label_map(pair.labels).ids()
-        true = np.where(true == VOID, VOID, targets.index(true)).astype(np.int64)
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-        logits = network(normalize_image(pixels, described["mean"], described["std"]))
-        found = logits[0].argmax(0).numpy()
-        refined = segfix.refine(found, offsets(pair.image))
-        comparison.update(score_image(true, [found, refined]))
-    return {
-        kind: {key: 100 * scores["mean"][key] for key in KEYS}
-        for kind, scores in comparison.result()["sets"].items()
-    }
+class Judge:
+    """Scores of label maps of one set of photographs, as they are and refined."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pairs = find_labelled_images(folder)
+        self.model: Any = None
+        self.offsets: dict[Path, Any] = {}
+
+    @torch.inference_mode()
+    def score(self, checkpoint: Path) -> NDArray[np.float64]:
+        """Count the statistics of each photograph: (images, 2, classes, S), kept beside it."""
+        kept = checkpoint.with_name("statistics.npy")
+        if kept.exists():
+            found: NDArray[np.float64] = np.load(kept)
+            return found
+        self.model = self.model or load()
+        network, described = load_segmenter(checkpoint)
+        targets = ClassTargets(tuple(described["class_ids"]))
+        num_classes = len(described["class_ids"])
+        counted = np.zeros((len(self.pairs), 2, num_classes, NUM_COLUMNS))
+        for statistics, pair in zip(counted, self.pairs, strict=True):
+            image, labels = pair.read()
+            true = targets.index(labels).astype(np.int64)
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+            logits = network(normalize_image(pixels, described["mean"], described["std"]))
+            label_map = logits[0].argmax(0).numpy()
+            if pair.image not in self.offsets:
+                self.offsets[pair.image] = self.model.offsets(read_image(pair.image))
+            refined = segfix.refine(label_map, self.offsets[pair.image])
+            scores = score_image(true, [label_map, refined], ignore_index=VOID)
+            statistics[:, scores.classes] = scores.statistics
+        with atomic_path(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, counted)
+        return counted
 
 
-def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: mean ± sd over the seeds, and the mean gain of SegFix on top."""
-    lines = [
-        f"| loss | {' | '.join(KEYS.values())} | SegFix on top: Δ mIoU / Δ F@1px |",
-        "|---" * (len(KEYS) + 2) + "|",
-    ]
-    for name, runs in results.items():
-        cells = []
-        for key in KEYS:
-            values = [run["input"][key] for run in runs]
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.2f}{spread}")
-        gains = [
-            f"{np.mean([run['refined'][key] - run['input'][key] for run in runs]):+.2f}"
-            for key in ("iou", "f_1px")
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} | {' / '.join(gains)} |")
+def mean_of(statistics: NDArray[np.float64]) -> Scores:
+    """Average over classes, in percent, of statistics (…, classes, S) summed over photographs."""
+    found = {name: 100 * values for name, values in mean_scores(statistics).items()}
+    far = slice(BANDS.index(INTERIOR) + 1, None)
+    true, predicted, hits = (
+        statistics[..., COLUMNS[name]][..., far].sum(axis=-1)
+        for name in ("true", "predicted", "hits")
+    )
+    union = true + predicted - hits
+    iou = np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+    found["interior"] = 100 * np.nansum(iou, axis=-1) / np.maximum((true > 0).sum(axis=-1), 1)
+    return {key: found[key] for key in KEYS}
+
+
+def intervals(
+    arm: NDArray[np.float64], base: NDArray[np.float64], drives: Sequence[str]
+) -> dict[str, tuple[float, list[float]]]:
+    """Mean paired difference of each score, and the ends of its intervals.
+
+    Args:
+        arm: (seeds, images, classes, S) statistics.
+        base: Those of cross-entropy, of the same seeds.
+        drives: Of the images.
+
+    Returns:
+        The mean over seeds, and [low, high] of Student's interval over seeds, then of the
+        bootstrap over drives; the first two are missing for a single seed.
+    """
+    names, number = np.unique(np.array(drives), return_inverse=True)
+    by_drive = np.zeros((2, len(arm), len(names), *arm.shape[2:]))
+    for place, runs in enumerate((arm, base)):
+        for group in range(len(names)):
+            by_drive[place][:, group] = runs[:, number == group].sum(axis=1)
+    own, other = (mean_of(sums) for sums in by_drive.sum(axis=2))
+    draws = np.random.default_rng(0).multinomial(
+        len(names), [1 / len(names)] * len(names), REPLICAS
+    )
+    replicas = [mean_of(np.tensordot(draws.astype(float), sums, axes=(1, 1))) for sums in by_drive]
+    found = {}
+    for key in KEYS:
+        apart = own[key] - other[key]
+        mean, ends = float(apart.mean()), []
+        if len(apart) > 1:
+            half = stats.t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1) * stats.sem(apart)
+            ends += [mean - half, mean + half]
+        drawn = (replicas[0][key] - replicas[1][key]).mean(axis=1)
+        tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+        found[key] = mean, [*ends, *np.nanpercentile(drawn, tails).tolist()]
+    return found
+
+
+def verdict(ends: Sequence[float]) -> str:
+    """Say what both intervals allow to say of mIoU."""
+    if min(ends) > 0:
+        return "gain"
+    return "+1.0 excluded" if max(ends) < 1 else "open"
+
+
+def table(found: dict[str, dict[int, NDArray[np.float64]]], drives: Sequence[str]) -> str:
+    """Markdown of all arms: {arm: {seed: (images, 2, classes, S)}}."""
+    base = found[BASE]
+    names = ["", "seeds", *(f"Δ {name}" for name in KEYS.values())]
+    names += ["mIoU, 90 % over seeds; over drives", "", "SegFix on top: Δ mIoU / Δ F@1px"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    said = {}
+    for arm, runs in found.items():
+        seeds = sorted(runs.keys() & base.keys())
+        stacked = np.stack([runs[seed] for seed in seeds])
+        plain, refined = (mean_of(stacked[:, :, kind].sum(axis=1)) for kind in (0, 1))
+        gains = [f"{(refined[key] - plain[key]).mean():+.2f}" for key in ("iou", "f_1px")]
+        if arm == BASE:
+            cells, span = [f"*{plain[key].mean():.2f}*" for key in KEYS], ""
+        else:
+            others = np.stack([base[seed] for seed in seeds])[:, :, 0]
+            apart = intervals(stacked[:, :, 0], others, drives)
+            cells = [f"{apart[key][0]:+.2f}" for key in KEYS]
+            ends = apart["iou"][1]
+            pairs = zip(ends[::2], ends[1::2], strict=True)
+            span = "; ".join(f"{low:+.2f} … {high:+.2f}" for low, high in pairs)
+            # One seed has no spread.
+            said[arm] = verdict(ends) if len(seeds) > 1 else "open"
+        lines.append(
+            f"| {arm} | {len(seeds)} | {' | '.join(cells)} | {span} | {said.get(arm, '')} | "
+            f"{' / '.join(gains)} |"
+        )
+    reached = np.mean([mean_of(runs[:, 0].sum(axis=0))["iou"] for runs in base.values()])
+    passed = reached >= GATE and said.get(CONTROL) == "gain"
+    lines.append(
+        f"\nGate (cross-entropy {reached:.2f} of {GATE} mIoU, {CONTROL}: "
+        f"{said.get(CONTROL, 'not run')}): "
+        + ("passed." if passed else "**not passed; nothing is concluded.**")
+    )
     return "\n".join(lines)
 
 
-def paired(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: difference to cross-entropy alone of the same seed, mean ± sd."""
-    base = {run["seed"]: run for run in results["cross-entropy"]}
-    lines = [
-        f"| loss | {' | '.join(f'Δ {k}' for k in KEYS.values())} |",
-        "|---" * (len(KEYS) + 1) + "|",
-    ]
-    for name, runs in results.items():
-        cells = []
-        for key in KEYS:
-            values = [
-                run["input"][key] - base[run["seed"]]["input"][key]
-                for run in runs
-                if run["seed"] in base
-            ]
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):+.2f}{spread}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def select(data: Path, work: Path, steps: int, start: int) -> dict[str, float]:
+    """Choose each loss's share by the mIoU on the photographs that are held out."""
+    split_by_drive(data, work / "split")
+    runs = Runs(work / "split" / "train", work / "selection", steps, start)
+    judge, chosen = Judge(work / "split" / "dev"), {}
+    for arm, options in ARMS.items():
+        if not options:
+            continue
+        reached = {}
+        for share in SHARES:
+            counted = judge.score(runs.train(arm, share, SELECTION_SEED))
+            reached[share] = float(mean_of(counted[:, 0].sum(axis=0))["iou"])
+        chosen[arm] = max(reached, key=lambda share: reached[share])
+        listed = ", ".join(f"{share:g}: {iou:.2f}" for share, iou in reached.items())
+        print(f"{arm}: share {chosen[arm]:g} (mIoU {listed})", flush=True)
+    return chosen
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--work", type=click.Path(path_type=Path), required=True)
-@click.option("--halve", "halved", is_flag=True, help="Work at half the resolution.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=[0, 1, 2], show_default=True)
-@click.option(
-    "--method", "names", multiple=True, default=list(MAIN), help="Default: the main ones."
-)
-@click.option("--start-steps", default=1200, show_default=True)
-@click.option("--steps", default=160, show_default=True)
-@click.option("--start", "trained", type=click.Path(exists=True, path_type=Path))
-@click.option("--no-train", is_flag=True, help="Only print what is there.")
+@click.option("--steps", default=2800, show_default=True, help="Fewer to rehearse.")
+@click.option("--start", default=1600, show_default=True, help="Steps with cross-entropy alone.")
+@click.option("--threads", default=1, show_default=True)
 def main(
-    data: Path,
-    work: Path,
-    halved: bool,
-    seeds: tuple[int, ...],
-    names: tuple[str, ...],
-    start_steps: int,
-    steps: int,
-    trained: Path | None,
-    no_train: bool,
+    data: Path, work: Path, seeds: tuple[int, ...], steps: int, start: int, threads: int
 ) -> None:
     """Train, score, print."""
-    torch.set_num_threads(1)
-    if halved:
-        for split in ("train", "val"):
-            halve(data / split, work / "data" / split)
-        data = work / "data"
-    model = load()
-    cache: dict[Path, Any] = {}
-
-    def offsets(path: Path) -> Any:
-        if path not in cache:
-            cache[path] = model.offsets(read_image(path))
-        return cache[path]
-
-    precision = best_precision("cuda" if torch.cuda.is_available() else "cpu")
-    shared: dict[str, Any] = {"batch_size": BATCH, "precision": precision}
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    chosen = select(data, work, steps, start)
+    runs, judge = Runs(data / "train", work / "runs", steps, start), Judge(data / "val")
+    drives = [drive(pair.image) for pair in judge.pairs]
+    found: dict[str, dict[int, NDArray[np.float64]]] = {arm: {} for arm in ARMS}
     for seed in seeds:
-        start = Optimization(steps=start_steps, seed=seed, learning_rate=2e-3, warmup=100, **shared)
-        more = Optimization(
-            steps=steps, seed=seed + 100, learning_rate=5e-4, warmup=25, ema=0.98, **shared
-        )
-        for name in names:
-            folder = work / folder_name(name) / f"{seed}"
-            if no_train or (folder / "scores.json").exists():
-                continue
-            if trained is None:
-                network = SegmentationSettings.network
-                init = train(data, work / "start" / f"{seed}", {}, start, network)
-            else:
-                network, init = "unet", adopt(trained, work / "start")
-            edge = work / "edge" / f"{seed}" / "model.safetensors"
-            known = {"edge_network": edge} if edge.exists() else {}
-            train(data, folder, METHODS[name], more, network, init=init, **known)
-            if name == "SEMEDA" and not edge.exists():
-                edge.parent.mkdir(parents=True)
-                (folder / "edge" / "model.safetensors").rename(edge)
-            found = score(folder / "model.safetensors", data, offsets)
-            (folder / "scores.json").write_text(json.dumps({"seed": seed, **found}, indent=1))
-            print(f"{name} {seed}: {found['input']}", file=sys.stderr, flush=True)
-    results = {
-        name: [
-            json.loads(path.read_text())
-            for path in sorted(
-                work.glob(f"{name.replace(' ', '-').replace(',', '')}/*/scores.json")
-            )
-        ]
-        for name in METHODS
-    }
-    results = {name: runs for name, runs in results.items() if runs}
-    print(table(results))
-    if "cross-entropy" in results:
-        print(f"\nDifference to cross-entropy of the same seed:\n\n{paired(results)}")
+        for arm in ARMS:
+            found[arm][seed] = judge.score(runs.train(arm, chosen.get(arm, 1), seed))
+            print(f"seed {seed}, {arm}: done", file=sys.stderr, flush=True)
+        print(f"\n{table(found, drives)}", flush=True)
 
 
 if __name__ == "__main__":

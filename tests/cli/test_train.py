@@ -249,6 +249,33 @@ def test_losses_are_combined_weighed_and_set(segmentations: list[dict[str, Any]]
     )
 
 
+@pytest.mark.parametrize("option", ["--weight", "--loss-weight"])
+def test_weights_may_be_shares_and_of_all_losses(
+    segmentations: list[dict[str, Any]], option: str
+) -> None:
+    losses = ("train", "--loss", "epl", "--loss", "dice", "--precision", "no")
+    assert run(*losses, option, "auto:0.3", "--loss-from", "40").exit_code == 0
+    assert run(*losses, option, "auto:0.3", option, "dice=2").exit_code == 0
+    first, second = (call["settings"] for call in segmentations)
+    assert first.losses == {"epl": "auto:0.3", "dice": "auto:0.3"}
+    assert (first.loss_from, second.loss_from) == (40, None)
+    assert second.losses == {"epl": "auto:0.3", "dice": 2.0}
+
+
+def test_pretrained_weights_are_of_imagenet_or_of_a_file(
+    segmentations: list[dict[str, Any]], calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "own.pth").touch()
+    for loss, found in (("epl", segmentations), ("segfix", calls)):
+        for given in ([], ["--pretrained"], ["--pretrained", "own.pth"], ["--from-scratch"]):
+            assert run("train", "--loss", loss, *given, "--precision", "no").exit_code == 0
+        expected = [False, True, Path("own.pth"), False]
+        assert [call["pretrained"] for call in found] == expected
+    result = run("train", "--pretrained", "none.pth")
+    assert result.exit_code == 2
+    assert "none.pth: no such file" in result.stderr
+
+
 def test_cross_entropy_alone_is_a_loss(segmentations: list[dict[str, Any]]) -> None:
     assert run("train", "--loss", "cross-entropy").exit_code == 0
     assert segmentations[0]["settings"].losses == {}
@@ -276,6 +303,9 @@ def test_the_recipe_of_the_papers_differs_for_segmentation(
         (["--loss", "epl", "--weight", "dice=1"], "no --loss dice"),
         (["--loss", "epl", "--weight", "epl=much"], "write NAME=λ"),
         (["--loss", "epl", "--weight", "epl=-1"], "λ 0 or more"),
+        (["--loss", "epl", "--weight", "auto:0"], "SHARE above 0"),
+        (["--loss", "epl", "--weight", "epl=auto"], "write NAME=λ or NAME=auto:SHARE"),
+        (["--loss-from", "9"], "--loss-from belongs to the other losses"),
         (["--loss", "epl", "--weight", "eppel=1"], "'eppel=1': write NAME=λ"),
         (["--loss", "epl", "--loss-option", "width=3"], "such as epl.width=11"),
         (["--loss", "epl", "--loss-option", "epl.width"], "such as epl.width=11"),

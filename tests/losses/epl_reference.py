@@ -80,11 +80,12 @@ def softmax(logits: Tensor) -> NDArray[np.float64]:
 
 
 def point_reference(
-    logits: Tensor, target: Tensor, width: int, splitter: str, norm: int, reduction: str
+    logits: Tensor, target: Tensor, width: int, splitter: str, norm: int, pixels: str
 ) -> float:
     preds, labels = softmax(logits), target.numpy()
-    total, rays_counted = 0.0, 0
+    losses = []
     for n in range(len(preds)):
+        total, rays_counted = 0.0, 0
         for direction in SPLITTERS[splitter]:
             rays = counted(labels[n], direction, width)
             rays_counted += len(rays)
@@ -93,10 +94,10 @@ def point_reference(
                     true = energy(labels[n] == k, ray, direction)
                     error = abs(true - energy(preds[n, k], ray, direction))
                     total += error if norm == 1 else error * error
-    if reduction == "sum":
-        return total / len(SPLITTERS[splitter]) / len(preds)
-    classes: int = preds.shape[1]
-    return total / (classes * (rays_counted or 1))
+        classes: int = preds.shape[1]
+        by = len(SPLITTERS[splitter]) if pixels == "sum" else classes * (rays_counted or 1)
+        losses.append(total / by)
+    return sum(losses) / len(losses)
 
 
 def line_reference(
@@ -106,12 +107,13 @@ def line_reference(
     splitter: str,
     power: int,
     match: str,
-    reduction: str,
+    lines: str,
 ) -> float:
     preds, labels = softmax(logits), target.numpy()
     r = width // 2
-    terms: list[float] = []
+    losses = []
     for n in range(len(preds)):
+        terms: list[float] = []
         for k in range(preds.shape[1]):
             if not (labels[n] == k).any():
                 continue
@@ -120,9 +122,9 @@ def line_reference(
                 true = [energy(labels[n] == k, ray, direction) for ray in rays]
                 pred = [energy(preds[n, k], ray, direction) for ray in rays]
                 terms += line_terms(true, pred, r, power, match)
-    if reduction == "sum":
-        return sum(terms) / len(SPLITTERS[splitter]) / len(preds)
-    return sum(terms) / (len(terms) or 1)
+        by = len(SPLITTERS[splitter]) if lines == "sum" else len(terms) or 1
+        losses.append(sum(terms) / by)
+    return sum(losses) / len(losses)
 
 
 def line_terms(true: list[float], pred: list[float], r: int, power: int, match: str) -> list[float]:

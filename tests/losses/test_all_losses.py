@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -77,16 +79,17 @@ CASES = [
     case("level set", level_set_loss, LevelSetLoss),
     case("level set, ahf", level_set_loss, LevelSetLoss, heaviside="ahf"),
     case("level set, hf", level_set_loss, LevelSetLoss, heaviside="hf", has_gradient=False),
-    case("level set, sum", level_set_loss, LevelSetLoss, reduction="sum"),
+    case("level set, sum", level_set_loss, LevelSetLoss, pixels="sum"),
     case("point", epl_point_loss, EPLPointLoss, width=5),
-    case("point, sum", epl_point_loss, EPLPointLoss, width=3, norm=1, reduction="sum"),
+    case("point, sum", epl_point_loss, EPLPointLoss, width=3, norm=1, pixels="sum"),
     case("point, plain", epl_point_loss, EPLPointLoss, width=3, splitter="plain"),
     case("line", epl_line_loss, EPLLineLoss, width=5),
-    case("line, sum", epl_line_loss, EPLLineLoss, width=5, splitter="C", reduction="sum"),
+    case("line, sum", epl_line_loss, EPLLineLoss, width=5, splitter="C", lines="sum"),
     case("line, lines", epl_line_loss, EPLLineLoss, width=5, match="lines", power=2),
     case("line, plain", epl_line_loss, EPLLineLoss, width=3, splitter="plain"),
     case("epl", epl_loss, EPLLoss, width=5, point_weight=0.1, line_weight=0.2),
     case("semeda", semeda_loss, SemedaLoss),
+    case("semeda, normalized", semeda_loss, SemedaLoss, normalized=True),
     case("sobel", sobel_loss, SobelLoss),
     case("dice", dice_loss, DiceLoss),
     case("boundary", boundary_loss, BoundaryLoss),
@@ -225,40 +228,63 @@ def test_the_best_prediction_costs_least(loss: Case, batch: Batch) -> None:
         assert float(at_best) == pytest.approx(0, abs=1e-5)
 
 
-def weights_of_images(loss: Case, logits: Tensor, target: Tensor) -> list[float]:
-    """How much each image counts in the mean over the batch."""
-    weights = []
-    for scores, labels in zip(logits[:, None], target[:, None], strict=True):
-        pixels = int((labels != VOID).sum())
-        present = len(labels[labels != VOID].unique())
-        if loss.options.get("reduction") == "sum":
-            weight = 1.0
-        elif loss.function is dice_loss:
-            weight = present
-        elif loss.function is boundary_loss:
-            weight = present * pixels
-        elif loss.function is epl_line_loss:
-            # Lines that count: their sum, over their mean.
-            mean = float(loss(scores, labels))
-            weight = float(loss(scores, labels, reduction="sum")) / mean if mean else 0.0
-        else:
-            weight = pixels
-        weights.append(weight)
-    return weights
-
-
-# Not the sum of two means, each with weights of its own.
-@pytest.mark.parametrize("loss", [c for c in CASES if c.name != "epl"], ids=lambda c: c.name)
-def test_a_batch_is_the_mean_of_its_images(loss: Case, batch: Batch) -> None:
+@every_loss
+def test_reductions_are_those_of_torch_over_images(loss: Case, batch: Batch) -> None:
     logits, target = batch[0], batch[1].clone()
-    target[0] = VOID  # images are void throughout, or not at all
-    weights = weights_of_images(loss, logits, target)
-    values = [
+    alone = [
         float(loss(scores, labels))
         for scores, labels in zip(logits[:, None], target[:, None], strict=True)
     ]
-    expected = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
-    assert float(loss(logits, target)) == pytest.approx(expected, rel=1e-9)
+    each = loss(logits, target, reduction="none")
+    assert each.tolist() == pytest.approx(alone, rel=1e-9)
+    assert float(loss(logits, target, reduction="sum")) == pytest.approx(sum(alone), rel=1e-9)
+    assert float(loss(logits, target)) == pytest.approx(sum(alone) / 4, rel=1e-9)
+    # An image of void alone has no loss and doesn't count, as a pixel in torch's cross-entropy.
+    target[0] = VOID
+    assert float(loss(logits, target)) == pytest.approx(sum(alone[1:]) / 3, rel=1e-9)
+    assert loss(logits, target, reduction="none")[0] == 0
+    with pytest.raises(ValueError, match="reduction to be one of 'mean', 'sum', 'none'"):
+        loss(logits, target, reduction="median")
+
+
+QUARTERED = [
+    case("point", epl_point_loss, EPLPointLoss, width=5),
+    case("point, sum", epl_point_loss, EPLPointLoss, width=5, splitter="C", pixels="sum"),
+    case("semeda", semeda_loss, SemedaLoss, weights=(1.0, 2.0, 3.0)),
+]
+
+
+@pytest.mark.parametrize("loss", QUARTERED, ids=lambda c: c.name)
+@pytest.mark.parametrize("size", [(8, 9), (13, 12), (2, 2), (1, 7)])
+def test_random_quarters_are_right_on_average(
+    loss: Case, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    logits = torch.randn(2, 5, *size, generator=generator, dtype=torch.float64)
+    target = torch.randint(0, 5, (2, *size), generator=generator)
+    target[0, 0, 1] = VOID
+    expected, gradient = value_and_gradient(loss, logits, target)
+    found = []
+    for choice in product((0, 1), repeat=2):
+        places = iter(choice)
+        monkeypatch.setattr(torch, "randint", lambda *_, p=places, **__: torch.tensor(next(p)))
+        quarter = partial(loss, quarter=True)
+        found.append(value_and_gradient(quarter, logits, target))  # type: ignore[arg-type]
+    values, gradients = zip(*found, strict=True)
+    torch.testing.assert_close(sum(values) / 4, expected)
+    torch.testing.assert_close(sum(gradients) / 4, gradient)
+
+
+def test_a_quarter_is_looked_at_with_its_surroundings_alone() -> None:
+    logits = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(7))
+    target = torch.randint(0, 3, (1, 40, 40), generator=torch.Generator().manual_seed(8))
+    for loss in (
+        case("epl", epl_loss, EPLLoss, width=5, quarter=True),
+        case("semeda", semeda_loss, SemedaLoss, quarter=True),
+    ):
+        _, gradient = value_and_gradient(loss, logits, target)
+        seen = gradient.abs().sum(dim=(0, 1)) > 0
+        assert 400 <= int(seen.sum()) <= 22 * 22
 
 
 @every_loss
@@ -281,7 +307,9 @@ def test_a_module_says_its_settings(loss: Case) -> None:
 
 
 def test_printed_losses_read_like_calls() -> None:
-    assert repr(DiceLoss(ignore_index=None)) == "DiceLoss(ignore_index=None)"
+    assert repr(DiceLoss(ignore_index=None)) == (
+        "DiceLoss(ignore_index=None, reduction='mean', weight=1.0)"
+    )
     assert repr(SegFixLoss(class_weights=True)) == "SegFixLoss(class_weights=True)"
     assert "width=7, splitter='A', norm=2, power=10" in repr(EPLLoss())
     assert "weights=(4.0, 2.0, 0.0)" in repr(SemedaLoss(EdgeNetwork(3)))
@@ -378,7 +406,7 @@ def test_compiled_equals_eager(loss: Case, batch: Batch) -> None:
     torch.compiler.reset()
     logits, target = batch
     module = loss.module(*loss.extra(5, logits.dtype), **loss.options)
-    compiled = torch.compile(module, backend="eager")
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
     expected, gradient = value_and_gradient(loss, logits, target)
     scores = logits.clone().requires_grad_()
     value = compiled(scores, target)

@@ -23,6 +23,9 @@ def softmax(logits: Tensor) -> NDArray[np.float64]:
 
 
 def dice_reference(logits: Tensor, target: Tensor) -> float:
+    if len(target) > 1:
+        pairs = zip(logits[:, None], target[:, None], strict=True)
+        return sum(dice_reference(*pair) for pair in pairs) / len(target)
     preds, labels = softmax(logits), target.numpy()
     terms = []
     for n, k in np.ndindex(preds.shape[:2]):
@@ -50,6 +53,9 @@ def signed_distances(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def boundary_reference(logits: Tensor, target: Tensor) -> float:
+    if len(target) > 1:
+        pairs = zip(logits[:, None], target[:, None], strict=True)
+        return sum(boundary_reference(*pair) for pair in pairs) / len(target)
     preds, labels = softmax(logits), target.numpy()
     total, terms = 0.0, 0
     for n, k in np.ndindex(preds.shape[:2]):

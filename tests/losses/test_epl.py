@@ -87,7 +87,7 @@ def test_point_loss_of_a_missed_block_is_the_sum_of_its_energies(splitter: str, 
     options: dict[str, Any] = {"width": 5, "splitter": splitter, "norm": norm}
     mean = epl_point_loss(missed, target, **options)
     assert float(mean) == pytest.approx(total / (2 * len(directions) * 25))
-    literal = epl_point_loss(missed, target, **options, reduction="sum")
+    literal = epl_point_loss(missed, target, **options, pixels="sum")
     assert float(literal) == pytest.approx(total / len(directions))
 
 
@@ -108,20 +108,20 @@ def test_point_loss_counts_only_rays_without_void() -> None:
     total = 2 * (2 * (2 + 2) + (2 + 1 + 1) + (1 + 1 + 2))
     loss = epl_point_loss(missed, target, width=3, norm=1)
     assert float(loss) == pytest.approx(total / (2 * (4 + 4 + 3 + 3)))
-    literal = epl_point_loss(missed, target, width=3, norm=1, reduction="sum")
+    literal = epl_point_loss(missed, target, width=3, norm=1, pixels="sum")
     assert float(literal) == pytest.approx(total / 4)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("pixels", ["mean", "sum"])
 @pytest.mark.parametrize("norm", [1, 2])
 @pytest.mark.parametrize("width", [3, 5, 7])
 @pytest.mark.parametrize("splitter", list(SPLITTERS))
 def test_point_loss_equals_loops_over_pixels(
-    batch: tuple[Tensor, Tensor], splitter: Any, width: int, norm: Any, reduction: Any
+    batch: tuple[Tensor, Tensor], splitter: Any, width: int, norm: Any, pixels: Any
 ) -> None:
-    loss = epl_point_loss(*batch, width=width, splitter=splitter, norm=norm, reduction=reduction)
+    loss = epl_point_loss(*batch, width=width, splitter=splitter, norm=norm, pixels=pixels)
     assert loss.dtype == torch.float64
-    expected = point_reference(*batch, width, splitter, norm, reduction)
+    expected = point_reference(*batch, width, splitter, norm, pixels)
     assert float(loss) == pytest.approx(expected, rel=1e-9)
 
 
@@ -144,7 +144,7 @@ def test_line_loss_equals_algorithm_1_by_hand() -> None:
     loss = epl_line_loss(logits, EDGE, width=3, power=2)
     assert float(loss) == pytest.approx(expected, rel=1e-9)
     # Two classes × two directions, over four directions.
-    literal = epl_line_loss(logits, EDGE, width=3, power=2, reduction="sum")
+    literal = epl_line_loss(logits, EDGE, width=3, power=2, lines="sum")
     assert float(literal) == pytest.approx(expected, rel=1e-9)
 
 
@@ -182,23 +182,23 @@ def test_line_matching_sees_what_region_matching_does_not() -> None:
     loss = epl_line_loss(logits, EDGE, width=5, power=2)
     assert float(loss) == pytest.approx(expected, rel=1e-9)
     # Two classes × two directions × two lines, over four directions.
-    literal = epl_line_loss(logits, EDGE, width=5, power=2, reduction="sum")
+    literal = epl_line_loss(logits, EDGE, width=5, power=2, lines="sum")
     assert float(literal) == pytest.approx(2 * expected, rel=1e-9)
     assert float(epl_line_loss(logits, EDGE, width=5, power=2, match="lines")) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("lines", ["mean", "sum"])
 @pytest.mark.parametrize("match", ["region", "lines"])
 @pytest.mark.parametrize("width", [3, 5, 7])
 @pytest.mark.parametrize("splitter", list(SPLITTERS))
 def test_line_loss_equals_loops_over_pixels(
-    batch: tuple[Tensor, Tensor], splitter: Any, width: int, match: Any, reduction: Any
+    batch: tuple[Tensor, Tensor], splitter: Any, width: int, match: Any, lines: Any
 ) -> None:
     for power in (2, 10):
         loss = epl_line_loss(
-            *batch, width=width, splitter=splitter, power=power, match=match, reduction=reduction
+            *batch, width=width, splitter=splitter, power=power, match=match, lines=lines
         )
-        expected = line_reference(*batch, width, splitter, power, match, reduction)
+        expected = line_reference(*batch, width, splitter, power, match, lines)
         assert expected > 0
         assert float(loss) == pytest.approx(expected, rel=1e-9)
 
@@ -227,10 +227,14 @@ def test_an_image_of_one_class_has_no_lines() -> None:
 # Both.
 
 
+@pytest.mark.parametrize("summed", ["mean", "sum"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_epl_loss_is_the_weighted_sum(batch: tuple[Tensor, Tensor], reduction: Any) -> None:
+def test_epl_loss_is_the_weighted_sum(
+    batch: tuple[Tensor, Tensor], reduction: Any, summed: Any
+) -> None:
     common: dict[str, Any] = {"width": 5, "splitter": "C", "reduction": reduction}
-    points, lines = {"norm": 1, **common}, {"power": 4, "match": "lines", **common}
+    points = {"norm": 1, "pixels": summed, **common}
+    lines = {"power": 4, "match": "lines", "lines": summed, **common}
     loss = epl_loss(*batch, point_weight=0.3, line_weight=0.7, **(points | lines))
     point = epl_point_loss(*batch, **points)
     line = epl_line_loss(*batch, **lines)
@@ -247,10 +251,8 @@ def test_modules_equal_functions(batch: tuple[Tensor, Tensor]) -> None:
 
 
 def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
-    assert epl_point_loss(*batch) == epl_point_loss(*batch, width=7, splitter="A", reduction="mean")
-    expected = epl_line_loss(
-        *batch, width=7, splitter="A", power=10, match="region", reduction="mean"
-    )
+    assert epl_point_loss(*batch) == epl_point_loss(*batch, width=7, splitter="A", pixels="mean")
+    expected = epl_line_loss(*batch, width=7, splitter="A", power=10, match="region", lines="mean")
     assert epl_line_loss(*batch) == expected
     assert epl_point_loss(*batch, norm=2) == epl_point_loss(*batch)
     both = 0.1 * epl_point_loss(*batch) + 0.2 * expected
@@ -258,6 +260,9 @@ def test_defaults_are_those_of_the_paper(batch: tuple[Tensor, Tensor]) -> None:
     for module, loss in ((EPLPointLoss, epl_point_loss), (EPLLineLoss, epl_line_loss)):
         assert module()(*batch) == loss(*batch)
     assert EPLLoss()(*batch) == epl_loss(*batch)
+    # Algorithm 1 sums over the lines, and λ2 is 0.01 (Section IV-B).
+    summed = 0.1 * epl_point_loss(*batch) + 0.01 * epl_line_loss(*batch, lines="sum")
+    torch.testing.assert_close(epl_loss(*batch, lines="sum"), summed)
 
 
 def test_closeness_is_a_float32_far_from_the_line_too() -> None:
@@ -399,7 +404,9 @@ def test_gradients_of_the_released_form_agree_with_finite_differences() -> None:
         ({"power": 9}, "an even power μ of 2 or more but got 9"),
         ({"power": 0}, "an even power μ of 2 or more but got 0"),
         ({"match": "points"}, "match to be one of 'region', 'lines' but got 'points'"),
-        ({"reduction": "none"}, "reduction to be one of 'mean', 'sum' but got 'none'"),
+        ({"reduction": "max"}, "reduction to be one of 'mean', 'sum', 'none' but got 'max'"),
+        ({"pixels": "none"}, "pixels to be one of 'mean', 'sum' but got 'none'"),
+        ({"lines": "none"}, "lines to be one of 'mean', 'sum' but got 'none'"),
     ],
 )
 def test_wrong_options_say_what_was_found(
@@ -407,10 +414,10 @@ def test_wrong_options_say_what_was_found(
 ) -> None:
     (name,) = options
     losses = [partial(epl_loss, released=released) for released in (False, True)]
-    if name in ("match", "reduction"):  # the released form has one of each
+    if name in ("match", "reduction", "pixels", "lines"):  # the released form has one of each
         losses.pop()
-    losses += [partial(epl_point_loss)] if name not in ("power", "match") else []
-    losses += [partial(epl_line_loss)] if name != "norm" else []
+    losses += [partial(epl_point_loss)] if name not in ("power", "match", "lines") else []
+    losses += [partial(epl_line_loss)] if name not in ("norm", "pixels") else []
     for loss in losses:
         with pytest.raises(ValueError, match=f"^Expected {told}\\.$"):
             loss(*batch, **options)

@@ -10,9 +10,10 @@ from segfix.losses import dice_loss
 from segfix.losses.inputs import (
     check_choice,
     check_inputs,
+    class_counts,
     class_maps,
+    class_slices,
     mean_where,
-    present_classes,
 )
 
 VOID = 255
@@ -75,14 +76,13 @@ def test_the_mean_is_of_what_counts() -> None:
 
 def test_present_classes_are_those_drawn() -> None:
     target = torch.tensor([[[0, 2, VOID]], [[1, 1, 1]], [[VOID, VOID, VOID]]])
-    logits = torch.tensor([1.0, 4.0, 5.0]).log()[None, :, None, None].repeat(3, 1, 1, 3)
-    present = present_classes(*check_inputs(logits, target, VOID))
-    assert present.image.tolist() == [0, 0, 1]
-    torch.testing.assert_close(
-        present.probability[:, 0], torch.tensor([[0.1, 0.1, 0], [0.5, 0.5, 0], [0.4, 0.4, 0.4]])
-    )
-    assert present.truth[:, 0].tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 1]]
-    assert present.other[:, 0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    _, target, valid = check_inputs(torch.zeros(3, 3, 1, 3), target, VOID)
+    counts = class_counts(target, valid, 3)
+    assert counts.tolist() == [[1, 0, 1], [0, 3, 0], [0, 0, 0]]
+    images = [slice(0, 1), slice(0, 1), slice(1, 2)]
+    assert class_slices(counts) == list(zip(images, [0, 2, 1], strict=True))
+    # Elsewhere than on the CPU, values are not looked at.
+    assert class_slices(counts.to("meta")) == [(slice(None), label) for label in range(3)]
 
 
 def test_class_maps_are_those_drawn() -> None:

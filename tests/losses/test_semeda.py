@@ -98,23 +98,26 @@ def semeda_reference(
     logits: Tensor, target: Tensor, network: EdgeNetwork, weights: tuple[float, float, float]
 ) -> float:
     preds, labels = softmax(logits), target.numpy()
-    total, terms = [0.0] * 3, [0] * 3
+    losses = []
     for n in range(len(preds)):
+        total, terms = [0.0] * 3, [0] * 3
         pair = (reference_features(network, maps) for maps in prepared(preds[n], labels[n]))
         for layer, (pred, true) in enumerate(zip(*pair, strict=True)):
             for y, x in clear(labels[n], layer + 1):
                 for c in range(len(pred)):
                     total[layer] += abs(pred[c, y, x] - true[c, y, x])
                     terms[layer] += 1
-    return sum(w * t / (k or 1) for w, t, k in zip(weights, total, terms, strict=True))
+        losses.append(sum(w * t / (k or 1) for w, t, k in zip(weights, total, terms, strict=True)))
+    return sum(losses) / len(losses)
 
 
 def sobel_reference(logits: Tensor, target: Tensor) -> float:
     preds, labels = softmax(logits), target.numpy()
     across = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
     kernels = np.stack((across, across.T))[:, None]
-    total, terms = 0.0, 0
+    losses = []
     for n in range(len(preds)):
+        total, terms = 0.0, 0
         pred, true = prepared(preds[n], labels[n])
         for k in range(len(pred)):
             difference = convolve(pred[k : k + 1] - true[k : k + 1], kernels, np.zeros(2))
@@ -122,7 +125,8 @@ def sobel_reference(logits: Tensor, target: Tensor) -> float:
                 for c in range(2):
                     total += abs(difference[c, y, x])
                     terms += 1
-    return total / (terms or 1)
+        losses.append(total / (terms or 1))
+    return sum(losses) / len(losses)
 
 
 def edge_reference(labels: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from segfix.training import hrnet_lite, loop, offset_training
 from segfix.training.datasets import CropDataset
+from segfix.training.encoders import replace_convolutions
 from segfix.training.export import export_onnx
-from segfix.training.hrnet_lite import replace_convolutions
 from segfix.training.offset_training import train_segfix
 from segfix.training.settings import (
     CropSettings,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segfix.cli import main
 from segfix.training import edge_training, offset_training, segmentation_training
 from segfix.training.checkpoints import load_state
-from segfix.training.settings import Optimization
+from segfix.training.settings import Optimization, leave_out_none
 
 OPTIMIZATION = {
     "steps": 3,
@@ -114,7 +114,7 @@ def test_a_command_describes_its_training_as_it_always_did(
     found: list[dict[str, Any]] = []
 
     def record(*arguments: Any, metadata: dict[str, Any], **_: Any) -> dict[str, float]:
-        settings = dict(vars(arguments[3]))
+        settings = leave_out_none(vars(arguments[3]))
         found.append({**json.loads(json.dumps(metadata)), "settings": settings})
         return {}
 

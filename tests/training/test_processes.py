@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from segfix.errors import SegfixError
 from segfix.training import loop
-from segfix.training.loop import Batch, fit
+from segfix.training.batches import Batch
+from segfix.training.loop import fit
 from segfix.training.settings import Optimization, RunSettings
 
 # Forked, since importing torch anew takes several seconds.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from segfix.errors import SegfixError
 from segfix.training import loop
-from segfix.training.loop import Batch
+from segfix.training.batches import Batch
 from segfix.training.settings import Optimization
 from tests.training import tiny_training
 from tests.training.tiny_training import (

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
+from safetensors.torch import save_file
 
 from segfix.errors import FileFormatError, SegfixError
 from segfix.training.checkpoints import write_checkpoint
@@ -105,6 +107,54 @@ def test_pretrained_weights_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -
         asked.clear()
         Segmenter(name, "resnet10t", 2, pretrained=True)
         assert ("resnet10t", True) in asked
+
+
+@pytest.mark.parametrize("form", ["ours.safetensors", "timms.pth"])
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("fcn16s", "resnet10t"), ("deeplabv3plus", "tf_efficientnet_lite0")]
+)
+def test_a_file_of_weights_starts_the_backbone(
+    tmp_path: Path, name: str, backbone: str, form: str
+) -> None:
+    torch.manual_seed(0)
+    whole = timm.create_model(backbone, features_only=True).state_dict()
+    whole["fc.weight"] = torch.zeros(3)
+    path = tmp_path / form
+    if path.suffix == ".pth":  # timm's own layout, by other names
+        torch.save({f"_other.{i}": v for i, v in enumerate(whole.values())}, path)
+    else:
+        save_file(whole, path)
+    torch.manual_seed(1)
+    network: Any = Segmenter(name, backbone, 2, pretrained=path).network
+    encoder = network.encoder.model if name == "deeplabv3plus" else network.backbone
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, whole[key])
+
+
+def test_lite_is_computed_as_timm_does_but_can_be_exported() -> None:
+    torch.manual_seed(0)
+    network: Any = Segmenter("deeplabv3plus", "tf_efficientnet_lite0", 2).eval().network
+    torch.manual_seed(0)
+    expected = smp.create_model(
+        "deeplabv3plus", "tu-tf_efficientnet_lite0", encoder_weights=None, classes=2
+    ).eval()
+    assert not any(type(m).__name__ == "Conv2dSame" for m in network.modules())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), expected(image), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_are_none_or_of_another_backbone_are_one_line(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    (tmp_path / "text.safetensors").write_text("none")
+    torch.save({"weight": Path()}, tmp_path / "code.pth")
+    for name, message in (
+        ("other.pth", r"other\.pth: these weights are not those of resnet10t; --init takes"),
+        ("text.safetensors", r"text\.safetensors: holds no weights that can be read"),
+        ("code.pth", r"code\.pth: holds no weights that can be read without running code"),
+    ):
+        with pytest.raises(SegfixError, match=message):
+            Segmenter("fcn16s", "resnet10t", 2, pretrained=tmp_path / name)
 
 
 def test_statistics_are_those_of_the_backbone() -> None:

