@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.evaluation.harm import Harm
 from segfix.evaluation.image_scores import ImageScores
 from segfix.evaluation.statistics import (
     BANDS,
@@ -68,6 +69,7 @@ class Comparison:
         self._shifted = np.zeros((len(names), 2), np.int64)
         self._renumbered = np.zeros(len(names), np.int64)
         self._refined_labels = 0
+        self._harm = Harm(len(names) - 1)
         self._draws = np.random.default_rng(seed)
         self._pending: list[tuple[list[int], NDArray[np.float64]]] = []
         self._rows: dict[int, int] = {}
@@ -96,6 +98,7 @@ class Comparison:
         self._shifted += np.array(image.shifted or 0)
         self._renumbered += np.array(image.renumbered or 0)
         self._refined_labels += image.refined_label
+        self._harm.update(image)
         self.images += 1
         self.void_images += not image.pixels
         self.pixels += image.pixels
@@ -140,8 +143,8 @@ class Comparison:
             `shifted`, pixels right with 1 added to or taken from their id, of images wrong for the
             most part, and `renumbered`, images whose palette has the label's colours at other ids;
             `changes`, by the name of every other set: differences to the first with their
-            confidence interval (`mean` and `class`, each [difference, low, high]), and pixels
-            `moved`, `fixed` and `broken` in each band and per class.
+            confidence interval (`mean` and `class`, each [difference, low, high]), pixels `moved`,
+            `fixed` and `broken` in each band and per class, and `harm`, see `Harm.result`.
         """
         self._add_replicas()
         ids = sorted(self._rows)
@@ -200,6 +203,7 @@ class Comparison:
             "class": self._differences(class_scores, number, order, self._holders[order] > 1),
             "bands": _name_changes(changes.sum(axis=0)),
             "class_pixels": _name_changes(changes.sum(axis=1)),
+            "harm": self._harm.result(number - 1),
         }
 
     def _differences(

@@ -6,6 +6,7 @@ import csv as csv_files
 import io
 from typing import Any
 
+from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import CHANGES, SCORES
 from segfix.report.wording import band_names, band_pixels, interval, layout, percent, plain_cell
 
@@ -17,7 +18,7 @@ def lay_out_tables(result: dict[str, Any], *, errors: bool = False) -> str:
         result: See `segfix.evaluation.Comparison.result`.
         errors: Whether to add those by distance to the true boundaries.
     """
-    tables = [score_table(result), change_table(result), class_table(result)]
+    tables = [score_table(result), change_table(result), harm_table(result), class_table(result)]
     if errors:
         tables += [error_table(result), boundary_table(result)]
     return "\n\n".join(table for table in tables if table)
@@ -61,6 +62,20 @@ def change_table(result: dict[str, Any]) -> str:
     ):
         counts = (sum(change["bands"][kind]) for change in result["changes"].values())
         rows.append([title, *(percent(count / result["pixels"]) for count in counts)])
+    return layout(rows)
+
+
+def harm_table(result: dict[str, Any]) -> str:
+    """Tabulate the share of images made worse, and the largest loss of one."""
+    if not result["changes"] or not result["pixels"]:
+        return ""
+    rows = [["% of images", *result["changes"]]]
+    for key in HARMED:
+        row = [f"worse in {SCORES[key]}"]
+        for change in result["changes"].values():
+            harm = change["harm"][key]
+            row.append(percent(harm["rate"]) + f", at worst {percent(harm['worst'])}")
+        rows.append(row)
     return layout(rows)
 
 
@@ -130,6 +145,10 @@ def csv_lines(result: dict[str, Any]) -> str:
         for kind in CHANGES if change and result["pixels"] else ():
             share = sum(change["bands"][kind]) / result["pixels"]
             writer.writerow([name, "", "", kind, share, "", "", ""])
+        for key in HARMED if change else ():
+            for kind, told in (("harm_rate", "rate"), ("worst", "worst")):
+                value = change["harm"][key][told]
+                writer.writerow([name, "", "", f"{kind}_{key}", value, "", "", ""])
         for key, values in scores["class"].items():
             for i, entry in enumerate(result["classes"]):
                 difference = change["class"][key][i] if change else ["", "", ""]
