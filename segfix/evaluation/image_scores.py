@@ -14,9 +14,9 @@ from segfix.evaluation.checks import count_shifted
 from segfix.evaluation.statistics import (
     BANDS,
     NUM_COLUMNS,
-    band_numbers,
     change_counts,
     class_statistics,
+    measure_surroundings,
 )
 from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
@@ -96,12 +96,12 @@ def score_image(
     else:
         _check_ids(known, [found for found, _ in (true_ids, *ids)], paths)
     options: dict[str, Any] = {"ignore_index": ignore_index}
-    bands = band_numbers(target, ignore_index=ignore_index)
+    near = measure_surroundings(target, ignore_index=ignore_index)
     statistics = [
-        class_statistics(found, target, known, bands, absent=absent, **options) for found in preds
+        class_statistics(found, target, known, near, absent=absent, **options) for found in preds
     ]
     changes = [
-        change_counts(preds[0], after, target, known, bands, **options) for after in preds[1:]
+        change_counts(preds[0], after, target, known, near.bands, **options) for after in preds[1:]
     ]
     return ImageScores(
         paths,

@@ -80,7 +80,7 @@ def test_the_table_of_one_set(work: Path) -> None:
 
 def test_the_table_of_several_sets(moved: Path) -> None:
     result = run("preds", "labels", "--against", "after", "--against", "truth=labels")
-    scores, changed, classes = result.stdout.split("\n\n")
+    scores, changed, harmed, classes = result.stdout.split("\n\n")
     report = run_json("preds", "labels", "--against", "after", "--against", "truth=labels")
     table = rows(scores)
     assert table["3 images, 0.00 % void"] == ["PREDS", "after", "truth"]
@@ -101,8 +101,21 @@ def test_the_table_of_several_sets(moved: Path) -> None:
         "fixed (now right)": ["3.33", "5.00"],
         "broken (was right)": ["0.00", "0.00"],
     }
+    assert rows(harmed) == {
+        "% of images": ["after", "truth"],
+        "worse in mIoU": ["0.00, at worst 0.00"] * 2,
+        "worse in F@1px": ["0.00, at worst 0.00"] * 2,
+    }
     assert rows(classes)["class"][3:] == ["Δ IoU after", "Δ F@1px", "Δ IoU truth", "Δ F@1px"]
     assert rows(classes)["2"][5] == "+10.00 [+10.00 +10.00]"
+
+
+def test_harm_is_told_with_the_image_of_the_worst_loss(moved: Path) -> None:
+    arguments = ("after", "labels", "--against", "preds")
+    harm = run_json(*arguments)["changes"]["preds"]["harm"]["iou"]
+    assert (harm["worse"], harm["rate"], harm["image"]) == (3, 1, "labels/a.png")
+    cell = rows(run(*arguments).stdout)["worse in mIoU"]
+    assert cell == [f"100.00, at worst {100 * harm['worst']:.2f}"]
 
 
 def test_a_single_image_has_no_interval(work: Path) -> None:
@@ -169,6 +182,9 @@ def test_csv_holds_what_json_holds(absent: str, tmp_path: Path) -> None:
         for kind in ("moved", "fixed", "broken") if change else ():
             share = sum(change["bands"][kind]) / report["pixels"]
             expected[name, "", kind] = [share, None, None, None]
+        for key, harm in change["harm"].items() if change else ():
+            for kind, told in (("harm_rate", "rate"), ("worst", "worst")):
+                expected[name, "", f"{kind}_{key}"] = [harm[told], None, None, None]
     assert found.keys() == expected.keys()
     for place, numbers in expected.items():
         texts = [found[place][column] for column in header[4:]]
