@@ -144,6 +144,11 @@ def class_numbers(
     return np.where(valid & (classes[place] == ids), place, -1).astype(np.int16)
 
 
+def band_width(shape: tuple[int, ...], ratio: float = 0.02) -> int:
+    """Compute the width of the bands of Boundary IoU: this share of the diagonal, at least 1 px."""
+    return max(1, round(ratio * math.hypot(*shape)))
+
+
 def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
     """Find the pixels of each region within `width` (chessboard) of its edge or of the frame.
 
@@ -205,7 +210,7 @@ def boundary_iou_counts(
         Cheng et al., Boundary IoU, CVPR 2021.
     """
     valid = valid_pixels(target, ignore_index)
-    width = max(1, round(ratio * math.hypot(*target.shape)))
+    width = band_width(target.shape, ratio)
     counts = []
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     bands = [np.where(inner_band(numbers, width), numbers, -1) for numbers in (found, true)]

@@ -82,6 +82,11 @@ class_names_option = click.option(
     help="A class in neither map of an image: left out of its mean boundary F-score and "
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
+@click.option(
+    "--boundary",
+    is_flag=True,
+    help="Of instances, also Boundary AP or Boundary PQ (COCO results, panoptic files).",
+)
 @options.limited
 @options.naming
 @options.recursive
@@ -98,6 +103,7 @@ def evaluate(
     ignore_index: int,
     errors: bool,
     absent: str,
+    boundary: bool,
     naming: dict[str, Any],
     recursive: bool,
     workers: int | None,
@@ -122,6 +128,8 @@ def evaluate(
     boundary IoU      of the inner bands of width 2 % of the diagonal
     trimap mIoU 3px   mIoU of the pixels up to 3 px from a true boundary
     E-measure         mean over images, then over classes
+    mBA               right pixels along true boundaries, over five radii up to (H + W) / 300
+    harm              images whose own score falls from PREDS to the other set, the worst loss
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """  # noqa: D301
     from segfix.cli.instances import report_instances
@@ -146,9 +154,11 @@ def evaluate(
         check_options(preds)
         if any(isinstance(path, StagedPath) for path in (labels, *folders.values())):
             raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
-        form = {"as_json": as_json, "as_csv": as_csv, "quiet": quiet}
+        form = {"as_json": as_json, "as_csv": as_csv, "boundary": boundary, "quiet": quiet}
         report_instances(folders, labels, workers=workers, **form)
         return
+    if boundary:
+        raise click.UsageError("--boundary is for instances; label maps get boundary IoU unasked.")
     comparison = evaluate_folders(
         pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet),
         ignore_index=ignore_index,
