@@ -18,7 +18,10 @@ from segfix.report.wording import notes
 
 FIRST = "PREDS"
 
-OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes", "map_file")
+OF_LABEL_MAPS = (
+    *("class_file", "ignore_index", "errors", "absent", "surface", "spacing"),
+    *("suffixes", "map_file"),
+)
 """Options that say nothing to instances."""
 
 
@@ -83,6 +86,18 @@ class_names_option = click.option(
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
 @click.option(
+    "--surface",
+    type=click.FloatRange(0),
+    metavar="TOLERANCE",
+    help="Also HD95, and surface Dice at this tolerance, in pixels, or mm with --spacing.",
+)
+@click.option(
+    "--spacing",
+    type=(click.FloatRange(0, min_open=True), click.FloatRange(0, min_open=True)),
+    metavar="HEIGHT WIDTH",
+    help="Of a pixel, in mm, for --surface.",
+)
+@click.option(
     "--boundary",
     is_flag=True,
     help="Of instances, also Boundary AP or Boundary PQ (COCO results, panoptic files).",
@@ -103,6 +118,8 @@ def evaluate(
     ignore_index: int,
     errors: bool,
     absent: str,
+    surface: float | None,
+    spacing: tuple[float, float] | None,
     boundary: bool,
     naming: dict[str, Any],
     recursive: bool,
@@ -135,6 +152,7 @@ def evaluate(
     from segfix.cli.instances import report_instances
     from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.evaluation.checks import check_void
+    from segfix.evaluation.surfaces import SurfaceSettings
     from segfix.files.places import StagedPath
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
@@ -142,6 +160,8 @@ def evaluate(
 
     if absent == "one" and class_file is None:
         raise click.UsageError("--absent one needs --class-names: absent from which classes?")
+    if spacing and surface is None:
+        raise click.UsageError("--spacing needs --surface TOLERANCE.")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
     folders = name_sets(preds, against)
@@ -164,6 +184,7 @@ def evaluate(
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
+        surface=None if surface is None else SurfaceSettings(surface, spacing),
         workers=workers,
         quiet=quiet,
     )

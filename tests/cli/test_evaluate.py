@@ -69,6 +69,8 @@ def test_the_table_of_one_set(work: Path) -> None:
         "E-measure": [f"{100 * e_measure:.2f}"],
         # 3 px each side of the edge, 2 of the right ones wrong: 3/5 and 1/3.
         "trimap mIoU 3px": [f"{100 * (3 / 5 + 1 / 3) / 2:.2f}"],
+        # All radii are 1 px here: one column each side, one of them wrong.
+        "mBA": ["50.00"],
         "pixel accuracy": ["95.00"],
     }
     assert rows(classes) == {
@@ -113,9 +115,10 @@ def test_the_table_of_several_sets(moved: Path) -> None:
 def test_harm_is_told_with_the_image_of_the_worst_loss(moved: Path) -> None:
     arguments = ("after", "labels", "--against", "preds")
     harm = run_json(*arguments)["changes"]["preds"]["harm"]["iou"]
-    assert (harm["worse"], harm["rate"], harm["image"]) == (3, 1, "labels/a.png")
+    assert (harm["images"], harm["worse"], harm["image"]) == (3, 2, "labels/a.png")
     cell = rows(run(*arguments).stdout)["worse in mIoU"]
-    assert cell == [f"100.00, at worst {100 * harm['worst']:.2f}"]
+    assert cell == [f"66.67, at worst {100 * harm['worst']:.2f}"]
+    assert cell == ["66.67, at worst -9.55"]
 
 
 def test_a_single_image_has_no_interval(work: Path) -> None:
@@ -150,6 +153,37 @@ def test_errors_by_distance(moved: Path) -> None:
         "road": ["5.00", "10.00", "15.00", "20.00", "25.00"],
         "sky": ["5.00", "10.00", "15.00", "20.00", "25.00"],
     }
+
+
+def test_surfaces_are_compared_on_request_alone(moved: Path) -> None:
+    arguments = ("preds", "labels", "--against", "after", "--surface", "1", "--spacing", "2", "0.5")
+    assert "HD95" not in run(*arguments[:4]).stdout
+    table = rows(run(*arguments).stdout.split("\n\n")[-1])
+    report = run_json(*arguments)
+    for name, row in (("PREDS", slice(0, 2)), ("after", slice(2, 4))):
+        mean = report["sets"][name]["surface"]["mean"]
+        assert table["mean"][row] == [f"{mean['hd95']:.2f}", f"{100 * mean['nsd']:.2f}"]
+    lines = list(csv.DictReader(io.StringIO(run(*arguments, "--csv").stdout)))
+    found = {(line["set"], line["class_id"], line["score"]): line["value"] for line in lines}
+    assert float(found["after", "", "nsd"]) == report["sets"]["after"]["surface"]["mean"]["nsd"]
+    assert float(found["PREDS", "2", "hd95"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--spacing", "1", "1"), "--spacing needs --surface"),
+        (("--surface", "-1"), "-1.0 is not in the range"),
+        (("--surface", "1", "--spacing", "0", "1"), "0.0 is not in the range"),
+        (("--boundary",), "--boundary is for instances"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    work: Path, options: tuple[str, ...], text: str
+) -> None:
+    done = run("preds", "labels", *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert text in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("absent", ["skip", "one"])
