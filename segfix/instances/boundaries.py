@@ -104,6 +104,7 @@ def match_segments(
         if iou > 0.5:
             total[category].tp += 1
             total[category].iou += iou
+            # Bands are disjoint: above a half, no segment has two partners.
             del missed[one], spare[other]
     crowds: dict[Any, int] = {}
     for one, segment in missed.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ VOID = 255
 KEYS = ("images", "worse", "rate", "worst", "image")
 
 
-def harm_of(images: list[tuple[NDArray[Any], ...]]) -> dict[str, Any]:
+def harm_of(images: Sequence[tuple[NDArray[Any], ...]]) -> dict[str, Any]:
     """Harm of the second set to the first."""
     comparison = Comparison("AB")
     for number, (target, *preds) in enumerate(images):

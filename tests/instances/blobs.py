@@ -30,7 +30,8 @@ def disturbed(rng: np.random.Generator, ids: NDArray[np.int64]) -> NDArray[np.in
     """Moved by up to two pixels, here and there."""
     shift = ndimage.gaussian_filter(rng.standard_normal((2, *ids.shape)), (0, 6, 6)) * 25
     places = np.indices(ids.shape) + np.rint(np.clip(shift, -2, 2)).astype(int)
-    return ids[tuple(np.clip(places, 0, np.array(ids.shape)[:, None, None] - 1))]
+    moved: NDArray[np.int64] = ids[tuple(np.clip(places, 0, np.array([[ids.shape]]).T - 1))]
+    return moved
 
 
 def image_pairs(seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -67,9 +67,9 @@ def boundary_pq(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> dict[int, dic
             for other in sorted(spare):
                 if blobs.is_crowd(one) or blobs.category(one) != blobs.category(other):
                     continue
-                inside = true == one, found == other
+                here, there = true == one, found == other
                 # True masks have no pixel in void.
-                iou = min(ratio(*inside, known), ratio(*map(band, inside), known))
+                iou = min(ratio(here, there, known), ratio(band(here), band(there), known))
                 if iou > 0.5:
                     counts[blobs.category(one)]["tp"] += 1
                     counts[blobs.category(one)]["iou"] += iou

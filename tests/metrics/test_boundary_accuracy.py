@@ -54,7 +54,8 @@ def scene(seed: int, shape: tuple[int, int], smoothness: float) -> NDArray[np.ui
     noise = np.random.default_rng(seed).standard_normal(shape)
     smooth = ndimage.gaussian_filter(noise, smoothness)
     cuts = np.quantile(smooth, [0.2, 0.5, 0.7, 0.9])
-    return np.array([0, 1, 2, 3, VOID], np.uint8)[np.digitize(smooth, cuts)]
+    ids: NDArray[np.uint8] = np.array([0, 1, 2, 3, VOID], np.uint8)[np.digitize(smooth, cuts)]
+    return ids
 
 
 def test_radii_are_those_of_the_script() -> None:
