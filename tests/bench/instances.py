@@ -1,4 +1,4 @@
-"""What refinement gains on instances: AP, PQ and those of boundaries before and after, for several steps.
+"""What refinement gains on instances: AP and PQ, of boundaries, too, for several steps.
 
     python -m tests.bench.instances --labels DIR --preds NAME=DIR [--preds …] --offsets DIR \\
         --things ID[,ID…] --work DIR
@@ -94,7 +94,9 @@ def scores(preds: Path, labels: Path) -> dict[str, float]:
     result = evaluate_instances(preds, labels, workers=available_threads(), boundary=True)
     mean = result["mean"]
     return {
-        title: 100 * mean[key] for key, title in (COCO | PANOPTIC).items() if mean.get(key, None)
+        title: 100 * mean[key]
+        for key, title in (COCO | PANOPTIC).items()
+        if mean.get(key) is not None
     }
 
 
