@@ -125,7 +125,7 @@ def main(
             out = work / f"{predictor}-targets"
             refine_all(folder, work / "targets", partial(refine_pair, out=out, settings=CEILING))
             found["ground truth"] = out
-        results[predictor] = score(truth, found)
+        results[predictor] = score_sets(truth, found)
         print(table(predictor, results[predictor]), flush=True)
     (work / "gains.json").write_text(json.dumps(results, indent=2))
 
@@ -163,7 +163,12 @@ def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, An
     return refine_task(settings).do(pair, out)
 
 
-def score(truth: list[Entry], folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def score(truth: list[Entry], folder: Path) -> dict[str, Any]:
+    """Scores of a folder; every label map must have its prediction."""
+    return score_sets(truth, {"": folder})[""]
+
+
+def score_sets(truth: list[Entry], folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """Scores of folders, and the harm that each does to the first; no prediction may be missing."""
     sets = {name: pair_entries(truth, label_maps(folder)) for name, folder in folders.items()}
     comparison = evaluate_folders(sets, workers=available_threads())
