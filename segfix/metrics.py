@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.geometry.boundary_lines import boundary_lines, count_matches
+from segfix.geometry.boundary_regions import NUM_RADII
 from segfix.geometry.directions import UNDEFINED
 from segfix.geometry.targets import IGNORE_INDEX
 
@@ -143,6 +144,11 @@ def class_numbers(
     return np.where(valid & (classes[place] == ids), place, -1).astype(np.int16)
 
 
+def band_width(shape: tuple[int, ...], ratio: float = 0.02) -> int:
+    """Compute the width of the bands of Boundary IoU: this share of the diagonal, at least 1 px."""
+    return max(1, round(ratio * math.hypot(*shape)))
+
+
 def inner_band(label_map: NDArray[Any], width: int) -> NDArray[np.bool_]:
     """Find the pixels of each region within `width` (chessboard) of its edge or of the frame.
 
@@ -204,13 +210,53 @@ def boundary_iou_counts(
         Cheng et al., Boundary IoU, CVPR 2021.
     """
     valid = valid_pixels(target, ignore_index)
-    width = max(1, round(ratio * math.hypot(*target.shape)))
+    width = band_width(target.shape, ratio)
     counts = []
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     bands = [np.where(inner_band(numbers, width), numbers, -1) for numbers in (found, true)]
     for numbers in (*bands, np.where(bands[0] == bands[1], bands[0], -1)):
         counts.append(np.bincount(numbers.ravel() + 1, minlength=len(classes) + 1)[1:])
     return np.stack([counts[2], counts[0] + counts[1] - counts[2]], axis=1)
+
+
+def boundary_accuracy_shares(
+    preds: NDArray[Any],
+    target: NDArray[Any],
+    classes: NDArray[np.integer[Any]],
+    regions: NDArray[np.int64],
+    *,
+    ignore_index: int | None = IGNORE_INDEX,
+) -> NDArray[np.float64]:
+    """Compute what each true class adds to the mean boundary accuracy of one image.
+
+    Accuracy is the share of right pixels in the region along the true boundaries, averaged over
+    its radii.
+
+    Args:
+        preds: (H, W) ids.
+        target: (H, W) ids; void is left out.
+        classes: (K,) ascending ids.
+        regions: (H, W) of `number_regions` for `accuracy_radii`.
+        ignore_index: The void id; None where there is none.
+
+    Returns:
+        (K, 2): the class's part of the accuracy, and its share of the regions. Summed over the
+        classes, they are the image's mean boundary accuracy, and 1; both 0 without a boundary.
+
+    Reference:
+        Cheng et al., CascadePSP, CVPR 2020, Section 4.2.
+    """
+    near = np.nonzero(valid_pixels(target, ignore_index) & (regions < NUM_RADII))
+    numbers = class_numbers(target[near], classes, np.ones(len(near[0]), bool))
+    places = (numbers.astype(np.int64) + 1) * NUM_RADII + regions[near]
+    size = (len(classes) + 1) * NUM_RADII
+    right = places[preds[near] == target[near]]
+    within = [
+        np.bincount(found, minlength=size).reshape(-1, NUM_RADII).cumsum(axis=1)
+        for found in (right, places)
+    ]
+    pixels = np.maximum(within[1].sum(axis=0), 1)
+    return np.stack([(counts / pixels).mean(axis=1)[1:] for counts in within], axis=1)
 
 
 def e_measure(

@@ -18,7 +18,10 @@ from segfix.report.wording import notes
 
 FIRST = "PREDS"
 
-OF_LABEL_MAPS = ("class_file", "ignore_index", "errors", "absent", "suffixes", "map_file")
+OF_LABEL_MAPS = (
+    *("class_file", "ignore_index", "errors", "absent", "surface", "spacing"),
+    *("suffixes", "map_file"),
+)
 """Options that say nothing to instances."""
 
 
@@ -82,6 +85,23 @@ class_names_option = click.option(
     help="A class in neither map of an image: left out of its mean boundary F-score and "
     "E-measure, or counted as 1, as the paper's script does (needs --class-names).",
 )
+@click.option(
+    "--surface",
+    type=click.FloatRange(0),
+    metavar="TOLERANCE",
+    help="Also HD95, and surface Dice at this tolerance, in pixels, or mm with --spacing.",
+)
+@click.option(
+    "--spacing",
+    type=(click.FloatRange(0, min_open=True), click.FloatRange(0, min_open=True)),
+    metavar="HEIGHT WIDTH",
+    help="Of a pixel, in mm, for --surface.",
+)
+@click.option(
+    "--boundary",
+    is_flag=True,
+    help="Of instances, also Boundary AP or Boundary PQ (COCO results, panoptic files).",
+)
 @options.limited
 @options.naming
 @options.recursive
@@ -98,6 +118,9 @@ def evaluate(
     ignore_index: int,
     errors: bool,
     absent: str,
+    surface: float | None,
+    spacing: tuple[float, float] | None,
+    boundary: bool,
     naming: dict[str, Any],
     recursive: bool,
     workers: int | None,
@@ -122,11 +145,14 @@ def evaluate(
     boundary IoU      of the inner bands of width 2 % of the diagonal
     trimap mIoU 3px   mIoU of the pixels up to 3 px from a true boundary
     E-measure         mean over images, then over classes
+    mBA               right pixels along true boundaries, over five radii up to (H + W) / 300
+    harm              images whose own score falls from PREDS to the other set, the worst loss
     AP, PQ            of instances, by pycocotools and cityscapesScripts (extra 'eval')
     """  # noqa: D301
     from segfix.cli.instances import report_instances
     from segfix.evaluation import evaluate_folders, is_instance_input
     from segfix.evaluation.checks import check_void
+    from segfix.evaluation.surfaces import SurfaceSettings
     from segfix.files.places import StagedPath
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
@@ -134,6 +160,8 @@ def evaluate(
 
     if absent == "one" and class_file is None:
         raise click.UsageError("--absent one needs --class-names: absent from which classes?")
+    if spacing and surface is None:
+        raise click.UsageError("--spacing needs --surface TOLERANCE.")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
     folders = name_sets(preds, against)
@@ -146,14 +174,17 @@ def evaluate(
         check_options(preds)
         if any(isinstance(path, StagedPath) for path in (labels, *folders.values())):
             raise click.UsageError(f"{preds}: instances are read here only; copy the files here.")
-        form = {"as_json": as_json, "as_csv": as_csv, "quiet": quiet}
+        form = {"as_json": as_json, "as_csv": as_csv, "boundary": boundary, "quiet": quiet}
         report_instances(folders, labels, workers=workers, **form)
         return
+    if boundary:
+        raise click.UsageError("--boundary is for instances; label maps get boundary IoU unasked.")
     comparison = evaluate_folders(
         pair_sets(folders, labels, naming=naming, recursive=recursive, quiet=quiet),
         ignore_index=ignore_index,
         class_names=read_class_names(class_file) if class_file else None,
         absent=absent,
+        surface=None if surface is None else SurfaceSettings(surface, spacing),
         workers=workers,
         quiet=quiet,
     )

@@ -24,6 +24,9 @@ TITLES = {
         "ap_small": "AP small",
         "ap_medium": "AP medium",
         "ap_large": "AP large",
+        "boundary_ap": "Boundary AP",
+        "boundary_ap50": "Boundary AP50",
+        "boundary_ap75": "Boundary AP75",
     },
     "cityscapes": {"ap": "AP", "ap50": "AP50"},
     "panoptic": {
@@ -32,6 +35,9 @@ TITLES = {
         "rq": "RQ",
         "pq_things": "PQ things",
         "pq_stuff": "PQ stuff",
+        "boundary_pq": "Boundary PQ",
+        "boundary_sq": "Boundary SQ",
+        "boundary_rq": "Boundary RQ",
     },
 }
 """Columns of the table; the first is that of the classes. The JSON holds some more."""
@@ -44,6 +50,7 @@ def report_instances(
     as_json: bool,
     as_csv: bool,
     workers: int,
+    boundary: bool,
     quiet: bool,
 ) -> None:
     """Score sets of predictions, print the scores, and exit with 1 if a set failed.
@@ -55,6 +62,7 @@ def report_instances(
         as_json: Print JSON instead of tables.
         as_csv: Print CSV instead of tables.
         workers: Threads.
+        boundary: Measure Boundary AP or Boundary PQ, too.
         quiet: Print no notes.
 
     Raises:
@@ -71,7 +79,7 @@ def report_instances(
     with options.missing_extra("eval"):
         for name, path in sets.items():
             try:
-                results[name] = evaluate_instances(path, labels, workers=workers)
+                results[name] = evaluate_instances(path, labels, workers=workers, boundary=boundary)
             except SegfixError as error:
                 # Of faulty ground truth, every set says the same.
                 if str(error) not in failed:
@@ -97,6 +105,8 @@ def mean_table(results: Mapping[str, dict[str, Any]], first: str) -> str:
     images = next(iter(results.values()))["images"]
     rows = [[f"{images} images", *results]]
     for key, title in TITLES[next(iter(results.values()))["kind"]].items():
+        if any(key not in result["mean"] for result in results.values()):
+            continue
         base = results[first]["mean"][key] if first in results else None
         scores = {name: result["mean"][key] for name, result in results.items()}
         rows.append([title, *cells(scores, first, base)])

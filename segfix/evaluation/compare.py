@@ -12,6 +12,7 @@ from tqdm import tqdm
 from segfix.errors import OUT_OF_MEMORY, SegfixError
 from segfix.evaluation.checks import are_renumbered, read_ids
 from segfix.evaluation.image_scores import ImageScores, score_image
+from segfix.evaluation.surfaces import SurfaceSettings
 from segfix.evaluation.totals import Comparison
 from segfix.files import Pair
 from segfix.files.places import StagedPath
@@ -29,6 +30,7 @@ def evaluate_folders(
     ignore_index: int | None = IGNORE_INDEX,
     class_names: Mapping[int, str] | None = None,
     absent: str = "skip",
+    surface: SurfaceSettings | None = None,
     workers: int = 1,
     quiet: bool = True,
 ) -> Comparison:
@@ -40,6 +42,7 @@ def evaluate_folders(
         ignore_index: Void id of the ground truth; None where there is none.
         class_names: Name of each class id, void left out; None: whatever ids the maps hold.
         absent: See `segfix.evaluation.statistics.class_statistics`.
+        surface: How to compare surfaces; None: not at all.
         workers: Threads.
         quiet: No progress bar.
     """
@@ -49,6 +52,7 @@ def evaluate_folders(
         ignore_index=ignore_index,
         classes=None if class_names is None else list(class_names),
         absent=absent,
+        surface=surface,
         workers=workers,
         quiet=quiet,
     ):

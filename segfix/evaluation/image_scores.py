@@ -14,10 +14,11 @@ from segfix.evaluation.checks import count_shifted
 from segfix.evaluation.statistics import (
     BANDS,
     NUM_COLUMNS,
-    band_numbers,
     change_counts,
     class_statistics,
+    measure_surroundings,
 )
+from segfix.evaluation.surfaces import SurfaceSettings, surface_scores
 from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.metrics import valid_pixels
@@ -39,6 +40,7 @@ class ImageScores:
             `count_shifted`.
         renumbered: For each set, whether its palette numbers the colours otherwise.
         refined_label: Whether the ground truth is a result of `segfix refine`.
+        surfaces: (N, k, 3) of `surface_scores`, if they were asked for.
         failed: One text per failure; the image counts in no set then.
     """
 
@@ -52,6 +54,7 @@ class ImageScores:
     shifted: tuple[tuple[int, int], ...] = ()
     renumbered: tuple[bool, ...] = ()
     refined_label: bool = False
+    surfaces: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 3)))
     failed: tuple[str, ...] = ()
 
 
@@ -62,6 +65,7 @@ def score_image(
     ignore_index: int | None = IGNORE_INDEX,
     classes: Sequence[int] | None = None,
     absent: str = "skip",
+    surface: SurfaceSettings | None = None,
     paths: tuple[Path, ...] = (),
 ) -> ImageScores:
     """Score the label maps of one image.
@@ -72,6 +76,7 @@ def score_image(
         ignore_index: The void id; None where there is none.
         classes: All ids that are classes, void left out; None: whatever the maps hold.
         absent: See `class_statistics`; "one" makes sense with `classes` alone.
+        surface: How to compare surfaces; None: not at all.
         paths: Kept in the result.
 
     Raises:
@@ -96,13 +101,18 @@ def score_image(
     else:
         _check_ids(known, [found for found, _ in (true_ids, *ids)], paths)
     options: dict[str, Any] = {"ignore_index": ignore_index}
-    bands = band_numbers(target, ignore_index=ignore_index)
+    near = measure_surroundings(target, ignore_index=ignore_index)
     statistics = [
-        class_statistics(found, target, known, bands, absent=absent, **options) for found in preds
+        class_statistics(found, target, known, near, absent=absent, **options) for found in preds
     ]
     changes = [
-        change_counts(preds[0], after, target, known, bands, **options) for after in preds[1:]
+        change_counts(preds[0], after, target, known, near.bands, **options) for after in preds[1:]
     ]
+    surfaces = np.zeros((0, len(known), 3))
+    if surface:
+        surfaces = np.stack(
+            [surface_scores(found, target, known, surface, **options) for found in preds]
+        )
     return ImageScores(
         paths,
         known,
@@ -114,6 +124,7 @@ def score_image(
             {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
         ),
         tuple(count_shifted(found[valid], target[valid]) for found in preds),
+        surfaces=surfaces,
     )
 
 

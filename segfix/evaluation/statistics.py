@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.geometry.boundary_regions import accuracy_radii, number_regions
 from segfix.geometry.targets import IGNORE_INDEX, distance_map
 from segfix.metrics import (
+    boundary_accuracy_shares,
     boundary_iou_counts,
     class_boundary_f,
     class_numbers,
@@ -30,6 +33,7 @@ _F_SCORES = (*(f"f_{radius}px" for radius in RADII), *(f"f_{radius}" for radius 
 _LAYOUT = (
     *((name, len(BANDS) + 1) for name in ("true", "predicted", "hits")),
     ("boundary_iou", 2),
+    ("mba", 2),
     ("f", len(_F_SCORES)),
     ("e", 1),
     ("present", 1),
@@ -37,7 +41,8 @@ _LAYOUT = (
 _ENDS = np.cumsum([width for _, width in _LAYOUT]).tolist()
 COLUMNS = {name: slice(end - width, end) for (name, width), end in zip(_LAYOUT, _ENDS, strict=True)}
 """What the columns of statistics hold: pixels by band, true, predicted and both; intersection and
-union of inner bands; sums over images of boundary F-scores and E-measure; images with the class."""
+union of inner bands; shares of `boundary_accuracy_shares`; sums over images of boundary F-scores
+and E-measure; images with the class."""
 
 NUM_COLUMNS = _ENDS[-1]
 
@@ -52,26 +57,39 @@ SCORES = {
     "f1": "F1",
     "e_measure": "E-measure",
     **{f"trimap_iou_{width}px": f"trimap mIoU {width}px" for width in BANDS},
+    "mba": "mBA",
     "pixel_accuracy": "pixel accuracy",
 }
 """Keys of scores, and what tables call their means."""
 
 
-def band_numbers(target: NDArray[Any], *, ignore_index: int | None) -> NDArray[np.int64]:
-    """Number the band of distance to the nearest other label of each pixel, void being a label.
+@dataclass(frozen=True)
+class Surroundings:
+    """How near each pixel of a ground truth is to another label, void being a label.
 
-    Returns:
-        (H, W) from 0, at most `BANDS[0]` px away, to `len(BANDS)`, beyond the last; void is 0.
+    Attributes:
+        bands: (H, W) from 0, at most `BANDS[0]` px away, to `len(BANDS)`, beyond the last.
+        regions: (H, W) of `number_regions`, for mean boundary accuracy.
     """
+
+    bands: NDArray[np.int64]
+    regions: NDArray[np.int64]
+
+
+def measure_surroundings(target: NDArray[Any], *, ignore_index: int | None) -> Surroundings:
+    """Number bands and regions along the boundaries of (H, W) true ids; both are 0 on void."""
     distances = distance_map(target, ignore_index=ignore_index)
-    return np.searchsorted(np.array(BANDS, np.float32), distances)
+    return Surroundings(
+        np.searchsorted(np.array(BANDS, np.float32), distances),
+        number_regions(target, distances, accuracy_radii(target.shape)),
+    )
 
 
 def class_statistics(
     preds: NDArray[Any],
     target: NDArray[Any],
     classes: NDArray[np.integer[Any]],
-    bands: NDArray[np.int64],
+    surroundings: Surroundings,
     *,
     ignore_index: int | None = IGNORE_INDEX,
     absent: str = "skip",
@@ -82,7 +100,7 @@ def class_statistics(
         preds: (H, W) predicted ids.
         target: (H, W) true ids.
         classes: (K,) ascending ids to score; others predicted are wrong.
-        bands: (H, W) of `band_numbers`.
+        surroundings: Of the true ids.
         ignore_index: The void id; None where there is none.
         absent: "one" counts a class that is in neither map as a boundary F-score and E-measure of
             1, as the released script does; "skip" leaves the image out of that class's mean.
@@ -99,11 +117,14 @@ def class_statistics(
         ("predicted", found),
         ("hits", np.where(found == true, true, -1)),
     ):
-        places = ((numbers + 1) * num_bands + bands)[valid]
+        places = ((numbers + 1) * num_bands + surroundings.bands)[valid]
         counts = np.bincount(places, minlength=(num_classes + 1) * num_bands)
         statistics[:, COLUMNS[name]] = counts.reshape(-1, num_bands)[1:]
     statistics[:, COLUMNS["boundary_iou"]] = boundary_iou_counts(
         preds, target, classes, ignore_index=ignore_index
+    )
+    statistics[:, COLUMNS["mba"]] = boundary_accuracy_shares(
+        preds, target, classes, surroundings.regions, ignore_index=ignore_index
     )
     diagonal = math.hypot(*target.shape)
     radii = [*RADII, *(math.ceil(share * diagonal) for share in RELATIVE_RADII)]
@@ -157,9 +178,9 @@ def class_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float6
         statistics: (…, K, `NUM_COLUMNS`), summed over images.
 
     Returns:
-        For each key of `SCORES` but `pixel_accuracy`, (…, K) in [0, 1]; NaN where a class has no
-        score: for boundary F and E-measure, it is in neither map of any image; for the others, the
-        labels don't hold it (there).
+        For each key of `SCORES` but `mba` and `pixel_accuracy`, (…, K) in [0, 1]; NaN where a class
+        has no score: for boundary F and E-measure, it is in neither map of any image; for the
+        others, the labels don't hold it (there).
     """
     columns = {name: statistics[..., columns] for name, columns in COLUMNS.items()}
     within = {name: columns[name].cumsum(axis=-1) for name in ("true", "predicted", "hits")}
@@ -182,7 +203,7 @@ def class_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float6
 
 
 def mean_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Average `class_scores` over the classes that have one, and add the pixel accuracy.
+    """Average `class_scores` over the classes that have one; add those that no class has.
 
     Args:
         statistics: (…, K, `NUM_COLUMNS`), summed over images.
@@ -194,6 +215,8 @@ def mean_scores(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64
     for name, scores in class_scores(statistics).items():
         counted = ~np.isnan(scores)
         means[name] = _ratio(np.nansum(scores, axis=-1), counted.sum(axis=-1), counted.any(axis=-1))
+    accuracy, images = np.moveaxis(statistics[..., COLUMNS["mba"]].sum(axis=-2), -1, 0)
+    means["mba"] = _ratio(accuracy, images, images > 0)
     hits, true = (statistics[..., COLUMNS[name]].sum(axis=(-2, -1)) for name in ("hits", "true"))
     means["pixel_accuracy"] = _ratio(hits, true, true > 0)
     return means

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.evaluation.harm import Harm
 from segfix.evaluation.image_scores import ImageScores
 from segfix.evaluation.statistics import (
     BANDS,
@@ -18,6 +19,7 @@ from segfix.evaluation.statistics import (
     class_scores,
     mean_scores,
 )
+from segfix.evaluation.surfaces import summarize_surfaces
 from segfix.geometry.targets import IGNORE_INDEX
 
 REPLICAS = 1000
@@ -68,12 +70,14 @@ class Comparison:
         self._shifted = np.zeros((len(names), 2), np.int64)
         self._renumbered = np.zeros(len(names), np.int64)
         self._refined_labels = 0
+        self._harm = Harm(len(names) - 1)
         self._draws = np.random.default_rng(seed)
         self._pending: list[tuple[list[int], NDArray[np.float64]]] = []
         self._rows: dict[int, int] = {}
         self._holders = np.zeros(0, np.int64)
         self._sums = np.zeros((len(names), 0, NUM_COLUMNS))
         self._replicas = np.zeros((REPLICAS, len(names), 0, NUM_COLUMNS))
+        self._surfaces = np.zeros((len(names), 0, 3))
         self._changes = np.zeros((len(names) - 1, 0, len(BANDS) + 1, 3), np.int64)
         self._grow(class_names or ())
 
@@ -87,6 +91,8 @@ class Comparison:
         rows = [self._rows[k] for k in image.classes.tolist()]
         self._sums[:, rows] += image.statistics
         self._changes[:, rows] += image.changes
+        if len(image.surfaces):
+            self._surfaces[:, rows] += image.surfaces
         self._holders[rows] += image.statistics[0][:, COLUMNS["true"]].any(axis=1)
         self._pending.append((rows, image.statistics))
         if len(self._pending) == PENDING:
@@ -96,6 +102,7 @@ class Comparison:
         self._shifted += np.array(image.shifted or 0)
         self._renumbered += np.array(image.renumbered or 0)
         self._refined_labels += image.refined_label
+        self._harm.update(image)
         self.images += 1
         self.void_images += not image.pixels
         self.pixels += image.pixels
@@ -126,6 +133,7 @@ class Comparison:
             more = (0, len(new))
             self._holders = np.pad(self._holders, more)
             self._sums = np.pad(self._sums, ((0, 0), more, (0, 0)))
+            self._surfaces = np.pad(self._surfaces, ((0, 0), more, (0, 0)))
             self._changes = np.pad(self._changes, ((0, 0), more, (0, 0), (0, 0)))
 
     def result(self) -> dict[str, Any]:
@@ -138,10 +146,11 @@ class Comparison:
             a boundary; `sets`, by name: `mean` and `class` scores, `errors` in each band,
             `outside`, pixels of predicted ids that no label holds or the class list lacks,
             `shifted`, pixels right with 1 added to or taken from their id, of images wrong for the
-            most part, and `renumbered`, images whose palette has the label's colours at other ids;
+            most part, `renumbered`, images whose palette has the label's colours at other ids, and
+            `surface` of `summarize_surfaces`, if it was asked for;
             `changes`, by the name of every other set: differences to the first with their
-            confidence interval (`mean` and `class`, each [difference, low, high]), and pixels
-            `moved`, `fixed` and `broken` in each band and per class.
+            confidence interval (`mean` and `class`, each [difference, low, high]), pixels `moved`,
+            `fixed` and `broken` in each band and per class, and `harm`, see `Harm.result`.
         """
         self._add_replicas()
         ids = sorted(self._rows)
@@ -149,7 +158,7 @@ class Comparison:
         sums = self._sums[:, order]
         true = sums[0][:, COLUMNS["true"]] if self.names else np.zeros((0, len(BANDS) + 1))
         names = self.class_names or {}
-        sets = {}
+        sets: dict[str, dict[str, Any]] = {}
         for number, (name, total, unlisted) in enumerate(
             zip(self.names, sums, self._outside, strict=True)
         ):
@@ -166,6 +175,8 @@ class Comparison:
                 "shifted": self._shifted[number].tolist(),
                 "renumbered": int(self._renumbered[number]),
             }
+            if self._surfaces.any():
+                sets[name]["surface"] = summarize_surfaces(self._surfaces[number, order])
         return {
             "images": self.images,
             "left_out": self.left_out,
@@ -200,6 +211,7 @@ class Comparison:
             "class": self._differences(class_scores, number, order, self._holders[order] > 1),
             "bands": _name_changes(changes.sum(axis=0)),
             "class_pixels": _name_changes(changes.sum(axis=1)),
+            "harm": self._harm.result(number - 1),
         }
 
     def _differences(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError, PairingError
 from segfix.files.limits import check_pixels
+from segfix.instances.boundaries import compare_bands
 from segfix.instances.coco import check_items, check_table, is_number, read_json
 from segfix.instances.masks import run_lengths
 from segfix.instances.summary import list_some, name_categories, summarize
@@ -24,7 +25,7 @@ MEANS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first entries of the evaluator's `stats`."""
 
 
-def measure_coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
+def measure_coco_ap(preds: Path, labels: Path, *, boundary: bool = False) -> dict[str, Any]:
     """Measure AP of masks: over IoU 0.5 … 0.95, at most 100 detections per image and class.
 
     All images of the ground truth count. Small, medium and large (below 32², below 96², above)
@@ -33,6 +34,7 @@ def measure_coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
     Args:
         preds: Result JSON: a list of image_id, category_id, segmentation and score.
         labels: Annotation JSON.
+        boundary: Whether to measure Boundary AP, too.
 
     Raises:
         SegfixError: As `evaluate_instances`.
@@ -57,16 +59,31 @@ def measure_coco_ap(preds: Path, labels: Path) -> dict[str, Any]:
             "segm",
         )
         scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-    mean = dict(zip(MEANS, _defined(scorer.stats[: len(MEANS)]), strict=True))
+        scorers = {"": scorer, "boundary_": compare_bands(scorer)} if boundary else {"": scorer}
+        mean: dict[str, Any] = {}
+        per_class: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
+        for prefix, one in scorers.items():
+            add_averages(one, prefix, mean, per_class)
+    return summarize("coco", len(sizes), mean, per_class, notes)
+
+
+def add_averages(
+    scorer: Any, prefix: str, mean: dict[str, Any], per_class: dict[str, dict[str, Any]]
+) -> None:
+    """Add the averages of a scorer that is evaluated to the means and to the classes' scores."""
+    scorer.accumulate()
+    scorer.summarize()
+    averages = _defined(scorer.stats[: len(MEANS)])
+    mean |= {f"{prefix}{key}": value for key, value in zip(MEANS, averages, strict=True)}
     # IoU thresholds × recalls × classes, over all areas and 100 detections.
     precision = scorer.eval["precision"][:, :, :, 0, 2]
-    per_class = {}
-    for place, name in enumerate(names.values()):
+    for place, scores in enumerate(per_class.values()):
         curve = _defined(precision[:, :, place]).mean(axis=1)
-        per_class[name] = {"ap": curve.mean(), "ap50": curve[0], "ap75": curve[5]}
-    return summarize("coco", len(sizes), mean, per_class, notes)
+        scores |= {
+            f"{prefix}ap": curve.mean(),
+            f"{prefix}ap50": curve[0],
+            f"{prefix}ap75": curve[5],
+        }
 
 
 def _defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:

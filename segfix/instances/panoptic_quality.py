@@ -15,8 +15,9 @@ import numpy as np
 
 from segfix.errors import FileFormatError
 from segfix.files.reading import open_picture, path_within
+from segfix.instances import boundaries
 from segfix.instances.coco import check_items, check_table, is_number, read_json
-from segfix.instances.panoptic import check_panoptic, check_panoptic_mode
+from segfix.instances.panoptic import check_panoptic, check_panoptic_mode, read_panoptic_map
 from segfix.instances.summary import check_complete, list_some, name_categories, summarize
 from segfix.jobs.pool import Threads
 
@@ -25,13 +26,16 @@ GROUPS = {"": None, "_things": True, "_stuff": False}
 """Endings of the means, and the `isthing` that each is over."""
 
 
-def measure_panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
+def measure_panoptic_quality(
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False
+) -> dict[str, Any]:
     """Measure PQ, SQ and RQ: over all categories, over things, over stuff and of each.
 
     Args:
         preds: Panoptic JSON; the PNG files lie beside it, in a folder of its name without .json.
         labels: The ground truth, likewise.
         workers: Threads.
+        boundary: Whether to measure Boundary PQ, too.
 
     Raises:
         SegfixError: As `evaluate_instances`.
@@ -50,14 +54,30 @@ def measure_panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> 
     pairs, notes = pair_annotations(preds, predicted, labels, truth)
 
     def match(pair: Sequence[Any]) -> Any:
-        return match_segments(pair, labels, preds, categories, evaluator)
+        return match_segments(pair, labels, preds, categories, evaluator, boundary=boundary)
 
-    total = evaluator.PQStat()
+    totals = [evaluator.PQStat() for _ in range(1 + boundary)]
     with contextlib.redirect_stdout(io.StringIO()), Threads(workers) as pool:
-        for part in pool.map(match, pairs):
-            total += part
-    counted = {identity for identity in categories if _occurs(total[identity])}
+        for parts in pool.map(match, pairs):
+            for number, part in enumerate(parts):
+                totals[number] += part
     mean: dict[str, Any] = {}
+    per_class: dict[str, dict[str, Any]] = {}
+    for prefix, total in zip(("", "boundary_"), totals, strict=False):
+        add_qualities(total, truth["categories"], prefix, mean, per_class)
+    return summarize("panoptic", len(pairs), mean, per_class, notes)
+
+
+def add_qualities(
+    total: Any,
+    listed: Sequence[Any],
+    prefix: str,
+    mean: dict[str, Any],
+    per_class: dict[str, dict[str, Any]],
+) -> None:
+    """Add the averages of the script's counts to the means and to the classes' scores."""
+    categories = {category["id"]: category for category in listed}
+    counted = {identity for identity in categories if _occurs(total[identity])}
     for ending, isthing in GROUPS.items():
         of_group = {
             identity
@@ -66,13 +86,11 @@ def measure_panoptic_quality(preds: Path, labels: Path, *, workers: int = 1) -> 
         }
         # The script divides by the number of classes seen, be it zero.
         scores = total.pq_average(categories, isthing)[0] if counted & of_group else {}
-        mean |= {f"{key}{ending}": scores.get(key) for key in SCORES}
+        mean |= {f"{prefix}{key}{ending}": scores.get(key) for key in SCORES}
     scores = total.pq_average(categories, None)[1] if counted else {}
-    per_class = {
-        name: {key: scores[identity][key] if identity in counted else None for key in SCORES}
-        for identity, name in name_categories(truth["categories"]).items()
-    }
-    return summarize("panoptic", len(pairs), mean, per_class, notes)
+    for identity, name in name_categories(listed).items():
+        found = scores[identity] if identity in counted else dict.fromkeys(SCORES)
+        per_class.setdefault(name, {}).update({f"{prefix}{key}": found[key] for key in SCORES})
 
 
 def _occurs(statistics: Any) -> bool:
@@ -120,8 +138,14 @@ def pair_annotations(
 
 
 def match_segments(
-    pair: Sequence[Any], labels: Path, preds: Path, categories: Mapping[Any, Any], evaluator: Any
-) -> Any:
+    pair: Sequence[Any],
+    labels: Path,
+    preds: Path,
+    categories: Mapping[Any, Any],
+    evaluator: Any,
+    *,
+    boundary: bool = False,
+) -> list[Any]:
     """Match the segments of an image, as the script does.
 
     Args:
@@ -130,9 +154,10 @@ def match_segments(
         preds: The predictions' JSON.
         categories: By id.
         evaluator: The script.
+        boundary: Whether to match by Boundary IoU, too.
 
     Returns:
-        The script's counts per category.
+        The script's counts per category; with `boundary`, those of Boundary PQ after them.
 
     Raises:
         FileFormatError: A picture is missing or broken, or its segments aren't those of the JSON.
@@ -148,7 +173,7 @@ def match_segments(
     try:
         # Unwrapped: the wrapper prints a traceback.
         with np.errstate(divide="raise", invalid="raise"):
-            return evaluator.pq_compute_single_core.__wrapped__(
+            counts = evaluator.pq_compute_single_core.__wrapped__(
                 0, [pair], *map(str, folders), categories
             )
     except FloatingPointError as error:
@@ -160,6 +185,12 @@ def match_segments(
         raise FileFormatError(
             f"{pictures[1]}: its segments aren't those in {preds} ({error.args[0]})."
         ) from error
+    if not boundary:
+        return [counts]
+    maps = [read_panoptic_map(picture).ids() for picture in pictures]
+    total = evaluator.PQStat()
+    boundaries.match_segments(maps, [item["segments_info"] for item in pair], total)
+    return [counts, total]
 
 
 def check_pictures(paths: Sequence[Path], segments: Sequence[Any]) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from segfix.errors import ArgumentError
 from segfix.instances.cityscapes_ap import measure_cityscapes_ap
 from segfix.instances.coco import read_json
 from segfix.instances.coco_ap import measure_coco_ap
 from segfix.instances.panoptic_quality import measure_panoptic_quality
 
 
-def evaluate_instances(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
+def evaluate_instances(
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False
+) -> dict[str, Any]:
     """Score instance or panoptic predictions of whichever kind the files are.
 
     Args:
@@ -23,17 +26,24 @@ def evaluate_instances(preds: Path, labels: Path, *, workers: int = 1) -> dict[s
         labels: The ground truth in the same format: a COCO annotation JSON, a panoptic JSON, a
             folder of `*_gtFine_instanceIds.png`.
         workers: Threads, for Cityscapes and panoptic files.
+        boundary: Whether to measure Boundary AP or Boundary PQ, too: keys that begin with
+            "boundary_". Not of Cityscapes' folders.
 
     Returns:
         JSON-ready: `kind` (coco, cityscapes or panoptic), number of `images`, `mean` and `class`
         scores in [0, 1], None where nothing counts, and `notes`, what else there is to say.
 
     Raises:
-        SegfixError: A file is missing, broken or doesn't fit the other side.
+        SegfixError: A file is missing, broken or doesn't fit the other side, or `boundary` is asked
+            of a Cityscapes folder.
         ModuleNotFoundError: The extra isn't installed.
     """
     if preds.is_dir():
+        if boundary:
+            raise ArgumentError(
+                f"{preds}: Boundary AP is measured of COCO results and of panoptic files only."
+            )
         return measure_cityscapes_ap(preds, labels, workers=workers)
     if isinstance(read_json(preds, peek=True), list):
-        return measure_coco_ap(preds, labels)
-    return measure_panoptic_quality(preds, labels, workers=workers)
+        return measure_coco_ap(preds, labels, boundary=boundary)
+    return measure_panoptic_quality(preds, labels, workers=workers, boundary=boundary)

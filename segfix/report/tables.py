@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import CHANGES, SCORES
 from segfix.report import wording
 from segfix.report.examples import ImageRow
@@ -92,6 +93,12 @@ def score_table(result: dict[str, Any]) -> Table:
         row = [Cell(f"pixels {kind}", kind), Cell("–")]
         for change in result["changes"].values():
             row += [score_cell(sum(change["bands"][kind]) / result["pixels"]), Cell("–")]
+        rows.append(row)
+    for key in HARMED if result["changes"] and result["pixels"] else ():
+        row = [Cell(f"images worse in {SCORES[key]}, at worst", key), Cell("–")]
+        for change in result["changes"].values():
+            harm = change["harm"][key]
+            row += [score_cell(harm["rate"]), score_cell(harm["worst"])]
         rows.append(row)
     return Table(columns, rows, sortable=False)
 

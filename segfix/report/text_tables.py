@@ -6,7 +6,9 @@ import csv as csv_files
 import io
 from typing import Any
 
+from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import CHANGES, SCORES
+from segfix.evaluation.surfaces import SURFACE_SCORES
 from segfix.report.wording import band_names, band_pixels, interval, layout, percent, plain_cell
 
 
@@ -17,7 +19,8 @@ def lay_out_tables(result: dict[str, Any], *, errors: bool = False) -> str:
         result: See `segfix.evaluation.Comparison.result`.
         errors: Whether to add those by distance to the true boundaries.
     """
-    tables = [score_table(result), change_table(result), class_table(result)]
+    tables = [score_table(result), change_table(result), harm_table(result), class_table(result)]
+    tables.append(surface_table(result))
     if errors:
         tables += [error_table(result), boundary_table(result)]
     return "\n\n".join(table for table in tables if table)
@@ -64,6 +67,20 @@ def change_table(result: dict[str, Any]) -> str:
     return layout(rows)
 
 
+def harm_table(result: dict[str, Any]) -> str:
+    """Tabulate the share of images made worse, and the largest loss of one."""
+    if not result["changes"] or not result["pixels"]:
+        return ""
+    rows = [["% of images", *result["changes"]]]
+    for key in HARMED:
+        row = [f"worse in {SCORES[key]}"]
+        for change in result["changes"].values():
+            harm = change["harm"][key]
+            row.append(percent(harm["rate"]) + f", at worst {percent(harm['worst'])}")
+        rows.append(row)
+    return layout(rows)
+
+
 def class_table(result: dict[str, Any]) -> str:
     """Tabulate IoU and boundary F-score of each class in the first set, and how others differ."""
     rows = [["class", "% of pixels", "IoU", "F@1px"]]
@@ -81,6 +98,23 @@ def class_table(result: dict[str, Any]) -> str:
         for change in result["changes"].values():
             row += [interval(change["class"][key][i]) for key in ("iou", "f_1px")]
         rows.append(row)
+    return layout(rows)
+
+
+def surface_table(result: dict[str, Any]) -> str:
+    """Tabulate HD95, pixels or millimetres, and surface Dice, of each class and their means."""
+    sets = {k: scores["surface"] for k, scores in result["sets"].items() if "surface" in scores}
+    if not sets:
+        return ""
+    rows = [["surfaces", *(f"{SURFACE_SCORES[key]} {k}" for k in sets for key in SURFACE_SCORES)]]
+
+    def cells(hd95: float | None, nsd: float | None) -> list[str]:
+        return ["–" if hd95 is None else f"{hd95:.2f}", percent(nsd)]
+
+    rows.append(["mean", *(cell for s in sets.values() for cell in cells(**s["mean"]))])
+    for i, entry in enumerate(result["classes"]):
+        found = ({key: column[i] for key, column in s["class"].items()} for s in sets.values())
+        rows.append([entry["name"], *(cell for scores in found for cell in cells(**scores))])
     return layout(rows)
 
 
@@ -130,9 +164,16 @@ def csv_lines(result: dict[str, Any]) -> str:
         for kind in CHANGES if change and result["pixels"] else ():
             share = sum(change["bands"][kind]) / result["pixels"]
             writer.writerow([name, "", "", kind, share, "", "", ""])
-        for key, values in scores["class"].items():
+        for key in HARMED if change else ():
+            for kind, told in (("harm_rate", "rate"), ("worst", "worst")):
+                value = change["harm"][key][told]
+                writer.writerow([name, "", "", f"{kind}_{key}", value, "", "", ""])
+        surface = scores.get("surface", {"mean": {}, "class": {}})
+        for key, value in surface["mean"].items():
+            writer.writerow([name, "", "", key, value, "", "", ""])
+        for key, values in (scores["class"] | surface["class"]).items():
             for i, entry in enumerate(result["classes"]):
-                difference = change["class"][key][i] if change else ["", "", ""]
+                difference = change["class"][key][i] if change and key in SCORES else ["", "", ""]
                 writer.writerow(
                     [name, entry["id"], plain_cell(entry["name"]), key, values[i], *difference]
                 )

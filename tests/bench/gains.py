@@ -5,8 +5,10 @@
 With weights that look at predictions, too, both uses are measured: "conditioned" are offset maps
 made for each prediction. The offset maps, predicted and from ground truth, and all refined maps are
 kept under the work folder. Prints a Markdown table: mIoU and boundary F at 1 px, with the
-differences to the input. The oracle takes exactly the right ones of the moves that the same
-directions propose, the next other label within 8 px along each: what deciding could gain.
+differences to the input, and beside each the share of images made worse and the worst loss of one.
+`gains.json` holds all scores, and these under "harm". The oracle takes exactly the right ones of
+the moves that the same directions propose, the next other label within 8 px along each: what
+deciding could gain.
 """
 
 from __future__ import annotations
@@ -109,22 +111,22 @@ def main(
                 if pair.partner is not None
             ]
             make_all(Batch(pairs, partial(condition, model, sources["conditioned"]), "image"))
-        rows = {"input": score(truth, folder)}
+        found = {"input": folder}
         for source, offsets in sources.items():
             for name in steps or SETTINGS:
                 bold = replace(SETTINGS[name], min_confidence=min_confidence)
                 out = work / f"{predictor}-{offsets.name}-{name.replace(' ', '')}-{min_confidence}"
                 refine_all(folder, offsets, partial(refine_pair, out=out, settings=bold))
-                rows[f"{source}, {name}"] = score(truth, out)
+                found[f"{source}, {name}"] = out
             out = work / f"{predictor}-{offsets.name}-oracle"
             refine_all(folder, offsets, partial(decide_rightly, labels=labels, out=out))
-            rows[f"{source}, oracle"] = score(truth, out)
+            found[f"{source}, oracle"] = out
         if ceiling:
             out = work / f"{predictor}-targets"
             refine_all(folder, work / "targets", partial(refine_pair, out=out, settings=CEILING))
-            rows["ground truth"] = score(truth, out)
-        results[predictor] = rows
-        print(table(predictor, rows), flush=True)
+            found["ground truth"] = out
+        results[predictor] = score_sets(truth, found)
+        print(table(predictor, results[predictor]), flush=True)
     (work / "gains.json").write_text(json.dumps(results, indent=2))
 
 
@@ -163,24 +165,38 @@ def refine_pair(pair: Pair, out: Path, settings: RefineSettings) -> dict[str, An
 
 def score(truth: list[Entry], folder: Path) -> dict[str, Any]:
     """Scores of a folder; every label map must have its prediction."""
-    pairs = pair_entries(truth, label_maps(folder))
-    comparison = evaluate_folders({"": pairs}, workers=available_threads())
+    return score_sets(truth, {"": folder})[""]
+
+
+def score_sets(truth: list[Entry], folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Scores of folders, and the harm that each does to the first; no prediction may be missing."""
+    sets = {name: pair_entries(truth, label_maps(folder)) for name, folder in folders.items()}
+    comparison = evaluate_folders(sets, workers=available_threads())
     if comparison.failed:
         raise SystemExit("\n".join(comparison.failed))
-    means: dict[str, Any] = comparison.result()["sets"][""]["mean"]
-    return means
+    result = comparison.result()
+    rows = {name: dict(scores["mean"]) for name, scores in result["sets"].items()}
+    for name, change in result["changes"].items():
+        rows[name]["harm"] = change["harm"]
+    return rows
 
 
 def table(predictor: str, rows: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
     first = rows["input"]
-    lines = [f"\n| {predictor} | mIoU | F@1px |", "|---|---|---|"]
+    lines = [
+        f"\n| {predictor} | mIoU | worse, at worst | F@1px | worse, at worst |",
+        "|---" * 5 + "|",
+    ]
     for name, row in rows.items():
-        cells = [
-            f"{100 * row[key]:.2f}"
-            + ("" if row is first else f" ({100 * (row[key] - first[key]):+.2f})")
-            for key in ("iou", "f_1px")
-        ]
+        cells = []
+        for key in ("iou", "f_1px"):
+            cell, harm = f"{100 * row[key]:.2f}", ""
+            if row is not first:
+                cell += f" ({100 * (row[key] - first[key]):+.2f})"
+                told = row["harm"][key]
+                harm = f"{100 * told['rate']:.0f} %, {100 * told['worst']:.2f}"
+            cells += [cell, harm]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

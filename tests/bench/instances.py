@@ -1,4 +1,4 @@
-"""What refinement gains on instances: AP and PQ before and after, for several steps.
+"""What refinement gains on instances: AP and PQ, of boundaries, too, for several steps.
 
     python -m tests.bench.instances --labels DIR --preds NAME=DIR [--preds …] --offsets DIR \\
         --things ID[,ID…] --work DIR
@@ -43,8 +43,8 @@ SETTINGS = {
     "auto": RefineSettings(),
     "iterate": RefineSettings(iterate=10),
 }
-COCO = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-PANOPTIC = {"pq": "PQ", "pq_things": "PQ things"}
+COCO = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "boundary_ap": "Boundary AP"}
+PANOPTIC = {"pq": "PQ", "pq_things": "PQ things", "boundary_pq": "Boundary PQ"}
 
 
 @click.command()
@@ -91,9 +91,12 @@ def main(
 
 def scores(preds: Path, labels: Path) -> dict[str, float]:
     """The means shown."""
-    mean = evaluate_instances(preds, labels, workers=available_threads())["mean"]
+    result = evaluate_instances(preds, labels, workers=available_threads(), boundary=True)
+    mean = result["mean"]
     return {
-        title: 100 * mean[key] for key, title in (COCO | PANOPTIC).items() if mean.get(key, None)
+        title: 100 * mean[key]
+        for key, title in (COCO | PANOPTIC).items()
+        if mean.get(key) is not None
     }
 
 

@@ -69,6 +69,8 @@ def test_the_table_of_one_set(work: Path) -> None:
         "E-measure": [f"{100 * e_measure:.2f}"],
         # 3 px each side of the edge, 2 of the right ones wrong: 3/5 and 1/3.
         "trimap mIoU 3px": [f"{100 * (3 / 5 + 1 / 3) / 2:.2f}"],
+        # All radii are 1 px here: one column each side, one of them wrong.
+        "mBA": ["50.00"],
         "pixel accuracy": ["95.00"],
     }
     assert rows(classes) == {
@@ -80,7 +82,7 @@ def test_the_table_of_one_set(work: Path) -> None:
 
 def test_the_table_of_several_sets(moved: Path) -> None:
     result = run("preds", "labels", "--against", "after", "--against", "truth=labels")
-    scores, changed, classes = result.stdout.split("\n\n")
+    scores, changed, harmed, classes = result.stdout.split("\n\n")
     report = run_json("preds", "labels", "--against", "after", "--against", "truth=labels")
     table = rows(scores)
     assert table["3 images, 0.00 % void"] == ["PREDS", "after", "truth"]
@@ -101,8 +103,22 @@ def test_the_table_of_several_sets(moved: Path) -> None:
         "fixed (now right)": ["3.33", "5.00"],
         "broken (was right)": ["0.00", "0.00"],
     }
+    assert rows(harmed) == {
+        "% of images": ["after", "truth"],
+        "worse in mIoU": ["0.00, at worst 0.00"] * 2,
+        "worse in F@1px": ["0.00, at worst 0.00"] * 2,
+    }
     assert rows(classes)["class"][3:] == ["Δ IoU after", "Δ F@1px", "Δ IoU truth", "Δ F@1px"]
     assert rows(classes)["2"][5] == "+10.00 [+10.00 +10.00]"
+
+
+def test_harm_is_told_with_the_image_of_the_worst_loss(moved: Path) -> None:
+    arguments = ("after", "labels", "--against", "preds")
+    harm = run_json(*arguments)["changes"]["preds"]["harm"]["iou"]
+    assert (harm["images"], harm["worse"], harm["image"]) == (3, 2, "labels/a.png")
+    cell = rows(run(*arguments).stdout)["worse in mIoU"]
+    assert cell == [f"66.67, at worst {100 * harm['worst']:.2f}"]
+    assert cell == ["66.67, at worst -9.55"]
 
 
 def test_a_single_image_has_no_interval(work: Path) -> None:
@@ -139,6 +155,37 @@ def test_errors_by_distance(moved: Path) -> None:
     }
 
 
+def test_surfaces_are_compared_on_request_alone(moved: Path) -> None:
+    arguments = ("preds", "labels", "--against", "after", "--surface", "1", "--spacing", "2", "0.5")
+    assert "HD95" not in run(*arguments[:4]).stdout
+    table = rows(run(*arguments).stdout.split("\n\n")[-1])
+    report = run_json(*arguments)
+    for name, row in (("PREDS", slice(0, 2)), ("after", slice(2, 4))):
+        mean = report["sets"][name]["surface"]["mean"]
+        assert table["mean"][row] == [f"{mean['hd95']:.2f}", f"{100 * mean['nsd']:.2f}"]
+    lines = list(csv.DictReader(io.StringIO(run(*arguments, "--csv").stdout)))
+    found = {(line["set"], line["class_id"], line["score"]): line["value"] for line in lines}
+    assert float(found["after", "", "nsd"]) == report["sets"]["after"]["surface"]["mean"]["nsd"]
+    assert float(found["PREDS", "2", "hd95"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--spacing", "1", "1"), "--spacing needs --surface"),
+        (("--surface", "-1"), "-1.0 is not in the range"),
+        (("--surface", "1", "--spacing", "0", "1"), "0.0 is not in the range"),
+        (("--boundary",), "--boundary is for instances"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    work: Path, options: tuple[str, ...], text: str
+) -> None:
+    done = run("preds", "labels", *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert text in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("absent", ["skip", "one"])
 def test_csv_holds_what_json_holds(absent: str, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
@@ -169,6 +216,9 @@ def test_csv_holds_what_json_holds(absent: str, tmp_path: Path) -> None:
         for kind in ("moved", "fixed", "broken") if change else ():
             share = sum(change["bands"][kind]) / report["pixels"]
             expected[name, "", kind] = [share, None, None, None]
+        for key, harm in change["harm"].items() if change else ():
+            for kind, told in (("harm_rate", "rate"), ("worst", "worst")):
+                expected[name, "", f"{kind}_{key}"] = [harm[told], None, None, None]
     assert found.keys() == expected.keys()
     for place, numbers in expected.items():
         texts = [found[place][column] for column in header[4:]]

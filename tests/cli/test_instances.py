@@ -114,6 +114,17 @@ def test_options_of_label_maps_are_refused(sets: Sets, option: str) -> None:
     assert f"{option.partition('=')[0]} is for label maps" in " ".join(done.stderr.split())
 
 
+def test_boundary_ap_is_measured_on_request_alone(sets: Sets) -> None:
+    plain, done = report(*sets), report(*sets, "--boundary")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "Boundary" not in plain.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["Boundary", "AP", "50.00", "100.00", "+50.00"] in lines
+    answer = json.loads(report(*sets, "--boundary", "--json").stdout)["sets"]["PREDS"]
+    assert answer["mean"]["boundary_ap50"] == pytest.approx(0.5)
+    assert answer["class"]["car"]["boundary_ap75"] == pytest.approx(1)
+
+
 def test_faulty_ground_truth_is_told_once(sets: Sets) -> None:
     preds, labels, against = sets
     labels.write_text("{")

@@ -24,11 +24,12 @@ from segfix.evaluation.statistics import (
     RADII,
     RELATIVE_RADII,
     SCORES,
-    band_numbers,
+    Surroundings,
     change_counts,
     class_scores,
     class_statistics,
     mean_scores,
+    measure_surroundings,
 )
 
 Maps = tuple[NDArray[Any], NDArray[Any]]
@@ -77,8 +78,8 @@ def statistics_of(
     """Summed over images."""
     total = np.zeros((len(classes), NUM_COLUMNS))
     for preds, target in images:
-        bands = band_numbers(target, ignore_index=VOID)
-        total += class_statistics(preds, target, classes, bands, absent=absent)
+        near = measure_surroundings(target, ignore_index=VOID)
+        total += class_statistics(preds, target, classes, near, absent=absent)
     return total
 
 
@@ -154,10 +155,10 @@ def test_f1_and_pixel_accuracy_equal_those_of_sklearn(
 
 def test_errors_on_void_count_nowhere_and_void_predicted_is_wrong() -> None:
     target = np.array([[0, 0, VOID, 1]], np.uint8)
-    bands = band_numbers(target, ignore_index=VOID)
+    near = measure_surroundings(target, ignore_index=VOID)
     for there in (0, 1, 9, VOID):
         preds = np.array([[0, VOID, there, 1]], np.uint8)
-        found = class_scores(class_statistics(preds, target, np.array([0, 1]), bands))
+        found = class_scores(class_statistics(preds, target, np.array([0, 1]), near))
         assert found["iou"].tolist() == [0.5, 1]
 
 
@@ -172,7 +173,7 @@ def test_errors_on_void_count_nowhere_and_void_predicted_is_wrong() -> None:
     )
 )
 def test_bands_equal_those_of_all_pairs_of_pixels(target: NDArray[np.uint8]) -> None:
-    bands = band_numbers(target, ignore_index=VOID)
+    bands = measure_surroundings(target, ignore_index=VOID).bands
     places = list(np.ndindex(*target.shape))
     for here in places:
         if target[here] == VOID:
@@ -186,10 +187,10 @@ def test_bands_equal_those_of_all_pairs_of_pixels(target: NDArray[np.uint8]) -> 
 def test_a_distance_equal_to_a_limit_is_within_it() -> None:
     target = np.zeros((1, 130), np.uint8)
     target[0, 64:] = 1
-    bands = band_numbers(target, ignore_index=None)[0]
+    bands = measure_surroundings(target, ignore_index=None).bands[0]
     distances = [64 - x if x < 64 else x - 63 for x in range(130)]
     assert bands.tolist() == [sum(d > limit for limit in BANDS) for d in distances]
-    alone = band_numbers(np.zeros((3, 3), np.uint8), ignore_index=None)
+    alone = measure_surroundings(np.zeros((3, 3), np.uint8), ignore_index=None).bands
     assert np.all(alone == len(BANDS))
 
 
@@ -278,8 +279,9 @@ def test_radii_follow_the_size_of_the_image() -> None:
     # The diagonal is nearly 5000: 1.5, 3 and 4.5 px, rounded up; the edge is 3 px off.
     target, preds = np.zeros((2, 20, 4999), np.uint8)
     target[:, 2000:] = preds[:, 2003:] = 1
-    bands = np.zeros(target.shape, np.int64)
-    found = class_scores(class_statistics(preds, target, np.array([0, 1]), bands))
+    nowhere = np.zeros(target.shape, np.int64)
+    near = Surroundings(nowhere, nowhere)
+    found = class_scores(class_statistics(preds, target, np.array([0, 1]), near))
     wanted = {"f_1px": 0, "f_2px": 0, "f_3px": 1, "f_0.0003": 0, "f_0.0006": 1, "f_0.0009": 1}
     assert {key: found[key].tolist() for key in wanted} == {k: [v, v] for k, v in wanted.items()}
 
@@ -319,7 +321,7 @@ def test_there_is_a_mean_of_every_score_and_all_lie_within_0_and_1(
 ) -> None:
     means = mean_scores(total)
     assert list(means) == list(SCORES)
-    assert set(scores) == set(SCORES) - {"pixel_accuracy"}
+    assert set(scores) == set(SCORES) - {"mba", "pixel_accuracy"}
     for values in [*means.values(), *scores.values()]:
         known = values[~np.isnan(values)]
         assert np.all((known >= 0) & (known <= 1))
@@ -347,10 +349,10 @@ def test_a_perfect_map_scores_one_everywhere_but_of_nothing() -> None:
 
 def test_the_classes_of_one_list_do_not_disturb_each_other() -> None:
     preds, target = synthetic(3, (25, 25))
-    bands = band_numbers(target, ignore_index=VOID)
-    whole = class_statistics(preds, target, CLASSES, bands)
+    near = measure_surroundings(target, ignore_index=VOID)
+    whole = class_statistics(preds, target, CLASSES, near)
     for i, k in enumerate(CLASSES):
-        alone = class_statistics(preds, target, np.array([k]), bands)
+        alone = class_statistics(preds, target, np.array([k]), near)
         np.testing.assert_array_equal(alone[0], whole[i])
 
 
@@ -361,11 +363,11 @@ def test_the_classes_of_one_list_do_not_disturb_each_other() -> None:
 def test_columns_hold_what_they_are_called(maps: NDArray[np.uint8], void: int | None) -> None:
     preds, target = maps
     classes = np.array([k for k in (0, 1, 2, VOID) if k != void])
-    bands = band_numbers(target, ignore_index=void)
-    found = class_statistics(preds, target, classes, bands, ignore_index=void)
+    near = measure_surroundings(target, ignore_index=void)
+    found = class_statistics(preds, target, classes, near, ignore_index=void)
     for i, k in enumerate(classes):
         for band in range(len(BANDS) + 1):
-            here = bands == band
+            here = near.bands == band
             if void is not None:
                 here &= target != void
             counts = [found[i, COLUMNS[name]][band] for name in ("true", "predicted", "hits")]
@@ -378,8 +380,8 @@ def test_more_classes_than_64_in_one_image() -> None:
     target = rng.integers(0, 150, (30, 30)) * 6
     preds = np.where(rng.random((30, 30)) < 0.3, rng.integers(0, 1024, (30, 30)), target)
     classes = np.union1d(preds, target)
-    bands = band_numbers(target, ignore_index=None)
-    found = class_scores(class_statistics(preds, target, classes, bands, ignore_index=None))
+    near = measure_surroundings(target, ignore_index=None)
+    found = class_scores(class_statistics(preds, target, classes, near, ignore_index=None))
     for i, k in itertools.islice(enumerate(classes), 0, None, 20):
         assert found["f_1px"][i] == pytest.approx(davis_f(preds == k, target == k, 1))
         if np.any(target == k):
@@ -395,13 +397,13 @@ def test_changes_are_those_of_a_loop_over_pixels(void: int | None) -> None:
     before, target = synthetic(4, (21, 33))
     after = np.where(np.roll(before, 1, axis=1) % 2 == 0, target, np.roll(before, 2, axis=0))
     classes = np.array([k for k in np.unique(target) if k != void])
-    bands = band_numbers(target, ignore_index=void)
-    found = change_counts(before, after, target, classes, bands, ignore_index=void)
+    near = measure_surroundings(target, ignore_index=void)
+    found = change_counts(before, after, target, classes, near.bands, ignore_index=void)
     expected = np.zeros((len(classes), len(BANDS) + 1, 3), int)
     for place in np.ndindex(*target.shape):
         if target[place] == void or before[place] == after[place]:
             continue
-        row = expected[list(classes).index(target[place]), bands[place]]
+        row = expected[list(classes).index(target[place]), near.bands[place]]
         row += [1, after[place] == target[place], before[place] == target[place]]
     assert np.array_equal(found, expected)
     assert np.all(expected.sum(axis=(0, 1)) > 0)
@@ -410,11 +412,11 @@ def test_changes_are_those_of_a_loop_over_pixels(void: int | None) -> None:
 def test_fixed_less_broken_is_the_gain_in_hits() -> None:
     (before, target), (other, _) = crops()[0], crops()[1]
     after = np.where(np.arange(before.size).reshape(before.shape) % 3 == 0, other, before)
-    bands = band_numbers(target, ignore_index=VOID)
+    near = measure_surroundings(target, ignore_index=VOID)
     first, second = (
-        class_statistics(maps, target, CLASSES, bands)[:, COLUMNS["hits"]]
+        class_statistics(maps, target, CLASSES, near)[:, COLUMNS["hits"]]
         for maps in (before, after)
     )
-    changes = change_counts(before, after, target, CLASSES, bands)
+    changes = change_counts(before, after, target, CLASSES, near.bands)
     assert np.array_equal(changes[..., 1] - changes[..., 2], second - first)
-    assert not change_counts(before, before, target, CLASSES, bands).any()
+    assert not change_counts(before, before, target, CLASSES, near.bands).any()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from segfix.errors import PairingError
 from segfix.evaluation import evaluate_folders
+from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import SCORES
 from segfix.files import Pair, list_entries, pair_entries
 from segfix.formats import LABEL_SUFFIXES
@@ -70,6 +71,10 @@ def test_the_tables_hold_the_numbers_of_the_comparison(scenes: Scenes) -> None:
             expected.append(percent(result["sets"][name]["mean"][key]))
             expected.append(interval(result["changes"][name]["mean"][key]))
         assert scores[title] == expected
+    for key in HARMED:
+        harm = [result["changes"][name]["harm"][key] for name in ("refined", "labels")]
+        expected = [percent(told[kind]) for told in harm for kind in ("rate", "worst")]
+        assert scores[f"images worse in {SCORES[key]}, at worst"] == ["–", *expected]
     for i, row in enumerate(table(page, "Classes")[1:]):
         entry, change = result["classes"][i], result["changes"]["refined"]["class"]
         assert row[0] == entry["name"]

@@ -1,0 +1,141 @@
+"""Boundary AP and Boundary PQ: matching by the lesser of mask IoU and Boundary IoU.
+
+Reference: Cheng et al., Boundary IoU, CVPR 2021, and its reference implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfix.metrics import band_width, inner_band
+
+INTERIOR = -1
+"""Id of what lies in no band."""
+
+
+def encode_band(rle: Mapping[str, Any]) -> Any:
+    """Encode the inner band of a mask.
+
+    Args:
+        rle: Run lengths of pycocotools.
+
+    Returns:
+        Likewise, of the pixels within 2 % of the image's diagonal of the mask's edge or the frame.
+    """
+    from pycocotools import mask as masks
+
+    left, top, width, height = (int(length) for length in masks.toBbox(rle))
+    mask = masks.decode(rle)
+    # Beyond its box is none of the mask, so that the box's edges are the mask's.
+    box = mask[top : top + height, left : left + width]
+    box &= inner_band(box, band_width(mask.shape))
+    return masks.encode(mask)
+
+
+def compare_bands(scorer: Any) -> Any:
+    """Evaluate COCO results once more, by the lesser of mask IoU and Boundary IoU.
+
+    Args:
+        scorer: pycocotools' `COCOeval` of masks, evaluated.
+
+    Returns:
+        Another one, evaluated. Crowds, which are no objects, are matched by masks alone.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    tables = []
+    for table in (scorer.cocoGt, scorer.cocoDt):
+        bands = COCO()
+        annotations = [
+            {**item, "segmentation": encode_band(item["segmentation"])}
+            for item in table.dataset["annotations"]
+        ]
+        bands.dataset = {**table.dataset, "annotations": annotations}
+        bands.createIndex()
+        tables.append(bands)
+    other = COCOeval(*tables, "segm")
+
+    def lesser(image: int, category: int) -> Any:
+        ious = scorer.ious[image, category]
+        if len(ious) == 0:
+            return ious
+        crowds = [bool(item["iscrowd"]) for item in scorer._gts[image, category]]
+        return np.where(crowds, ious, np.minimum(ious, COCOeval.computeIoU(other, image, category)))
+
+    other.computeIoU = lesser
+    other.evaluate()
+    return other
+
+
+def match_segments(
+    maps: Sequence[NDArray[np.integer[Any]]], segments: Sequence[Sequence[Any]], total: Any
+) -> None:
+    """Match the segments of a panoptic image by the lesser of mask IoU and Boundary IoU.
+
+    Args:
+        maps: (H, W) ids of the true and of the predicted segments, 0 void.
+        segments: `segments_info` of both; the true ones state their `area`.
+        total: cityscapesScripts' `PQStat`, which the counts are added to.
+    """
+    true, found = ({segment["id"]: segment for segment in listed} for listed in segments)
+    width = band_width(maps[0].shape)
+    bands = [
+        np.where(inner_band(ids, width) | (ids == 0), ids, INTERIOR)
+        for ids in (array.astype(np.int64) for array in maps)
+    ]
+    whole, near = _count_pairs(*maps), _count_pairs(*bands)
+    areas, band_areas = _count_ids(maps[1]), [_count_ids(band) for band in bands]
+    missed, spare = dict(true), dict(found)
+    for (one, other), both in whole.items():
+        if one not in true or other not in found or true[one]["iscrowd"] == 1:
+            continue
+        category = true[one]["category_id"]
+        if category != found[other]["category_id"]:
+            continue
+        union = true[one]["area"] + areas[other] - both - whole.get((0, other), 0)
+        in_bands = near.get((one, other), 0)
+        band_union = band_areas[0][one] + band_areas[1][other] - in_bands - near.get((0, other), 0)
+        iou = min(both / union, in_bands / band_union)
+        if iou > 0.5:
+            total[category].tp += 1
+            total[category].iou += iou
+            # Bands are disjoint: above a half, no segment has two partners.
+            del missed[one], spare[other]
+    crowds: dict[Any, int] = {}
+    for one, segment in missed.items():
+        if segment["iscrowd"] == 1:
+            crowds[segment["category_id"]] = one
+        else:
+            total[segment["category_id"]].fn += 1
+    for other, segment in spare.items():
+        crowd = crowds.get(segment["category_id"])
+        # As the script: void, and the category's crowd, may hold half of it.
+        ignored = whole.get((0, other), 0) + whole.get((crowd, other), 0)
+        if ignored <= areas[other] / 2:
+            total[segment["category_id"]].fp += 1
+
+
+def _count_pairs(one: NDArray[Any], other: NDArray[Any]) -> dict[Any, int]:
+    """Count the pixels of each pair of ids, below 256³."""
+    pairs, counts = np.unique(
+        (one.astype(np.int64) << 32) + other.astype(np.int64), return_counts=True
+    )
+    firsts = (pairs + 1) >> 32
+    return dict(
+        zip(
+            zip(firsts.tolist(), (pairs - (firsts << 32)).tolist(), strict=True),
+            counts.tolist(),
+            strict=True,
+        )
+    )
+
+
+def _count_ids(ids: NDArray[Any]) -> dict[int, int]:
+    return dict(
+        zip(*(values.tolist() for values in np.unique(ids, return_counts=True)), strict=True)
+    )
