@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from segfix import __version__
 from segfix.cli import options
 from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
 from segfix.cli.outcome import list_failures, tell_links
@@ -66,10 +68,10 @@ def report(
 ) -> None:
     """Write a page that shows what refinement did: scores, curves, and before and after.
 
-    PREDS and LABELS are label maps of class ids or folders of them, as for 'segfix evaluate'; the
-    first --against is drawn beside PREDS, all of them are scored. The page is one HTML file that
-    needs no network. An image that fails in one set is left out; failures are listed, on the
-    page, too.
+    PREDS and LABELS are label maps of class ids or folders of them, as for 'segfix evaluate'; each
+    --against is scored and drawn beside PREDS. The page is one HTML file that needs no network and
+    says when and how it was made. An image that fails in one set is left out; failures are listed,
+    on the page, too.
     """
     with options.missing_extra("report"):
         import jinja2  # noqa: F401
@@ -102,6 +104,7 @@ def report(
         sets,
         photographs=photographs,
         sources=sources,
+        made=tell_origin(),
         ignore_index=ignore_index,
         void_given=options.first_given("ignore_index") is not None,
         class_names=read_class_names(class_file) if class_file else None,
@@ -119,6 +122,18 @@ def report(
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:
         click.get_current_context().exit(1)
+
+
+def tell_origin() -> dict[str, str]:
+    """Tell when, by which version and by which command the page is made."""
+    from segfix.report.origin import shorten_command
+
+    typed = click.get_current_context().meta["segfix.arguments"]
+    now = datetime.now().astimezone()
+    return {
+        "made": f"{now:%Y-%m-%d %H:%M %z} by segfix {__version__}",
+        "command": shorten_command(typed),
+    }
 
 
 def check_page(

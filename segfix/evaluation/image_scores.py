@@ -20,7 +20,7 @@ from segfix.evaluation.statistics import (
 )
 from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.metrics import valid_pixels
+from segfix.metrics import class_numbers, valid_pixels
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ImageScores:
             `count_shifted`.
         renumbered: For each set, whether its palette numbers the colours otherwise.
         refined_label: Whether the ground truth is a result of `segfix refine`.
+        confusion: If asked for: for each set, (n, 3) true id, predicted id (-1: no class) and how
+            many pixels have both.
         failed: One text per failure; the image counts in no set then.
     """
 
@@ -52,6 +54,7 @@ class ImageScores:
     shifted: tuple[tuple[int, int], ...] = ()
     renumbered: tuple[bool, ...] = ()
     refined_label: bool = False
+    confusion: tuple[NDArray[np.int64], ...] = ()
     failed: tuple[str, ...] = ()
 
 
@@ -63,6 +66,7 @@ def score_image(
     classes: Sequence[int] | None = None,
     absent: str = "skip",
     paths: tuple[Path, ...] = (),
+    confusion: bool = False,
 ) -> ImageScores:
     """Score the label maps of one image.
 
@@ -73,6 +77,7 @@ def score_image(
         classes: All ids that are classes, void left out; None: whatever the maps hold.
         absent: See `class_statistics`; "one" makes sense with `classes` alone.
         paths: Kept in the result.
+        confusion: Whether to count which class is taken for which.
 
     Raises:
         ValueError: Shapes differ, an id is negative or beyond 1023, or a true one is no class.
@@ -114,7 +119,22 @@ def score_image(
             {int(i): int(n) for i, n in zip(*found, strict=True) if i not in known} for found in ids
         ),
         tuple(count_shifted(found[valid], target[valid]) for found in preds),
+        confusion=tuple(_confuse(found, target, known, valid) for found in preds)
+        if confusion
+        else (),
     )
+
+
+def _confuse(
+    preds: NDArray[Any], target: NDArray[Any], known: NDArray[np.int64], valid: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Count, (n, 3), the pixels of each pair of a true and a predicted id that occurs."""
+    found, true = (class_numbers(ids, known, valid)[valid] for ids in (preds, target))
+    counts = np.bincount(true.astype(np.int64) * (len(known) + 1) + found + 1)
+    pairs = np.flatnonzero(counts)
+    ids = np.append(-1, known)
+    rows, columns = np.divmod(pairs, len(known) + 1)
+    return np.stack([known[rows], ids[columns], counts[pairs]], axis=1)
 
 
 def _check_ids(

@@ -94,6 +94,32 @@ def region_lines(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     return lines
 
 
+def busiest_part(marked: NDArray[np.bool_], height: int, width: int) -> tuple[int, int]:
+    """Find the part of a picture that holds most marked pixels.
+
+    Args:
+        marked: (H, W).
+        height: Of the part, pixels, at most H.
+        width: Of the part, pixels, at most W.
+
+    Returns:
+        Its first row and column; the middle of the picture where nothing is marked.
+
+    Example:
+        >>> marked = np.zeros((8, 8), bool)
+        >>> marked[1, 6] = True
+        >>> busiest_part(marked, 3, 3)
+        (0, 4)
+    """
+    sums = np.pad(marked.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = sums[height:] - sums[:-height]
+    held = rows[:, width:] - rows[:, :-width]
+    fullest = np.argwhere(held == held.max())
+    # Of equally full parts, the one nearest to their middle.
+    top, left = fullest[np.abs(fullest - fullest.mean(axis=0)).sum(axis=1).argmin()].tolist()
+    return top, left
+
+
 def backdrop(image: NDArray[np.uint8], levels: tuple[int, int]) -> NDArray[np.uint8]:
     """Turn the photograph grey, between two levels, to draw on.
 
