@@ -124,9 +124,10 @@ def write_report(
         for entry in result["classes"]:
             entry["name"] = classes["class_names"].get(entry["id"], entry["name"])
     groups, undrawn = draw_groups(choose(rows, examples, seed), bands=bands, **classes)
-    failed = [
-        without_folders(text, sources.values()) for text in (*result["failed"], *unpaired, *undrawn)
-    ]
+    failed = [*result["failed"], *unpaired, *undrawn]
+    pairs = [pair for found in sets.values() for pair in found]
+    read = [one for pair in pairs for one in (pair.entry, pair.partner) if one]
+    folders = {entry.path.parent for entry in (*read, *(photographs or ()))}
     page = render(
         result,
         rows,

@@ -222,7 +222,7 @@ def test_texts_stand_out_in_dark_and_in_light(page: Any, dark: bool) -> None:
 def test_five_hundred_images_keep_the_page_small(page: Any) -> None:
     assert page.locator("[aria-label=Images] tbody tr").count() == 500
     assert page.locator(".example").count() == 18
-    assert page.locator("img").count() <= 18 * 7
+    assert page.locator("img").count() <= 18 * 10
     assert page.evaluate("document.querySelectorAll('*').length") < 8000
     broken = "all => all.filter(e => !e.complete || !e.naturalWidth).length"
     page.evaluate("Promise.all([...document.images].map(e => e.decode()))")
