@@ -81,6 +81,7 @@ def report(
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
     from segfix.report.page import write_report
+    from segfix.report.wording import tell_number
 
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} is there already; --overwrite replaces it.")
@@ -117,7 +118,8 @@ def report(
     )
     if not quiet:
         kilobytes = out.stat().st_size / 1000
-        told = f"{out}: {summary['images']} images scored, {summary['shown']} shown"
+        number = tell_number(summary["images"], "image")
+        told = f"{out}: {number} scored, {summary['shown']} shown"
         click.echo(one_line(f"{told}, {kilobytes:,.0f} kB"))
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:

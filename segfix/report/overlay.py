@@ -28,6 +28,9 @@ PALE, DARK = (140, 250), (0, 100)
 
 CHANGED = (255, 0, 255)
 
+LINE = 0.7
+"""Opacity of the white lines around regions."""
+
 MIN_SPACING, MIN_RADIUS = 14, 6
 """Pixels between arrows, and of the colour wheel; smaller ones could not be read."""
 
@@ -68,7 +71,7 @@ def overlay(
     *,
     opacity: float = 0.45,
 ) -> NDArray[np.uint8]:
-    """Blend the colours of a label map over a photograph and draw its boundaries in white.
+    """Blend the colours of a label map over a photograph and lighten its boundaries.
 
     Args:
         image: (H, W, 3) RGB.
@@ -82,7 +85,9 @@ def overlay(
     if colours.ndim == 2:
         colours = colours[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     drawn = np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), opacity))
-    drawn[region_lines(ids)] = 255
+    # Not all white: the colours of a region of a single pixel are still seen.
+    lines = region_lines(ids)
+    drawn[lines] = 255 - (1 - LINE) * (255 - drawn[lines])
     return drawn
 
 
