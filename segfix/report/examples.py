@@ -202,7 +202,7 @@ def read_example(row: ImageRow, ignore_index: int) -> tuple[list[Ids], NDArray[n
         SegfixError: One can't be read any more.
     """
     files = [read_label_map(path) for path in (row.truth, *row.maps)]
-    palette = shared_palette(dict(enumerate(files)))
+    palette = shared_palette({str(place): one for place, one in enumerate(files)})
     return [read_ids(one, row.truth) for one in files], label_colours(palette, ignore_index)
 
 
@@ -214,6 +214,7 @@ def draw_example(
     ignore_index: int,
     class_names: Mapping[int, str] | None,
     bands: Sequence[int] | None = None,
+    clear: int | None = None,
 ) -> tuple[Example, list[str]]:
     """Draw the pictures of an image for the page.
 
@@ -224,6 +225,7 @@ def draw_example(
         ignore_index: Void id of the ground truth.
         class_names: Name of each id.
         bands: See `segfix.formats.read_image`.
+        clear: Id without a colour; None: void, in the ground truth alone.
 
     Returns:
         The example and what was wrong with its photograph, if anything: then it has none.
@@ -241,10 +243,10 @@ def draw_example(
     names = class_names or {}
     small = [reduce_nearest(array, size) for array in maps]
     lines = [data_uri(draw_lines(array)) for array in small]
-    # Void is seen in the ground truth alone.
+    unseen = [ignore_index, *[NO_ID] * len(preds)] if clear is None else [clear] * len(maps)
     fills = [
-        data_uri(draw_fill(array, colours, ignore_index if array is small[0] else NO_ID))
-        for array in small
+        data_uri(draw_fill(array, colours, blank))
+        for array, blank in zip(small, unseen, strict=True)
     ]
     example = Example(
         row,
@@ -256,7 +258,7 @@ def draw_example(
         lines[1:],
         [
             draw_change(preds[0], after, target, row.pixels, size, ignore_index)
-            for after in preds[1:] or [None]
+            for after in (preds[1:] if len(preds) > 1 else (None,))
         ],
         (fills[0], lines[0]),
         [

@@ -73,8 +73,8 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
                 if {entry["id"] for entry in held} == {0, 1}:
                     hint = "masks of 0 and 255 beside labels of 0 and 1? write both alike"
             yield (
-                f"{name}: {tell_number(pixels, 'pixel')} predicted as ids {where} ({ids}): counted as wrong "
-                f"({hint})"
+                f"{name}: {tell_number(pixels, 'pixel')} predicted as ids {where} ({ids}): counted "
+                f"as wrong ({hint})"
             )
     yield from doubts(result)
     if result["void"] and len(held) == 1:
@@ -105,8 +105,8 @@ def doubts(result: dict[str, Any]) -> Iterator[str]:
                 )
         if scores["renumbered"]:
             yield (
-                f"{name}: in {tell_number(scores['renumbered'], 'image')} the palette gives colours "
-                "of LABELS to other ids: were ids renumbered?"
+                f"{name}: in {tell_number(scores['renumbered'], 'image')} the palette gives "
+                "colours of LABELS to other ids: were ids renumbered?"
             )
     for name, change in result["changes"].items():
         if pixels and not sum(change["bands"]["moved"]):

@@ -13,7 +13,7 @@ from PIL import Image
 from segfix.files.provenance import read_record
 from segfix.report import PANELS
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
-from segfix.report.sheet import caption_strips
+from segfix.report.sheet import Words, caption_strips
 from tests.cli.commands import run, run_json
 
 WIDTH, HEIGHT = 40, 24
@@ -124,7 +124,7 @@ def test_where_most_has_changed_is_enlarged_below(maps: Path) -> None:
 
 
 def test_captions_break_into_lines_instead_of_being_cut() -> None:
-    words = [(f"word {k}", (k, 0, 0)) for k in range(12)]
+    words: Words = [(f"word {k}", (k, 0, 0)) for k in range(12)]
     strip, other = caption_strips([words, words[:1]], 300, 200)
     assert strip.shape == other.shape
     for k in range(12):
