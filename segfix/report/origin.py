@@ -103,9 +103,13 @@ def describe_record(text: str | None) -> str:
     source, settings = (record.get(key) or {} for key in ("source", "settings"))
     if not isinstance(source, dict) or not isinstance(settings, dict):
         return ""
-    told = [f"{source['weights']} {str(source.get('weights_sha256'))[:8]}"] * ("weights" in source)
-    told += [f"{key} {value}" for key, value in settings.items() if value not in (None, False, 0)]
-    return ", ".join(told if told[1:] or not source else [*told, "default settings"])
+    told = []
+    if "weights" in source:
+        told.append(f"{source['weights']} {str(source.get('weights_sha256', ''))[:8]}")
+    changed = [f"{key} {value}" for key, value in settings.items() if value not in (None, False, 0)]
+    if settings:
+        told += changed or ["default settings"]
+    return ", ".join(told)
 
 
 def find_class_names(labels: Path, stems: Sequence[str]) -> tuple[dict[int, str], str]:

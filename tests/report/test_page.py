@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -35,7 +36,8 @@ def pairs(folder: Path, *kinds: str) -> dict[str, list[Pair]]:
 
 def written(folder: Path, *kinds: str, **options: Any) -> tuple[str, dict[str, Any]]:
     out = folder / "report.html"
-    options.setdefault("class_names", read_class_names(folder / "classes.txt"))
+    if "class_names" not in options:
+        options["class_names"] = read_class_names(folder / "classes.txt")
     options.setdefault("photographs", entries(folder / "images"))
     summary = write_report(out, pairs(folder, *kinds), **options)
     return out.read_text(encoding="utf-8"), summary
@@ -207,3 +209,46 @@ def test_the_table_of_images_is_cut_where_a_browser_would_choke() -> None:
     assert len(cut.rows) == MAX_IMAGES
     assert cut.rows[0][0].text == f"{MAX_IMAGES + 4:05}"
     assert cut.rows[-1][0].text == "00005"
+
+
+def test_sums_of_the_confusion_matrix_are_whole_and_its_diagonal_is_recall(scenes: Scenes) -> None:
+    folder = scenes(NAMES)
+    page, _ = written(folder, "preds", "labels")
+    for name in ("preds", "labels"):
+        head, *rows = table(page, f"Confusion of {name}")
+        assert head[1:] == [row[0] for row in rows] + ["others"]
+        for place, row in enumerate(rows, start=1):
+            shares = [float(cell or 0) for cell in row[1:]]
+            assert sum(shares) == pytest.approx(100, abs=0.3)
+            if name == "labels":
+                assert shares[place - 1] == 100
+    hits = np.zeros(2, int)
+    for scene in NAMES:
+        truth, found = (
+            np.asarray(Image.open(folder / kind / f"{scene}.png")) for kind in ("labels", "preds")
+        )
+        hits += [((truth == 1) & (found == 1)).sum(), (truth == 1).sum()]
+    row = next(row for row in table(page, "Confusion of preds") if row[0] == "road & kerb")
+    assert float(row[2]) == pytest.approx(100 * hits[0] / hits[1], abs=0.06)
+
+
+@pytest.mark.parametrize(("number", "warned"), [(29, True), (30, False)])
+def test_few_images_are_warned_of(scenes: Scenes, number: int, warned: bool) -> None:
+    names = [f"s{k}" for k in range(number)]
+    page, _ = written(scenes(names), "preds", "refined", examples=0)
+    assert ("with fewer than 30, intervals are rough" in page) == warned
+
+
+def test_class_names_of_the_data_set_are_shown_and_change_no_score(scenes: Scenes) -> None:
+    folder = scenes(NAMES)
+    sources = {"PREDS": str(folder / "preds"), "LABELS": str(folder / "labels")}
+    page, _ = written(folder, "preds", class_names=None, sources=sources)
+    names = {row[0]: row[1:] for row in table(page, "Classes")[1:]}
+    assert list(names) == ["<img src=x onerror=alert(1)>", "road & kerb", "car", "tree"]
+    listed = folder / "classes.txt"
+    listed.unlink()
+    plain, _ = written(folder, "preds", class_names=None, sources=sources)
+    assert [row[1:] for row in table(plain, "Classes")[1:]] == list(names.values())
+    assert [row[0] for row in table(plain, "Classes")[1:]] == ["0", "1", "3", "4"]
+    listed.write_text("0 a\n0 b\n")
+    assert "id 0 is there twice" in written(folder, "preds", class_names=None, sources=sources)[0]
