@@ -26,9 +26,10 @@ from segfix.jobs.pool import hide_progress
 from segfix.report.before_after import number_masks
 from segfix.report.error_map import BROKEN, FIXED, error_map
 from segfix.report.examples import Example, Ids, ImageRow, choose, draw_example
-from segfix.report.origin import link_file, shorten, without_folders
+from segfix.report.headline import Card
+from segfix.report.origin import describe_results, link_file, shorten, without_folders
 from segfix.report.overlay import label_colours
-from segfix.report.page import Card, fill_page
+from segfix.report.page import fill_page
 from segfix.report.tables import Cell, Table, percent, score_cell
 from segfix.report.wording import tell_number
 
@@ -130,14 +131,15 @@ def write_instance_report(
     if photographs is not None:
         truth = find_instances(labels, photographs, labels, naming)
         found = [find_instances(path, photographs, labels, naming) for path in sets.values()]
-        failed += [text for source in (truth, *found) for text in source.problems]
-        rows, faults = compare_images([truth, *found], photographs, bands, quiet=quiet)
-        failed += faults
+        sources = [truth, *found]
+        rows, failed = compare_images(sources, photographs, bands, quiet=quiet)
+        failed = [*(text for source in sources for text in source.problems), *failed]
         for title, chosen in choose(rows, examples, seed).items():
-            drawn = [draw_instances(row, [truth, *found], bands) for row in chosen]
-            groups[title] = [example for example, _ in drawn]
-            failed += [text for _, faults in drawn for text in faults]
-    told = {name: shorten(path) for name, path in {**sets, "LABELS": labels}.items()}
+            groups[title] = [draw_instances(row, sources, bands) for row in chosen]
+    told = {}
+    for name, path in {**sets, "LABELS": labels}.items():
+        how = describe_results([path] if path.is_file() else [])
+        told[name] = shorten(path) + (f" · {how}" if how else "")
     folders = {path.parent for path in (*sets.values(), labels)}
     folders |= {entry.path.parent for entry in photographs or ()}
     page = fill_page(
@@ -294,7 +296,7 @@ def match_instances(found: Ids, truth: Ids) -> tuple[NDArray[np.int64], float | 
 
 def draw_instances(
     row: ImageRow, sources: Sequence[Source], bands: Sequence[int] | None
-) -> tuple[Example, list[str]]:
+) -> Example:
     """Draw the pictures of an image, each instance in the colour of the true one it belongs to."""
     assert row.photograph is not None
     size = read_image(row.photograph, bands).shape[:2]
@@ -304,7 +306,7 @@ def draw_instances(
     truth = (numbers.ravel()[:-1] - np.flatnonzero(order == 0)[0]).reshape(truth.shape)
     maps = [truth, *(match_instances(ids, truth)[0] for ids in found)]
     colours = label_colours(ignore_index=-1)
-    drawn, failed = draw_example(
+    drawn, _ = draw_example(
         row,
         maps,
         colours,
@@ -313,7 +315,7 @@ def draw_instances(
         bands=bands,
         clear=0,
     )
-    return replace(drawn, classes=[], more_classes=0), failed
+    return replace(drawn, classes=[], more_classes=0)
 
 
 def headline(results: Mapping[str, dict[str, Any]]) -> list[Card]:

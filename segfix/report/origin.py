@@ -106,7 +106,14 @@ def describe_record(text: str | None) -> str:
     told = []
     if "weights" in source:
         told.append(f"{source['weights']} {str(source.get('weights_sha256', ''))[:8]}")
-    changed = [f"{key} {value}" for key, value in settings.items() if value not in (None, False, 0)]
+    # Those of instances hold the settings of masks.
+    masks = settings.get("masks")
+    flat = {**settings, **masks} if isinstance(masks, dict) else settings
+    changed = [
+        f"{key} {value}"
+        for key, value in flat.items()
+        if value not in (None, False, 0) and not isinstance(value, dict)
+    ]
     if settings:
         told += changed or ["default settings"]
     return ", ".join(told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from segfix.errors import SegfixError
 from segfix.evaluation.checks import check_void
 from segfix.evaluation.compare import score_images
-from segfix.evaluation.statistics import SCORES
 from segfix.evaluation.totals import Comparison
 from segfix.files import Entry, Pair, pair_entries
 from segfix.files.atomic import atomic_path
@@ -28,6 +26,7 @@ from segfix.report.examples import (
     read_example,
 )
 from segfix.report.figures import change_figure, error_figure, gain_figure, trimap_figure
+from segfix.report.headline import headline, summarize, warn_of_few
 from segfix.report.origin import (
     describe_results,
     find_class_names,
@@ -39,30 +38,13 @@ from segfix.report.tables import (
     Table,
     class_table,
     image_table,
-    interval,
     percent,
     score_table,
-    sure_direction,
 )
 from segfix.report.wording import notes
 
-FEW_IMAGES = 30
-"""Fewer give no intervals to rely on."""
-
 MAX_FAILURES = 1000
 """Failures that the page lists."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A headline number, with what it was before and how it differs, if there are two sets."""
-
-    title: str
-    value: str
-    before: str = ""
-    difference: str = ""
-    interval: str = ""
-    sure: str = ""
 
 
 def write_report(
@@ -342,30 +324,6 @@ def fill_page(
     return page
 
 
-def summarize(result: dict[str, Any]) -> str:
-    """Tell how much was scored."""
-    images, left_out, classes = result["images"], result["left_out"], len(result["classes"])
-    void = percent(result["void"] / max(result["pixels"] + result["void"], 1))
-    return (
-        f"{images:,} image{'s' * (images != 1)} scored{f', {left_out:,} left out' * bool(left_out)}"
-        f" · {result['pixels']:,} pixels, and {void} % void, not counted"
-        f" · {classes} class{'es' * (classes != 1)}"
-    )
-
-
-def warn_of_few(result: dict[str, Any]) -> str:
-    """Warn of intervals that rest on few images; empty where there are enough."""
-    images = result["images"] - result["void_images"]
-    if not result["changes"] or images >= FEW_IMAGES:
-        return ""
-    if images < 2:
-        return "No intervals: they take two images at least, and mean something from 30 on."
-    return (
-        f"Only {images} images: with fewer than {FEW_IMAGES}, intervals are rough and mostly too "
-        "narrow."
-    )
-
-
 def make_environment() -> Any:
     """Make the environment of the pages' templates."""
     import jinja2
@@ -379,30 +337,3 @@ def make_environment() -> Any:
     )
     environment.filters["zip"] = lambda one, other: list(zip(one, other, strict=False))
     return environment
-
-
-def headline(result: dict[str, Any]) -> list[Card]:
-    """Choose the numbers at the top, in percent, of the second set where there is one."""
-    first, *others = result["sets"]
-    keys = ("iou", "f_1px", "boundary_iou")
-    if not others:
-        means = result["sets"][first]["mean"]
-        return [Card(SCORES[key], percent(means[key])) for key in (*keys, "pixel_accuracy")]
-    second = others[0]
-    before, after = (result["sets"][name]["mean"] for name in (first, second))
-    change = result["changes"][second]
-    cards = [
-        _card(SCORES[key], percent(after[key]), percent(before[key]), change["mean"][key])
-        for key in keys
-    ]
-    fixed, broken = (
-        percent(sum(change["bands"][kind]) / result["pixels"] if result["pixels"] else None)
-        for kind in ("fixed", "broken")
-    )
-    net = change["mean"]["pixel_accuracy"]
-    return [*cards, _card("fixed − broken", f"{fixed} − {broken}", "", net)]
-
-
-def _card(title: str, value: str, before: str, difference: Sequence[float | None]) -> Card:
-    number, _, spread = interval(difference).partition(" ")
-    return Card(title, value, before, number, spread, sure_direction(difference))

@@ -56,6 +56,8 @@ def test_records_tell_weights_and_settings() -> None:
     assert describe_record(json.dumps(record)) == "net 01234567, scale 4.0"
     record["settings"] = {"scale": None}
     assert describe_record(json.dumps(record)) == "net 01234567, default settings"
+    masks = {"settings": {"masks": {"scale": 2, "keep": None}, "form": None}}
+    assert describe_record(json.dumps(masks)) == "scale 2"
     for other in (None, "", "no JSON", "[1]", '{"source": 3}', "{}"):
         assert describe_record(other) == ""
 
