@@ -25,10 +25,12 @@ Part = tuple[tuple[slice, slice], int]
 def frame_part(picture: NDArray[np.uint8], part: Part) -> None:
     """Draw a frame around a part of a picture, in place: black within white."""
     rows, columns = part[0]
-    for outside, level in ((2, 255), (1, 0)):
+    line = max(picture.shape[1] // 600, 1)
+    for outside in range(2 * line, 0, -1):
         top, left = max(rows.start - outside, 0), max(columns.start - outside, 0)
-        bottom, right = rows.stop + outside - 1, columns.stop + outside - 1
-        bottom, right = min(bottom, len(picture) - 1), min(right, picture.shape[1] - 1)
+        bottom = min(rows.stop + outside, picture.shape[0]) - 1
+        right = min(columns.stop + outside, picture.shape[1]) - 1
+        level = 255 if outside > line else 0
         picture[[top, bottom], left : right + 1] = level
         picture[top : bottom + 1, [left, right]] = level
 

@@ -195,10 +195,12 @@ def draw_sheet(
 def choose_part(
     label_maps: Mapping[str, LabelMap], offset_map: OffsetMap | None, ignore_index: int
 ) -> Part:
-    """Choose what to enlarge: where most has changed, else where most is wrong, else boundaries."""
+    """Choose what to enlarge: where most was fixed or broken, has changed, is wrong; or lines."""
     ids = {name: label_map.ids() for name, label_map in label_maps.items()}
     if "preds" in ids and "refined" in ids:
         marked = ids["preds"] != ids["refined"]
+        if "labels" in ids:
+            marked &= (ids["preds"] == ids["labels"]) | (ids["refined"] == ids["labels"])
     elif "preds" in ids and "labels" in ids:
         marked = (ids["preds"] != ids["labels"]) & (ids["labels"] != ignore_index)
     elif ids:
