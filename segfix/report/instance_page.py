@@ -148,7 +148,11 @@ def write_instance_report(
         groups,
         result={"classes": []},
         summary=f"{tell_number(next(iter(results.values()))['images'], 'image')} scored",
-        remarks=[f"{name}: {note}" for name, one in results.items() for note in one["notes"]],
+        remarks=[
+            without_folders(f"{name}: {note}", folders)
+            for name, one in results.items()
+            for note in one["notes"]
+        ],
         warning="",
         failed=[without_folders(text, folders) for text in failed],
         cards=headline(results),

@@ -135,7 +135,7 @@ def find_class_names(labels: Path, stems: Sequence[str]) -> tuple[dict[int, str]
                 try:
                     return read_class_names(folder / name), name
                 except SegfixError as error:
-                    return {}, f"not of {error}"
+                    return {}, f"not of {without_folders(str(error), [folder])}"
     for ending, names in CITYSCAPES.items():
         if stems and all(stem.endswith(f"_{ending}") for stem in stems):
             words = (word.replace("_", " ") for word in names.split())

@@ -251,4 +251,6 @@ def test_class_names_of_the_data_set_are_shown_and_change_no_score(scenes: Scene
     assert [row[1:] for row in table(plain, "Classes")[1:]] == list(names.values())
     assert [row[0] for row in table(plain, "Classes")[1:]] == ["0", "1", "3", "4"]
     listed.write_text("0 a\n0 b\n")
-    assert "id 0 is there twice" in written(folder, "preds", class_names=None, sources=sources)[0]
+    faulty, _ = written(folder, "preds", class_names=None, sources=sources)
+    assert "classes.txt: id 0 is there twice" in faulty
+    assert str(folder) not in faulty
