@@ -69,7 +69,8 @@ class Command(click.Command):
     allow_extra_args = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse arguments too many, with what to type instead."""
+        """Refuse arguments too many, with what to type instead; keep what was typed."""
+        ctx.meta["segfix.arguments"] = [self.name, *args]
         rest = super().parse_args(ctx, args)
         if ctx.args:
             taken = [

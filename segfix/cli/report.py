@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from segfix import __version__
 from segfix.cli import options
 from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
 from segfix.cli.outcome import list_failures, tell_links
@@ -66,10 +68,10 @@ def report(
 ) -> None:
     """Write a page that shows what refinement did: scores, curves, and before and after.
 
-    PREDS and LABELS are label maps of class ids or folders of them, as for 'segfix evaluate'; the
-    first --against is drawn beside PREDS, all of them are scored. The page is one HTML file that
-    needs no network. An image that fails in one set is left out; failures are listed, on the
-    page, too.
+    PREDS and LABELS are label maps of class ids or folders of them, as for 'segfix evaluate'; each
+    --against is scored and drawn beside PREDS. The page is one HTML file that needs no network and
+    says when and how it was made. An image that fails in one set is left out; failures are listed,
+    on the page, too. Of instances (COCO, Cityscapes, panoptic) it shows AP or PQ, extra 'eval'.
     """
     with options.missing_extra("report"):
         import jinja2  # noqa: F401
@@ -78,25 +80,42 @@ def report(
     from segfix.formats import IMAGE_SUFFIXES
     from segfix.formats.class_names import read_class_names
     from segfix.network.session import available_threads
+    from segfix.report.instance_page import write_instance_report
     from segfix.report.page import write_report
 
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} is there already; --overwrite replaces it.")
     folders = name_sets(preds, against)
+    settings: dict[str, Any] = {
+        "made": tell_origin(),
+        "naming": naming,
+        "bands": bands,
+        "examples": examples,
+        "seed": seed,
+        "workers": workers or available_threads(),
+        "quiet": quiet,
+    }
+    photographs = None
+    if images:
+        photographs = list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
     if is_instance_input(preds):
-        raise click.UsageError(
-            f"{preds} holds instances, and the report draws label maps; 'segfix evaluate' scores "
-            "them."
-        )
+        if given := options.first_given("class_file", "ignore_index"):
+            raise click.UsageError(f"{given} is for label maps; {preds} holds instances.")
+        folders = find_beside(preds, folders)
+        check_page(out, {}, photographs or [], [labels, *folders.values()])
+        with options.missing_extra("eval"):
+            summary = write_instance_report(
+                out, folders, labels, photographs=photographs, **settings
+            )
+        finish_page(out, summary, quiet=quiet)
+        return
     sets = pair_sets(folders, labels, naming=naming, recursive=recursive)
     for pairs in sets.values():
         tell_links(pairs, quiet=quiet)
     sources = {name: str(folder) for name, folder in folders.items()} | {"LABELS": str(labels)}
-    photographs = None
     if images:
         sources["IMAGES"] = str(images)
-        photographs = list_entries(images, IMAGE_SUFFIXES, what="photographs", recursive=recursive)
-    check_page(out, sets, photographs or [], class_file)
+    check_page(out, sets, photographs or [], [class_file] if class_file else [])
     summary = write_report(
         out,
         sets,
@@ -105,30 +124,51 @@ def report(
         ignore_index=ignore_index,
         void_given=options.first_given("ignore_index") is not None,
         class_names=read_class_names(class_file) if class_file else None,
-        naming=naming,
-        bands=bands,
-        examples=examples,
-        seed=seed,
-        workers=workers or available_threads(),
-        quiet=quiet,
+        **settings,
     )
+    finish_page(out, summary, quiet=quiet)
+
+
+def finish_page(out: Path, summary: dict[str, Any], *, quiet: bool) -> None:
+    """Say what is on the page, list failures, and exit with 1 if there are any."""
+    from segfix.report.wording import tell_number
+
     if not quiet:
         kilobytes = out.stat().st_size / 1000
-        told = f"{out}: {summary['images']} images scored, {summary['shown']} shown"
+        number = tell_number(summary["images"], "image")
+        told = f"{out}: {number} scored, {summary['shown']} shown"
         click.echo(one_line(f"{told}, {kilobytes:,.0f} kB"))
     list_failures(summary["failed"], listed="the page lists them")
     if summary["failed"]:
         click.get_current_context().exit(1)
 
 
+def tell_origin() -> dict[str, str]:
+    """Tell when, by which version and by which command the page is made."""
+    from segfix.report.origin import shorten_command
+
+    typed = click.get_current_context().meta["segfix.arguments"]
+    now = datetime.now().astimezone()
+    return {
+        "made": f"{now:%Y-%m-%d %H:%M %z} by segfix {__version__}",
+        "command": shorten_command(typed),
+    }
+
+
+def find_beside(preds: Path, folders: dict[str, Path]) -> dict[str, Path]:
+    """Of a file, name the files of its name in the folders of the other sets."""
+    if not preds.is_file():
+        return folders
+    beside = {name: path / preds.name for name, path in folders.items()}
+    return folders | {name: path for name, path in beside.items() if path.is_file()}
+
+
 def check_page(
-    out: Path, sets: dict[str, list[Pair]], photographs: list[Entry], class_file: Path | None
+    out: Path, sets: dict[str, list[Pair]], photographs: list[Entry], files: list[Path]
 ) -> None:
     """Refuse a page that would replace an input."""
     from segfix.jobs.sources import check_results
 
     pairs = [pair for found in sets.values() for pair in found]
     read = [entry for pair in pairs for entry in (pair.entry, pair.partner) if entry]
-    inputs = [entry.path for entry in (*read, *photographs)]
-    inputs += [class_file] if class_file else []
-    check_results([out], inputs)
+    check_results([out], [*(entry.path for entry in (*read, *photographs)), *files])

@@ -41,7 +41,8 @@ from segfix.report import PANELS
     "--captions/--no-captions",
     default=True,
     show_default=True,
-    help="Say above each panel what it is, and draw the colour wheel.",
+    help="Say above each panel what it is, draw the colour wheel, and enlarge below several panels "
+    "where most has changed.",
 )
 @options.bands
 @options.void

@@ -21,7 +21,7 @@ from segfix.evaluation.statistics import (
 from segfix.evaluation.surfaces import SurfaceSettings, surface_scores
 from segfix.formats.class_names import MAX_CLASSES
 from segfix.geometry.targets import IGNORE_INDEX
-from segfix.metrics import valid_pixels
+from segfix.metrics import class_numbers, valid_pixels
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ImageScores:
         renumbered: For each set, whether its palette numbers the colours otherwise.
         refined_label: Whether the ground truth is a result of `segfix refine`.
         surfaces: (N, k, 3) of `surface_scores`, if they were asked for.
+        confusion: If asked for: for each set, (n, 3) true id, predicted id (-1: no class) and how
+            many pixels have both.
         failed: One text per failure; the image counts in no set then.
     """
 
@@ -55,6 +57,7 @@ class ImageScores:
     renumbered: tuple[bool, ...] = ()
     refined_label: bool = False
     surfaces: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 3)))
+    confusion: tuple[NDArray[np.int64], ...] = ()
     failed: tuple[str, ...] = ()
 
 
@@ -67,6 +70,7 @@ def score_image(
     absent: str = "skip",
     surface: SurfaceSettings | None = None,
     paths: tuple[Path, ...] = (),
+    confusion: bool = False,
 ) -> ImageScores:
     """Score the label maps of one image.
 
@@ -78,6 +82,7 @@ def score_image(
         absent: See `class_statistics`; "one" makes sense with `classes` alone.
         surface: How to compare surfaces; None: not at all.
         paths: Kept in the result.
+        confusion: Whether to count which class is taken for which.
 
     Raises:
         ValueError: Shapes differ, an id is negative or beyond 1023, or a true one is no class.
@@ -125,7 +130,22 @@ def score_image(
         ),
         tuple(count_shifted(found[valid], target[valid]) for found in preds),
         surfaces=surfaces,
+        confusion=tuple(_confuse(found, target, known, valid) for found in preds)
+        if confusion
+        else (),
     )
+
+
+def _confuse(
+    preds: NDArray[Any], target: NDArray[Any], known: NDArray[np.int64], valid: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Count, (n, 3), the pixels of each pair of a true and a predicted id that occurs."""
+    found, true = (class_numbers(ids, known, valid)[valid] for ids in (preds, target))
+    counts = np.bincount(true.astype(np.int64) * (len(known) + 1) + found + 1)
+    pairs = np.flatnonzero(counts)
+    ids = np.append(-1, known)
+    rows, columns = np.divmod(pairs, len(known) + 1)
+    return np.stack([known[rows], ids[columns], counts[pairs]], axis=1)
 
 
 def _check_ids(

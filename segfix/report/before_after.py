@@ -11,7 +11,9 @@ from PIL import Image
 from segfix.formats import LabelMap
 from segfix.formats.images import reduced_size
 from segfix.refinement.sizes import resize_nearest
-from segfix.report.show import ShowSettings, Words, arrange, draw_panel
+from segfix.report.overlay import CHANGED
+from segfix.report.sheet import Words
+from segfix.report.show import ShowSettings, draw_sheet
 from segfix.tasks.in_memory import as_photograph, as_prediction
 
 PANELS = {"before": "preds", "after": "refined", "changed": "changes"}
@@ -54,13 +56,8 @@ def compare(image: Any, before: Any, after: Any, *, max_side: int | None = 640) 
             name: one.with_planes(resize_nearest(one.planes, size)) for name, one in maps.items()
         }
     settings = ShowSettings(tuple(PANELS.values()))
-    pictures, captions = [], list[Words]()
-    for caption, panel in PANELS.items():
-        picture, words, _ = draw_panel(panel, photograph, maps, None, settings)
-        pictures.append(picture)
-        captions.append([(caption, None), *words])
-    captions[-1][1] = (f"{shares:.2%} of the pixels", captions[-1][1][1])
-    return Image.fromarray(arrange(pictures, captions))
+    said: dict[str, Words] = {"changes": [(f"{shares:.2%} of the pixels", CHANGED)]}
+    return draw_sheet(PANELS, photograph, maps, None, settings, said)[0]
 
 
 def number_masks(label_map: LabelMap) -> LabelMap:

@@ -52,6 +52,8 @@ def draw_labels(
 ) -> bytes:
     """Draw a label map, half transparent, with lines between its regions.
 
+    `draw_fill` and `draw_lines` draw the two apart.
+
     Args:
         ids: (H, W) integers.
         colours: (257, 3) RGB of `label_colours`, or (H, W, 3) of the pixels themselves.
@@ -67,6 +69,24 @@ def draw_labels(
         packed[ids == void] = 0
     packed[region_lines(ids)] = 0xFFFFFF00 + LINE
     return encode_png(packed)
+
+
+def draw_fill(ids: NDArray[np.integer[Any]], colours: NDArray[np.uint8], void: int) -> bytes:
+    """Draw (H, W) ids in their (257, 3) colours as PNG, `void` transparent."""
+    packed = _pack(colours, 255)[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
+    packed[ids == void] = 0
+    return encode_png(packed)
+
+
+def draw_lines(ids: NDArray[np.integer[Any]]) -> bytes:
+    """Draw the lines between the regions of (H, W) ids as PNG of twice the size.
+
+    They are half a pixel thin, so that a region of a single pixel is still seen.
+    """
+    lines = np.zeros((2 * ids.shape[0], 2 * ids.shape[1]), np.int64)
+    lines[:, 1:-1:2] = (ids[:, :-1] != ids[:, 1:]).repeat(2, axis=0)
+    lines[1:-1:2] |= (ids[:-1] != ids[1:]).repeat(2, axis=1)
+    return encode_png(lines * 0xFFFFFFFF)
 
 
 def draw_errors(codes: NDArray[np.uint8]) -> bytes:

@@ -28,6 +28,9 @@ PALE, DARK = (140, 250), (0, 100)
 
 CHANGED = (255, 0, 255)
 
+LINE = 0.7
+"""Opacity of the white lines around regions."""
+
 MIN_SPACING, MIN_RADIUS = 14, 6
 """Pixels between arrows, and of the colour wheel; smaller ones could not be read."""
 
@@ -68,7 +71,7 @@ def overlay(
     *,
     opacity: float = 0.45,
 ) -> NDArray[np.uint8]:
-    """Blend the colours of a label map over a photograph and draw its boundaries in white.
+    """Blend the colours of a label map over a photograph and lighten its boundaries.
 
     Args:
         image: (H, W, 3) RGB.
@@ -82,7 +85,9 @@ def overlay(
     if colours.ndim == 2:
         colours = colours[np.remainder(ids, NUM_COLOURS, dtype=np.int64)]
     drawn = np.array(Image.blend(Image.fromarray(image), Image.fromarray(colours), opacity))
-    drawn[region_lines(ids)] = 255
+    # Not all white: the colours of a region of a single pixel are still seen.
+    lines = region_lines(ids)
+    drawn[lines] = 255 - (1 - LINE) * (255 - drawn[lines])
     return drawn
 
 
@@ -92,6 +97,32 @@ def region_lines(ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     lines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     lines[:-1] |= ids[:-1] != ids[1:]
     return lines
+
+
+def busiest_part(marked: NDArray[np.bool_], height: int, width: int) -> tuple[int, int]:
+    """Find the part of a picture that holds most marked pixels.
+
+    Args:
+        marked: (H, W).
+        height: Of the part, pixels, at most H.
+        width: Of the part, pixels, at most W.
+
+    Returns:
+        Its first row and column; the middle of the picture where nothing is marked.
+
+    Example:
+        >>> marked = np.zeros((8, 8), bool)
+        >>> marked[1, 6] = True
+        >>> busiest_part(marked, 3, 3)
+        (0, 4)
+    """
+    sums = np.pad(marked.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = sums[height:] - sums[:-height]
+    held = rows[:, width:] - rows[:, :-width]
+    fullest = np.argwhere(held == held.max())
+    # Of equally full parts, the one nearest to their middle.
+    top, left = fullest[np.abs(fullest - fullest.mean(axis=0)).sum(axis=1).argmin()].tolist()
+    return top, left
 
 
 def backdrop(image: NDArray[np.uint8], levels: tuple[int, int]) -> NDArray[np.uint8]:

@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
 from segfix.evaluation.checks import check_void
 from segfix.evaluation.compare import score_images
-from segfix.evaluation.statistics import SCORES
 from segfix.evaluation.totals import Comparison
 from segfix.files import Entry, Pair, pair_entries
 from segfix.files.atomic import atomic_path
 from segfix.files.provenance import NOT_TAKEN
 from segfix.geometry.targets import IGNORE_INDEX
 from segfix.report.charts import MARKERS
-from segfix.report.examples import Example, ImageRow, choose, draw_example, image_row
+from segfix.report.confusion import Confusion
+from segfix.report.examples import (
+    Example,
+    ImageRow,
+    choose,
+    draw_example,
+    image_row,
+    read_example,
+)
 from segfix.report.figures import change_figure, error_figure, gain_figure, trimap_figure
+from segfix.report.headline import headline, summarize, warn_of_few
+from segfix.report.origin import (
+    describe_results,
+    find_class_names,
+    link_file,
+    shorten,
+    without_folders,
+)
 from segfix.report.tables import (
+    Table,
     class_table,
     image_table,
-    interval,
     percent,
     score_table,
-    sure_direction,
 )
 from segfix.report.wording import notes
 
 MAX_FAILURES = 1000
 """Failures that the page lists."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """A headline number, with what it was before and how it differs, if there are two sets."""
-
-    title: str
-    value: str
-    before: str = ""
-    difference: str = ""
-    interval: str = ""
-    sure: str = ""
 
 
 def write_report(
@@ -51,6 +53,7 @@ def write_report(
     *,
     photographs: Sequence[Entry] | None = None,
     sources: Mapping[str, str] | None = None,
+    made: Mapping[str, str] | None = None,
     ignore_index: int = IGNORE_INDEX,
     void_given: bool = False,
     class_names: Mapping[int, str] | None = None,
@@ -65,12 +68,14 @@ def write_report(
 
     Args:
         out: The HTML file; one that exists is replaced.
-        sets: See `segfix.evaluation.evaluate_folders`. Pictures show the first two.
+        sets: See `segfix.evaluation.evaluate_folders`.
         photographs: To draw on, paired with the ground truth by name; None: none.
-        sources: What was compared, for the page's head: names and paths.
+        sources: What was compared: names and paths, of which the page tells the ends.
+        made: When, by what and how the page is made: words and what to say.
         ignore_index: Void id of the ground truth.
         void_given: Whether it is meant even where the labels hold one other id alone.
-        class_names: Name of each class id; None: whatever ids the maps hold.
+        class_names: Name of each class id; None: whatever ids the maps hold, which the page calls
+            as the data set does, see `find_class_names`.
         naming: Of `pair_entries`, for the photographs.
         bands: Of the photographs, see `segfix.formats.read_image`.
         examples: Images shown per group.
@@ -86,27 +91,52 @@ def write_report(
         ArgumentError: The labels are masks of 0 and 255, of which 255 would be void.
         FileFormatError: The file can't be written.
     """
+    sources = sources or {}
     truths = [pair.entry for pair in next(iter(sets.values()))]
     partners, unpaired = pair_photographs(truths, photographs, naming)
     classes: dict[str, Any] = {"ignore_index": ignore_index, "class_names": class_names}
-    result, rows = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
-    labels = (sources or {}).get("LABELS", "the ground truth")
+    result, rows, confusion = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
+    labels = sources.get("LABELS", "the ground truth")
     check_void(result, labels, ignore_index, given=void_given)
+    told = describe_sources(sources, sets)
+    if class_names is None:
+        stems = [truth.path.stem for truth in truths]
+        classes["class_names"], source = find_class_names(Path(sources.get("LABELS", "")), stems)
+        told |= {"class names": source} if source else {}
+        for entry in result["classes"]:
+            entry["name"] = classes["class_names"].get(entry["id"], entry["name"])
     groups, undrawn = draw_groups(choose(rows, examples, seed), bands=bands, **classes)
     failed = [*result["failed"], *unpaired, *undrawn]
+    pairs = [pair for found in sets.values() for pair in found]
+    read = [one for pair in pairs for one in (pair.entry, pair.partner) if one]
+    folders = {entry.path.parent for entry in (*read, *(photographs or ()))}
     page = render(
         result,
         rows,
         groups,
-        failed=failed,
-        sources=sources or {},
+        confusion=confusion.tables(result["classes"]),
+        failed=[without_folders(text, folders) for text in failed],
+        origin={**(made or {}), **told},
         remarks=list(notes(result, ignore_index, classes_given=class_names is not None)),
+        address=partial(link_file, page=out),
     )
     with atomic_path(out) as temporary:
         # File names may hold bytes that are no text.
         temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     shown = sum(len(group) for group in groups.values())
     return {"images": result["images"], "shown": shown, "failed": failed}
+
+
+def describe_sources(
+    sources: Mapping[str, str], sets: Mapping[str, Sequence[Pair]]
+) -> dict[str, str]:
+    """Tell the ends of paths, and how the files of sets were made, if a record says so."""
+    told = {}
+    for name, path in sources.items():
+        pairs = sets.get(name, ())
+        made = describe_results(pair.partner.path for pair in pairs if pair.partner)
+        told[name] = shorten(path) + (f" · {made}" if made else "")
+    return told
 
 
 def pair_photographs(
@@ -143,7 +173,7 @@ def score_sets(
     ignore_index: int,
     class_names: Mapping[int, str] | None,
     **running: Any,
-) -> tuple[dict[str, Any], list[ImageRow]]:
+) -> tuple[dict[str, Any], list[ImageRow], Confusion]:
     """Score sets of label maps, and keep a row of each image that counts.
 
     Args:
@@ -154,18 +184,23 @@ def score_sets(
         running: Workers and such, of `score_images`.
 
     Returns:
-        The result of `segfix.evaluation.Comparison`, and the rows.
+        The result of `segfix.evaluation.Comparison`, the rows, and which classes are taken for
+        which.
     """
     comparison = Comparison(list(sets), class_names, ignore_index=ignore_index)
     classes = None if class_names is None else list(class_names)
-    scored = score_images(sets, ignore_index=ignore_index, classes=classes, **running)
+    scored = score_images(
+        sets, ignore_index=ignore_index, classes=classes, confusion=True, **running
+    )
+    confusion = Confusion(len(sets))
     rows = []
     pairs = next(iter(sets.values()))
     for pair, photograph, scores in zip(pairs, photographs, scored, strict=True):
         comparison.update(scores)
         if not scores.failed:
+            confusion.update(scores)
             rows.append(image_row(pair.entry.stem, scores, photograph))
-    return comparison.result(), rows
+    return comparison.result(), rows, confusion
 
 
 def draw_groups(
@@ -185,7 +220,8 @@ def draw_groups(
     for title, rows in groups.items():
         for row in rows:
             try:
-                example, problems = draw_example(row, **settings)
+                maps, colours = read_example(row, settings["ignore_index"])
+                example, problems = draw_example(row, maps, colours, **settings)
             except SegfixError as error:
                 failed.append(str(error))
             else:
@@ -199,9 +235,11 @@ def render(
     rows: Sequence[ImageRow],
     groups: Mapping[str, Sequence[Example]],
     *,
+    confusion: Sequence[Table] = (),
     failed: Sequence[str] = (),
-    sources: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
+    address: Callable[[Path], str | None] = lambda _: None,
 ) -> str:
     """Render the page as HTML.
 
@@ -209,40 +247,79 @@ def render(
         result: See `segfix.evaluation.Comparison.result`.
         rows: Of all images.
         groups: Examples by title.
+        confusion: A table for each set.
         failed: One text per failure.
-        sources: What was compared: names and paths.
+        origin: Where the numbers are from: words and what to say.
         remarks: What a reader must know.
+        address: Of a file, relative to the page, if it has one.
 
     Returns:
         HTML that needs no other file.
     """
-    template = make_environment().get_template("report.html.j2")
-    names = list(result["sets"])
-    figures = []
+    names, figures = list(result["sets"]), []
     if result["pixels"]:
         figures = [trimap_figure(result), error_figure(result)]
         if result["changes"]:
             figures += [gain_figure(result), change_figure(result)]
-    page: str = template.render(
-        title=f"{', '.join(names[1:]) or names[0]} against "
-        + (names[0] if names[1:] else "the ground truth"),
-        names=names,
+    return fill_page(
+        names,
+        rows,
+        groups,
         result=result,
-        void_share=percent(result["void"] / max(result["pixels"] + result["void"], 1)),
-        sources=sources or {},
+        summary=summarize(result),
         remarks=remarks,
+        warning=warn_of_few(result),
         failed=failed,
-        max_failures=MAX_FAILURES,
         cards=headline(result),
         scores=score_table(result),
         classes=class_table(result),
+        confusion=list(zip(names, confusion, strict=False)),
         figures=figures,
-        markers=MARKERS,
-        groups=groups,
-        photographs=any(example.photograph for group in groups.values() for example in group),
-        images=image_table(rows, names),
-        num_images=len(rows),
-        percent=percent,
+        measure="mIoU",
+        explain="mIoU is the image's own, over the classes in its labels.",
+        intervals=bool(result["changes"]),
+        origin=origin or {},
+        address=address,
+    )
+
+
+def fill_page(
+    names: Sequence[str],
+    rows: Sequence[ImageRow],
+    groups: Mapping[str, Sequence[Example]],
+    **parts: Any,
+) -> str:
+    """Fill the template.
+
+    Args:
+        names: Of the sets.
+        rows: Of all images.
+        groups: Examples by title; the first of all is put on top.
+        parts: The rest of what it shows.
+    """
+    first = next(iter(groups), None)
+    lead = (first, groups[first][0]) if first and groups[first] else None
+    others = {title: group[1 if title == first else 0 :] for title, group in groups.items()}
+    shown = [example for group in groups.values() for example in group]
+    page: str = (
+        make_environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"{', '.join(names[1:]) or names[0]} against "
+            + (names[0] if names[1:] else "the ground truth"),
+            names=names,
+            lead=lead,
+            groups=others,
+            titles=list(groups),
+            ranked=any(len(group) for group in groups.values()),
+            photographs=any(example.photograph for example in shown),
+            images=image_table(rows, names, parts["measure"]),
+            num_images=len(rows),
+            max_failures=MAX_FAILURES,
+            markers=MARKERS,
+            percent=percent,
+            **parts,
+        )
     )
     return page
 
@@ -251,37 +328,12 @@ def make_environment() -> Any:
     """Make the environment of the pages' templates."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("segfix.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def headline(result: dict[str, Any]) -> list[Card]:
-    """Choose the numbers at the top, in percent, of the second set where there is one."""
-    first, *others = result["sets"]
-    keys = ("iou", "f_1px", "boundary_iou")
-    if not others:
-        means = result["sets"][first]["mean"]
-        return [Card(SCORES[key], percent(means[key])) for key in (*keys, "pixel_accuracy")]
-    second = others[0]
-    before, after = (result["sets"][name]["mean"] for name in (first, second))
-    change = result["changes"][second]
-    cards = [
-        _card(SCORES[key], percent(after[key]), percent(before[key]), change["mean"][key])
-        for key in keys
-    ]
-    fixed, broken = (
-        percent(sum(change["bands"][kind]) / result["pixels"] if result["pixels"] else None)
-        for kind in ("fixed", "broken")
-    )
-    net = change["mean"]["pixel_accuracy"]
-    return [*cards, _card("fixed − broken", f"{fixed} − {broken}", "", net)]
-
-
-def _card(title: str, value: str, before: str, difference: Sequence[float | None]) -> Card:
-    number, _, spread = interval(difference).partition(" ")
-    return Card(title, value, before, number, spread, sure_direction(difference))
+    environment.filters["zip"] = lambda one, other: list(zip(one, other, strict=False))
+    return environment

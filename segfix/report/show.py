@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, pair_entries
@@ -23,26 +23,25 @@ from segfix.report.error_map import ERROR_COLOURS, ERROR_NAMES, RIGHT, VOID, err
 from segfix.report.overlay import (
     CHANGED,
     NUM_COLOURS,
+    busiest_part,
     label_colours,
     overlay,
     overlay_changes,
     overlay_errors,
     overlay_offsets,
+    region_lines,
     rgb,
 )
-
-GAP = 8
-"""White pixels between panels."""
+from segfix.report.sheet import Part, Words, arrange, frame_part
 
 MOST_IDS = 40
 """A caption lists the ids of a label map up to this many."""
 
-SMALLEST_TEXT, LARGEST_TEXT = 9, 32
-"""Height of captions, pixels."""
+SMALLEST_ENLARGED = 64
+"""Smaller photographs are looked at as they are, pixels."""
 
-Colour = tuple[int, int, int]
-Words = list[tuple[str, Colour | None]]
-"""A caption: texts, each with the colour it explains, if any."""
+FEWEST_TIMES, MOST_TIMES = 3, 8
+"""How often a part is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class ShowSettings:
         opacity: Of the colours of label maps, in [0, 1].
         ignore_index: Void id of the ground truth.
         arrows: Draw arrows along the boundary of offset maps.
-        captions: Say above each panel what it is; without, panels and nothing else are drawn.
+        captions: Say above each panel what it is, and enlarge below where most has changed;
+            without, panels and nothing else are drawn.
         bands: See `segfix.formats.read_image`.
     """
 
@@ -148,16 +148,92 @@ def show_file(sheet: Sheet, output: Output, settings: ShowSettings) -> Row:
             check_size(source, label_maps[name].shape, image, photograph)
         if "errors" in settings.panels and name != "offsets":
             check_ids(source, label_maps[name])
-    row: Row = {}
-    pictures, captions = [], []
-    for panel in settings.panels:
-        picture, words, counts = draw_panel(panel, photograph, label_maps, offset_map, settings)
-        pictures.append(picture)
-        captions.append([(panel, None), *words])
-        row |= counts
-    drawn = Image.fromarray(arrange(pictures, captions if settings.captions else None))
+    panels = {panel: panel for panel in settings.panels}
+    drawn, row = draw_sheet(panels, photograph, label_maps, offset_map, settings)
     save_png(output.path, drawn, record=json.dumps(record, sort_keys=True), transparency=None)
     return row
+
+
+def draw_sheet(
+    panels: Mapping[str, str],
+    image: NDArray[np.uint8],
+    label_maps: Mapping[str, LabelMap],
+    offset_map: OffsetMap | None,
+    settings: ShowSettings,
+    said: Mapping[str, Words] = {},
+) -> tuple[Image.Image, Row]:
+    """Draw panels beside each other and, below them, the part that differs most, enlarged.
+
+    Args:
+        panels: One of `segfix.report.PANELS` each, by its caption.
+        image: (H, W, 3) RGB.
+        label_maps: By name, at least those that the panels are drawn from.
+        offset_map: For the panel of that name.
+        settings: How to draw.
+        said: What captions say instead of what `draw_panel` does, by panel.
+
+    Returns:
+        RGB, and the pixels counted, by kind.
+    """
+    row: Row = {}
+    pictures, captions, details = [], [], []
+    part = None
+    if settings.captions and len(panels) > 1 and min(image.shape[:2]) >= SMALLEST_ENLARGED:
+        part = choose_part(label_maps, offset_map, settings.ignore_index)
+    for caption, panel in panels.items():
+        picture, words, counts = draw_panel(panel, image, label_maps, offset_map, settings)
+        if part is not None:
+            details.append(draw_part(part, panel, image, label_maps, offset_map, settings))
+            frame_part(picture, part)
+        pictures.append(picture)
+        captions.append([(caption, None), *said.get(panel, words)])
+        row |= counts
+    sheet = arrange(pictures, captions if settings.captions else None, details)
+    return Image.fromarray(sheet), row
+
+
+def choose_part(
+    label_maps: Mapping[str, LabelMap], offset_map: OffsetMap | None, ignore_index: int
+) -> Part:
+    """Choose what to enlarge: where most was fixed or broken, has changed, is wrong; or lines."""
+    ids = {name: label_map.ids() for name, label_map in label_maps.items()}
+    if "preds" in ids and "refined" in ids:
+        marked = ids["preds"] != ids["refined"]
+        if "labels" in ids:
+            marked &= (ids["preds"] == ids["labels"]) | (ids["refined"] == ids["labels"])
+    elif "preds" in ids and "labels" in ids:
+        marked = (ids["preds"] != ids["labels"]) & (ids["labels"] != ignore_index)
+    elif ids:
+        marked = region_lines(next(iter(ids.values())))
+    else:
+        assert offset_map is not None
+        marked = offset_map.codes > 0
+    height, width = marked.shape
+    times = min(max(width // 100, FEWEST_TIMES), MOST_TIMES)
+    rows, columns = max(round(0.6 * height / times), 1), width // times
+    top, left = busiest_part(marked, rows, columns)
+    return np.s_[top : top + rows, left : left + columns], times
+
+
+def draw_part(
+    part: Part,
+    panel: str,
+    image: NDArray[np.uint8],
+    label_maps: Mapping[str, LabelMap],
+    offset_map: OffsetMap | None,
+    settings: ShowSettings,
+) -> NDArray[np.uint8]:
+    """Draw a part of a panel enlarged, its lines as thin as ever; see `draw_sheet`."""
+    crop, times = part
+
+    def enlarge(array: NDArray[Any]) -> NDArray[Any]:
+        return array[crop].repeat(times, axis=0).repeat(times, axis=1)
+
+    maps = {name: one.with_planes(enlarge(one.planes)) for name, one in label_maps.items()}
+    if offset_map is not None:
+        offset_map = replace(offset_map, codes=enlarge(offset_map.codes))
+    plain = replace(settings, captions=False)
+    return draw_panel(panel, enlarge(image), maps, offset_map, plain)[0]
 
 
 def check_ids(path: Path, label_map: LabelMap) -> None:
@@ -245,65 +321,3 @@ def shared_palette(label_maps: Mapping[str, LabelMap]) -> bytes | None:
         if label_map.palette is not None and np.ptp(rgb(label_map.palette), axis=1).any():
             return label_map.palette
     return None
-
-
-def arrange(
-    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[Words] | None
-) -> NDArray[np.uint8]:
-    """Put panels into rows of up to three, each below its caption.
-
-    Args:
-        pictures: (H, W, 3) RGB, all of one size.
-        captions: One per panel; None: no captions.
-
-    Returns:
-        (…, …, 3) RGB. A single panel keeps its size, and its caption covers its upper edge.
-    """
-    height, width, _ = pictures[0].shape
-    tiles = list(pictures)
-    for place, words in enumerate(captions or []):
-        strip = caption_strip(words, width)
-        if len(tiles) == 1:
-            return np.concatenate([strip, pictures[0][len(strip) :]])[:height]
-        tiles[place] = np.concatenate([strip, pictures[place]])
-    columns = 2 if len(tiles) == 4 else min(len(tiles), 3)
-    rows = -(-len(tiles) // columns)
-    height = len(tiles[0])
-    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
-        sheet[top : top + height, left : left + width] = tile
-    return sheet
-
-
-def caption_strip(words: Words, width: int) -> NDArray[np.uint8]:
-    """Set a caption in one line, white on dark, smaller where it would not fit.
-
-    Args:
-        words: Texts and the colours they explain.
-        width: Pixels.
-
-    Returns:
-        (h, width, 3) RGB; h follows from the width alone.
-    """
-    size = min(max(width // 40, SMALLEST_TEXT), LARGEST_TEXT)
-    height = size + size // 2
-    picture = Image.new("RGB", (width, height), (32, 32, 32))
-    pen = ImageDraw.Draw(picture)
-    while True:
-        font = ImageFont.load_default(size)
-        swatches = [0 if colour is None else size for _, colour in words]
-        lengths = [pen.textlength(text, font) for text, _ in words]
-        needed = sum(swatches) + sum(lengths) + size * len(words)
-        if needed <= width or size <= SMALLEST_TEXT:
-            break
-        size -= 1
-    left = size / 2
-    for (text, colour), swatch, length in zip(words, swatches, lengths, strict=True):
-        if colour is not None:
-            top = height / 2 - size / 3
-            square = (left, top, left + size * 2 / 3, top + size * 2 / 3)
-            pen.rectangle(square, fill=colour, outline=(255, 255, 255))
-        pen.text((left + swatch, height / 2), text, (255, 255, 255), font, anchor="lm")
-        left += swatch + length + size * 2 / 3
-    return np.array(picture)

@@ -27,11 +27,15 @@ class Cell:
         text: What stands there.
         value: What it is sorted by; None comes last.
         sure: "up" or "down" for a difference whose interval leaves out 0.
+        heat: How strong its background is, in [0, 1].
+        classes: Ids that rows are filtered by.
     """
 
     text: str
     value: float | str | None = None
     sure: str = ""
+    heat: float | None = None
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ class Table:
         columns: Headings.
         rows: Of cells.
         sortable: Whether headings sort.
+        note: What stands below it.
     """
 
     columns: list[str]
     rows: list[list[Cell]]
     sortable: bool = True
+    note: str = ""
 
 
 def percent(value: float | None, *, sign: str = "") -> str:
@@ -78,11 +84,19 @@ def score_cell(value: float | None) -> Cell:
 
 
 def score_table(result: dict[str, Any]) -> Table:
-    """Tabulate every mean score of every set."""
+    """Tabulate every mean score of every set, equal F-scores once."""
     columns, rows = ["score", next(iter(result["sets"]))], []
     for name in result["changes"]:
         columns += [name, f"Δ {name} [95 %]"]
+    shown: dict[tuple[float | None, ...], str] = {}
+    equal: dict[str, list[str]] = {}
     for key, title in SCORES.items():
+        values = tuple(scores["mean"][key] for scores in result["sets"].values())
+        # On small images a share of the diagonal is a pixel.
+        if key.startswith("f_0") and values in shown:
+            equal.setdefault(shown[values], []).append(title)
+            continue
+        shown[values] = title
         row = [Cell(title, title)]
         for name, scores in result["sets"].items():
             row.append(score_cell(scores["mean"][key]))
@@ -100,7 +114,9 @@ def score_table(result: dict[str, Any]) -> Table:
             harm = change["harm"][key]
             row += [score_cell(harm["rate"]), score_cell(harm["worst"])]
         rows.append(row)
-    return Table(columns, rows, sortable=False)
+    note = "; ".join(f"{', '.join(titles)} equal {title}" for title, titles in equal.items())
+    note = f"On images of this size, {note}." if equal else ""
+    return Table(columns, rows, sortable=False, note=note)
 
 
 def class_table(result: dict[str, Any]) -> Table:
@@ -128,21 +144,25 @@ def class_table(result: dict[str, Any]) -> Table:
     return Table(columns, rows)
 
 
-def image_table(rows: Sequence[ImageRow], names: Sequence[str]) -> Table:
-    """Tabulate the images that changed most, of two sets; of one, those with the lowest mIoU."""
-    two = len(names) > 1
-    columns = ["image", f"mIoU {names[0]}"]
-    if two:
-        columns += [f"mIoU {names[1]}", "Δ", "% fixed", "% broken"]
+def image_table(rows: Sequence[ImageRow], names: Sequence[str], measure: str = "mIoU") -> Table:
+    """Tabulate the images that changed most, of several sets; of one, those of lowest mIoU."""
+    first, *others = names
+    columns = ["image", f"{measure} {first}"]
+    for name in others:
+        columns += [f"{measure} {name}", f"Δ {name}", "% fixed", "% broken"]
+    if others:
         ranked = sorted(rows, key=lambda row: (-abs(row.gain or 0), row.name))
     else:
         ranked = sorted(rows, key=lambda row: (row.miou[0] is None, row.miou[0] or 0, row.name))
     cells = []
     for row in islice(ranked, MAX_IMAGES):
-        line = [Cell(row.name, row.name), *(score_cell(value) for value in row.miou)]
-        if two:
-            whole = max(row.pixels, 1)
-            line.append(Cell(percent(row.gain, sign="+"), row.gain))
-            line += [score_cell(row.fixed / whole), score_cell(row.broken / whole)]
+        classes = " ".join(map(str, row.classes))
+        line = [Cell(row.name, row.name, classes=classes), score_cell(row.miou[0])]
+        whole = max(row.pixels, 1)
+        for miou, gain, *pixels in zip(
+            row.miou[1:], row.gains(), row.fixed, row.broken, strict=True
+        ):
+            line += [score_cell(miou), Cell(percent(gain, sign="+"), gain)]
+            line += [score_cell(number / whole) for number in pixels]
         cells.append(line)
     return Table(columns, cells)

@@ -9,7 +9,15 @@ from typing import Any
 from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import CHANGES, SCORES
 from segfix.evaluation.surfaces import SURFACE_SCORES
-from segfix.report.wording import band_names, band_pixels, interval, layout, percent, plain_cell
+from segfix.report.wording import (
+    band_names,
+    band_pixels,
+    interval,
+    layout,
+    percent,
+    plain_cell,
+    tell_number,
+)
 
 
 def lay_out_tables(result: dict[str, Any], *, errors: bool = False) -> str:
@@ -30,7 +38,7 @@ def score_table(result: dict[str, Any]) -> str:
     """Tabulate mean scores, a column per set, with the difference to the first and its interval."""
     sets = result["sets"]
     void = percent(result["void"] / max(result["pixels"] + result["void"], 1))
-    rows = [[f"{result['images']} images, {void} % void", *sets]]
+    rows = [[f"{tell_number(result['images'], 'image')}, {void} % void", *sets]]
     shown: list[list[Any]] = []
     for key, title in SCORES.items():
         values = [scores["mean"][key] for scores in sets.values()]

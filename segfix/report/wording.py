@@ -19,6 +19,16 @@ def interval(difference: Sequence[float | None]) -> str:
     return value if low == "–" else f"{value} [{low} {high}]"
 
 
+def tell_number(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> tell_number(1, "image"), tell_number(0, "pixel")
+        ('1 image', '0 pixels')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def band_names(bands: Sequence[int | None]) -> list[str]:
     """Name the bands of distance."""
     ends = [*bands[:-1]]
@@ -44,7 +54,8 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
         total = result["left_out"] + result["images"]
         yield f"{result['left_out']} of {total} images failed and count in no set"
     if result["void_images"]:
-        yield f"{result['void_images']} images hold void ({ignore_index}) alone: nothing to score"
+        hold = "image holds" if result["void_images"] == 1 else "images hold"
+        yield f"{result['void_images']} {hold} void ({ignore_index}) alone: nothing to score"
     held = [entry for entry in result["classes"] if entry["pixels"]]
     empty = [entry["name"] for entry in result["classes"] if not entry["pixels"]]
     if classes_given and empty:
@@ -62,8 +73,8 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
                 if {entry["id"] for entry in held} == {0, 1}:
                     hint = "masks of 0 and 255 beside labels of 0 and 1? write both alike"
             yield (
-                f"{name}: {pixels} pixels predicted as ids {where} ({ids}): counted as wrong "
-                f"({hint})"
+                f"{name}: {tell_number(pixels, 'pixel')} predicted as ids {where} ({ids}): counted "
+                f"as wrong ({hint})"
             )
     yield from doubts(result)
     if result["void"] and len(held) == 1:
@@ -76,10 +87,12 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
 def doubts(result: dict[str, Any]) -> Iterator[str]:
     """Tell what looks as if the wrong files had been compared."""
     if result["refined_labels"]:
-        yield (
-            f"{result['refined_labels']} files of LABELS are results of 'segfix refine': PREDS and "
-            "LABELS swapped?"
+        are = (
+            "file of LABELS is a result"
+            if result["refined_labels"] == 1
+            else "files of LABELS are results"
         )
+        yield (f"{result['refined_labels']} {are} of 'segfix refine': PREDS and LABELS swapped?")
     pixels = result["pixels"]
     for name, scores in result["sets"].items():
         if pixels and not sum(scores["errors"]) and not scores["outside"]:
@@ -92,8 +105,8 @@ def doubts(result: dict[str, Any]) -> Iterator[str]:
                 )
         if scores["renumbered"]:
             yield (
-                f"{name}: in {scores['renumbered']} images the palette gives colours of LABELS to "
-                "other ids: were ids renumbered?"
+                f"{name}: in {tell_number(scores['renumbered'], 'image')} the palette gives "
+                "colours of LABELS to other ids: were ids renumbered?"
             )
     for name, change in result["changes"].items():
         if pixels and not sum(change["bands"]["moved"]):

@@ -311,7 +311,7 @@ def test_images_of_void_alone_are_told(work: Path) -> None:
     write("labels/a.png", np.full((24, 40), 255))
     result = run("preds", "labels")
     assert result.exit_code == 0
-    assert "1 images hold void (255) alone: nothing to score" in result.stderr
+    assert "1 image holds void (255) alone: nothing to score" in result.stderr
     assert rows(result.stdout)["mIoU"] == ["90.45"]
     assert list(rows(result.stdout.split("\n\n")[1])) == ["class", "1", "2"]
 

@@ -21,7 +21,7 @@ def test_a_report_is_one_file(work: Path) -> None:
     assert "report.html: 3 images scored, 3 shown, " in result.stdout
     page = Path("report.html").read_text(encoding="utf-8")
     assert "truth against PREDS" in page
-    assert page.count('type="range"') == 3
+    assert page.count('<div class="handle">') == 3
     assert page.count('class="photograph"') == 3
     for folder in ("preds", "labels", "images"):
         assert f"<dd>{folder}</dd>" in page

@@ -13,6 +13,7 @@ from PIL import Image
 from segfix.files.provenance import read_record
 from segfix.report import PANELS
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
+from segfix.report.sheet import Words, caption_strips
 from tests.cli.commands import run, run_json
 
 WIDTH, HEIGHT = 40, 24
@@ -92,8 +93,10 @@ def test_panels_come_in_the_order_asked_for_and_once(maps: Path) -> None:
     labels, preds = sheet[:, :WIDTH], sheet[:, WIDTH + 8 :]
     # Label maps have their boundary left of column 20, predictions left of 22.
     assert labels[3, 20].tolist() == preds[3, 22].tolist() != preds[3, 20].tolist()
-    assert (labels[:, 19] == 255).all()
-    assert (preds[:, 21] == 255).all()
+    for picture, column in ((labels, 19), (preds, 21)):
+        line = picture[:, column].astype(int)
+        assert (line >= 178).all(), "light, but not all white"
+        assert (line < 255).any(axis=1).all()
 
 
 @pytest.mark.parametrize(("number", "columns", "rows"), [(2, 2, 1), (3, 3, 1), (4, 2, 2)])
@@ -101,6 +104,33 @@ def test_panels_stand_in_rows(maps: Path, number: int, columns: int, rows: int) 
     panels = [word for name in list(PANELS)[:number] for word in ("--panel", name)]
     assert run("show", "images", *GIVEN, *panels, *BARE).exit_code == 0
     assert panel_sizes("bare/a.png", columns, rows) == (WIDTH, HEIGHT)
+
+
+def test_where_most_has_changed_is_enlarged_below(maps: Path) -> None:
+    for folder in ("images", "preds", "refined"):
+        with Image.open(f"{folder}/a.png") as picture:
+            picture.resize((400, 240), Image.Resampling.NEAREST).save(f"{folder}/a.png")
+    two = ("images/a.png", "--preds", "preds/a.png", "--refined", "refined/a.png")
+    assert run("show", *two, "--panel", "preds", "--panel", "changes").exit_code == 0
+    sheet = drawn("shown/a.png")
+    # A caption, the panel, a gap, 36 rows four times as high.
+    assert sheet.shape[0] - 240 - 4 - 4 * 36 in range(10, 40)
+    changed = (sheet[-4 * 36 :, -400:] == (255, 0, 255)).all(axis=2)
+    assert changed.any()
+    blocks = changed.reshape(36, 4, 100, 4)
+    assert (blocks.all(axis=(1, 3)) == blocks.any(axis=(1, 3))).all()
+    assert run("show", *two, "--no-captions", "-o", "bare").exit_code == 0
+    assert drawn("bare/a.png").shape == (240, 3 * 400 + 16, 3)
+
+
+def test_captions_break_into_lines_instead_of_being_cut() -> None:
+    words: Words = [(f"word {k}", (k, 0, 0)) for k in range(12)]
+    strip, other = caption_strips([words, words[:1]], 300, 200)
+    assert strip.shape == other.shape
+    for k in range(12):
+        assert (strip == (k, 0, 0)).all(axis=2).any(), f"the colour of word {k} is there"
+    assert len(caption_strips([words[:2]], 300, 200)[0]) < len(strip)
+    assert len(caption_strips([words], 60, 24)[0]) < 24, "no higher than there is room"
 
 
 def test_errors_show_and_count_fixed_and_broken_pixels(maps: Path) -> None:

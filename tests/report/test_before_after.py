@@ -8,7 +8,7 @@ from PIL import Image
 
 import segfix
 from segfix.report.overlay import CHANGED
-from segfix.report.show import GAP
+from segfix.report.sheet import GAP
 
 
 def panels(picture: Image.Image, width: int) -> list[NDArray[np.uint8]]:

@@ -10,13 +10,13 @@ from PIL import Image
 
 from segfix.evaluation.image_scores import score_image
 from segfix.report.error_map import BROKEN, ERROR_COLOURS, FIXED, WRONG
-from segfix.report.examples import ImageRow, choose, draw_example, image_row
+from segfix.report.examples import Example, ImageRow, choose, draw_example, image_row, read_example
 from segfix.report.layers import LONGEST_SIDE
 
 
 def row(name: str, *miou: float | None) -> ImageRow:
     paths = tuple(Path(name) for _ in miou)
-    return ImageRow(name, Path(name), paths, None, miou, 0, 0, 0 if None in miou else 10)
+    return ImageRow(name, Path(name), paths, None, miou, (0,), (0,), 0 if None in miou else 10)
 
 
 def decoded(uri: str) -> Image.Image:
@@ -60,9 +60,13 @@ def test_a_row_holds_the_miou_of_the_image_over_its_own_classes() -> None:
     found = image_row("x", score_image(target, [before, after], paths=paths), None)
     # Class 3 is predicted, but not in the labels: it has no IoU.
     assert found.miou == pytest.approx(((1 / 2 + 1 / 3) / 2, (1 + 1 / 2) / 2))
-    assert (found.fixed, found.broken, found.pixels) == (2, 1, 4)
+    assert (found.fixed, found.broken, found.pixels) == ((2,), (1,), 4)
     assert found.maps == (Path("b"), Path("a"))
     assert found.gain == pytest.approx(1 / 3)
+
+
+def drawn(row: ImageRow, class_names: dict[int, str] | None) -> tuple[Example, list[str]]:
+    return draw_example(row, *read_example(row, 255), ignore_index=255, class_names=class_names)
 
 
 @pytest.mark.parametrize("size", [(12, 16), (300, 2048)])
@@ -77,18 +81,17 @@ def test_layers_lie_on_each_other(tmp_path: Path, size: tuple[int, int]) -> None
     photograph[:, width // 2 :] = 255
     for name, array in (("t", target), ("b", before), ("a", after), ("p", photograph)):
         Image.fromarray(array).save(tmp_path / f"{name}.png")
-    found, failed = draw_example(
+    found, failed = drawn(
         ImageRow(
             "x",
             tmp_path / "t.png",
             (tmp_path / "b.png", tmp_path / "a.png"),
             tmp_path / "p.png",
             (0.5, 0.6),
-            1,
-            1,
+            (1,),
+            (1,),
             height * width,
         ),
-        ignore_index=255,
         class_names={1: "one"},
     )
     assert failed == []
@@ -96,7 +99,8 @@ def test_layers_lie_on_each_other(tmp_path: Path, size: tuple[int, int]) -> None
     assert found.reduced == (width > LONGEST_SIDE)
     assert [swatch.name for swatch in found.classes] in (["0", "one"], ["one", "0"])
     assert found.photograph is not None
-    assert found.changes is not None
+    (change,) = found.changes
+    assert change.changes is not None
     assert decoded(found.photograph).size == (found.width, found.height)
 
     def pixel(uri: str, x: float, y: float) -> tuple[int, ...]:
@@ -106,29 +110,25 @@ def test_layers_lie_on_each_other(tmp_path: Path, size: tuple[int, int]) -> None
 
     clear = 0
     fixed, broken, wrong = ((*ERROR_COLOURS[code], 255) for code in (FIXED, BROKEN, WRONG))
-    assert pixel(found.changes, 0.9, 0.5) == fixed
-    assert pixel(found.changes, 0.1, 0.9) == broken
-    assert pixel(found.changes, 0.1, 0.1) == wrong
-    assert pixel(found.changes, 0.4, 0.5)[3] == clear
-    first, second = found.errors
+    assert pixel(change.changes, 0.9, 0.5) == fixed
+    assert pixel(change.changes, 0.1, 0.9) == broken
+    assert pixel(change.changes, 0.1, 0.1) == wrong
+    assert pixel(change.changes, 0.4, 0.5)[3] == clear
+    first, second = change.errors
     assert [pixel(first, *place) for place in ((0.9, 0.5), (0.1, 0.1))] == [fixed, wrong]
     assert pixel(first, 0.1, 0.9)[3] == clear
     assert [pixel(second, *place) for place in ((0.1, 0.9), (0.1, 0.1))] == [broken, wrong]
     assert pixel(second, 0.9, 0.5)[3] == clear
-    assert pixel(found.labels[1], 0.9, 0.5) == pixel(found.truth, 0.9, 0.5)
-    assert pixel(found.labels[0], 0.9, 0.5) == pixel(found.truth, 0.3, 0.5)
+    assert pixel(found.labels[1], 0.9, 0.5) == pixel(found.truth[0], 0.9, 0.5)
+    assert pixel(found.labels[0], 0.9, 0.5) == pixel(found.truth[0], 0.3, 0.5)
 
 
 def test_more_labels_than_a_palette_has_room_for_are_drawn(tmp_path: Path) -> None:
     ids = np.arange(400, dtype=np.uint16).reshape(20, 20).repeat(3, axis=0).repeat(3, axis=1)
     Image.fromarray(ids).save(tmp_path / "t.png")
     path = tmp_path / "t.png"
-    found, _ = draw_example(
-        ImageRow("x", path, (path,), None, (1.0,), 0, 0, ids.size),
-        ignore_index=255,
-        class_names=None,
-    )
+    found, _ = drawn(ImageRow("x", path, (path,), None, (1.0,), (), (), ids.size), None)
     assert len(found.classes) + found.more_classes == 399
-    assert len(found.labels) == len(found.errors) == 1
-    assert found.changes is None
+    assert len(found.labels) == len(found.changes) == len(found.changes[0].errors) == 1
+    assert found.changes[0].changes is None
     assert found.photograph is None

@@ -12,8 +12,10 @@ from segfix.formats import OffsetMap
 from segfix.geometry import NUM_DIRECTIONS, direction_angles, make_targets
 from segfix.report.error_map import ERROR_COLOURS, FIXED, RIGHT, VOID
 from segfix.report.overlay import (
+    LINE,
     NUM_COLOURS,
     arrow_ends,
+    busiest_part,
     draw_arrows,
     label_colours,
     overlay,
@@ -162,9 +164,9 @@ def test_ids_of_any_kind_are_blended_and_rimmed(dtype: type[np.integer[Any]]) ->
     image = np.full((1, 4, 3), 100, np.uint8)
     colours = label_colours()
     drawn = overlay(image, ids, colours, opacity=1)
-    assert drawn.tolist() == [
-        [colours[1].tolist(), [255] * 3, colours[2].tolist(), colours[2].tolist()]
-    ]
+    assert drawn[0, [0, 2, 3]].tolist() == colours[[1, 2, 2]].tolist()
+    rim = 255 - (1 - LINE) * (255 - colours[1].astype(int))
+    assert np.abs(drawn[0, 1] - rim).max() <= 1
     assert overlay(image, ids, colours, opacity=0)[0, 0].tolist() == [100] * 3
     half = (colours[1].astype(int) + 100) / 2
     assert np.abs(overlay(image, ids, colours, opacity=0.5)[0, 0] - half).max() <= 1
@@ -188,3 +190,11 @@ def test_changes_are_magenta() -> None:
     changed[3, 4] = True
     drawn = overlay_changes(GREY, changed)
     assert np.array_equal((drawn == (255, 0, 255)).all(axis=2), changed)
+
+
+def test_the_busiest_part_holds_most_marks_and_lies_within_the_picture() -> None:
+    marked = np.zeros((20, 30), bool)
+    assert busiest_part(marked, 4, 6) == (8, 12)
+    marked[0, :3] = marked[15:18, 27:] = True
+    assert busiest_part(marked, 4, 6) in {(14, 24), (15, 24), (16, 24)}
+    assert busiest_part(marked, 20, 30) == (0, 0)

@@ -1,0 +1,387 @@
+"""The report on instances and panoptic segments: their scores, and the images that changed most."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from segfix.errors import PairingError, SegfixError
+from segfix.files import Entry, list_entries, pair_entries
+from segfix.files.atomic import atomic_path
+from segfix.formats import LABEL_SUFFIXES, LabelMap, read_image, read_label_map
+from segfix.instances.cityscapes import INSTANCE_MAP, read_list
+from segfix.instances.coco import read_json
+from segfix.instances.listing import list_instance_files
+from segfix.instances.photographs import InstanceEntry, pair_instances
+from segfix.instances.score import evaluate_instances
+from segfix.jobs.pool import hide_progress
+from segfix.report.before_after import number_masks
+from segfix.report.error_map import BROKEN, FIXED, error_map
+from segfix.report.examples import Example, Ids, ImageRow, choose, draw_example
+from segfix.report.headline import Card
+from segfix.report.origin import describe_results, link_file, shorten, without_folders
+from segfix.report.overlay import label_colours
+from segfix.report.page import fill_page
+from segfix.report.tables import Cell, Table, percent, score_cell
+from segfix.report.wording import tell_number
+
+LEAST_SCORE = 0.5
+"""Of the instances that are drawn, where they have scores."""
+
+SMALLEST_THING = 1000
+"""Ids of instances in Cityscapes' maps; smaller ones are classes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the instances of each photograph are: of a set, or of the ground truth.
+
+    Attributes:
+        entries: By photograph; Cityscapes' ground truth is label maps.
+        root: Folder of the files.
+        problems: One text per photograph without instances.
+    """
+
+    entries: Mapping[Path, Entry]
+    root: Path
+    problems: Sequence[str] = ()
+
+    @property
+    def void(self) -> int:
+        """The number that counts nowhere in the ground truth: 0 of panoptic maps, which is void."""
+        panoptic = any(getattr(entry, "panoptic", False) for entry in self.entries.values())
+        return 0 if panoptic else -1
+
+    def read(self, photograph: Path, size: tuple[int, int]) -> Ids:
+        """Read the (H, W) numbers of a photograph's instances, 0 where there is none.
+
+        Raises:
+            SegfixError: A file is broken, or of another size.
+        """
+        entry = self.entries.get(photograph)
+        found: LabelMap | None
+        if isinstance(entry, InstanceEntry):
+            found = keep_sure(entry, self.root).read(size, photograph)
+        elif entry is not None:
+            found = read_label_map(entry.path)
+            ids = found.ids()
+            found = LabelMap(np.where(ids >= SMALLEST_THING, ids, 0))
+        else:
+            found = None
+        if found is None:
+            return np.zeros(size, np.int64)
+        if found.shape != size:
+            raise SegfixError(
+                found.size,
+                path=photograph,
+                expected=f"its photograph is {size[1]}×{size[0]}",
+                advice="give photographs of the masks' size",
+            )
+        return number_masks(found).ids()
+
+
+def write_instance_report(
+    out: Path,
+    sets: Mapping[str, Path],
+    labels: Path,
+    *,
+    photographs: Sequence[Entry] | None = None,
+    made: Mapping[str, str] | None = None,
+    naming: Mapping[str, Any] = {},
+    bands: Sequence[int] | None = None,
+    examples: int = 6,
+    seed: int = 0,
+    workers: int = 1,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Score sets of instances and write a page that shows how they differ.
+
+    Args:
+        out: The HTML file; one that exists is replaced.
+        sets: By name, predictions as `evaluate_instances` takes them.
+        labels: The ground truth.
+        photographs: Those to draw on; None: scores alone.
+        made: See `segfix.report.page.write_report`, as for all below.
+        naming: Of `pair_entries`.
+        bands: Of the photographs.
+        examples: Images shown per group.
+        seed: Of the random group.
+        workers: Threads.
+        quiet: No progress bar.
+
+    Returns:
+        `images`, the number scored, `shown`, the number drawn, and `failed`, one text per failure.
+
+    Raises:
+        SegfixError: A set can't be scored, or no photograph belongs to one.
+        ModuleNotFoundError: The extra isn't installed.
+    """
+    results = {
+        name: evaluate_instances(path, labels, workers=workers) for name, path in sets.items()
+    }
+    rows, groups, failed = list[ImageRow](), dict[str, list[Example]](), list[str]()
+    if photographs is not None:
+        truth = find_instances(labels, photographs, labels, naming)
+        found = [find_instances(path, photographs, labels, naming) for path in sets.values()]
+        sources = [truth, *found]
+        rows, failed = compare_images(sources, photographs, bands, quiet=quiet)
+        failed = [*(text for source in sources for text in source.problems), *failed]
+        for title, chosen in choose(rows, examples, seed).items():
+            groups[title] = [draw_instances(row, sources, bands) for row in chosen]
+    told = {}
+    for name, path in {**sets, "LABELS": labels}.items():
+        how = describe_results([path] if path.is_file() else [])
+        told[name] = shorten(path) + (f" · {how}" if how else "")
+    folders = {path.parent for path in (*sets.values(), labels)}
+    folders |= {entry.path.parent for entry in photographs or ()}
+    page = fill_page(
+        list(sets),
+        rows,
+        groups,
+        result={"classes": []},
+        summary=f"{tell_number(next(iter(results.values()))['images'], 'image')} scored",
+        remarks=[
+            without_folders(f"{name}: {note}", folders)
+            for name, one in results.items()
+            for note in one["notes"]
+        ],
+        warning="",
+        failed=[without_folders(text, folders) for text in failed],
+        cards=headline(results),
+        scores=score_table(results),
+        classes=class_table(results),
+        confusion=[],
+        figures=[],
+        measure="mean IoU",
+        explain="An image's mean IoU is that of its true instances with the predicted ones that "
+        "cover them best, whatever their classes. Instances that belong together have one colour; "
+        f"those with a score below {LEAST_SCORE} are left out.",
+        intervals=False,
+        origin={**(made or {}), **told},
+        address=partial(link_file, page=out),
+    )
+    with atomic_path(out) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    shown = sum(map(len, groups.values()))
+    return {"images": next(iter(results.values()))["images"], "shown": shown, "failed": failed}
+
+
+def find_instances(
+    path: Path, photographs: Sequence[Entry], labels: Path, naming: Mapping[str, Any]
+) -> Source:
+    """Find the instances of photographs in a file or a folder.
+
+    Raises:
+        SegfixError: There are none, or the only file has a fault.
+    """
+    if path == labels and path.is_dir():
+        maps = list_entries(path, LABEL_SUFFIXES, what="instance maps", recursive=True)
+        maps = [entry for entry in maps if entry.path.name.endswith(INSTANCE_MAP)]
+        pairs = pair_entries(photographs, maps, **naming)
+        entries = {pair.entry.path: pair.partner for pair in pairs if pair.partner}
+        return Source(entries, path)
+    files = list_instance_files(path, away=(), recursive=True, leave_out=())
+    names = None
+    if labels.is_file():
+        images = read_json(labels).get("images", [])
+        # Without, images are found by their ids.
+        names = {one["id"]: one["file_name"] for one in images if "file_name" in one}
+    found: dict[Path, Entry] = {}
+    problems = []
+    for pair in pair_instances(files, photographs, path, naming=naming, file_names=names):
+        # Photographs that nothing was predicted for are no fault: they count with no instance.
+        if isinstance(pair.partner, InstanceEntry) and not pair.entry.problem:
+            found[pair.entry.path] = pair.partner
+        elif isinstance(pair.entry, InstanceEntry) and pair.entry.problem:
+            problems.append(pair.entry.problem)
+    if not found:
+        raise PairingError(f"{path}: no instances of any photograph; is --images the right folder?")
+    return Source(found, path, problems)
+
+
+def keep_sure(entry: InstanceEntry, root: Path) -> InstanceEntry:
+    """Leave out instances of a low score, and put the surest last, which is drawn on top."""
+    if entry.path.suffix == ".txt":
+        listed = read_list(entry.path, root)
+        scores = [listed[str(item)]["conf"] for item in entry.items]
+    elif all(isinstance(item, dict) and "score" in item for item in entry.items):
+        scores = [item["score"] for item in entry.items]
+    else:
+        return entry
+    order = sorted(range(len(scores)), key=scores.__getitem__)
+    return replace(entry, items=[entry.items[k] for k in order if scores[k] >= LEAST_SCORE])
+
+
+def compare_images(
+    sources: Sequence[Source],
+    photographs: Sequence[Entry],
+    bands: Sequence[int] | None,
+    *,
+    quiet: bool = True,
+) -> tuple[list[ImageRow], list[str]]:
+    """Compare the instances of each photograph that the ground truth knows.
+
+    Args:
+        sources: The ground truth, and each set.
+        photographs: All of them.
+        bands: Of the photographs.
+        quiet: No progress bar.
+
+    Returns:
+        A row per image, and one text per failure.
+    """
+    rows, failed, void = [], [], sources[0].void
+    known = [one for one in photographs if one.path in sources[0].entries]
+    for photograph in tqdm(known, unit="image", disable=hide_progress(quiet)):
+        try:
+            size = read_image(photograph.path, bands).shape[:2]
+            truth, *found = (source.read(photograph.path, size) for source in sources)
+        except SegfixError as error:
+            failed.append(str(error))
+            continue
+        matched = [match_instances(ids, truth) for ids in found]
+        changes = [
+            error_map(matched[0][0], truth, ids, ignore_index=void) for ids, _ in matched[1:]
+        ]
+        files = [source.entries.get(photograph.path, photograph).path for source in sources]
+        rows.append(
+            ImageRow(
+                photograph.stem,
+                files[0],
+                tuple(files[1:]),
+                photograph.path,
+                tuple(iou for _, iou in matched),
+                tuple(int((codes == FIXED).sum()) for codes in changes),
+                tuple(int((codes == BROKEN).sum()) for codes in changes),
+                int((truth != void).sum()),
+            )
+        )
+    return rows, failed
+
+
+def match_instances(found: Ids, truth: Ids) -> tuple[NDArray[np.int64], float | None]:
+    """Give instances the number of the true one that they have the highest IoU with.
+
+    Args:
+        found: (H, W) numbers of instances, 0 where there is none.
+        truth: The same of the ground truth.
+
+    Returns:
+        (H, W) numbers, those of instances that touch no true one beyond all others; and the mean
+        over true instances of the highest IoU that one has with them, None without any.
+
+    Example:
+        >>> match_instances(np.array([[7, 7, 0, 4]]), np.array([[0, 1, 1, 0]]))
+        (array([[1, 1, 0, 2]]), 0.3333333333333333)
+    """
+    names, mine = np.unique(np.append(found, 0), return_inverse=True)
+    wanted, its = np.unique(np.append(truth, 0), return_inverse=True)
+    shared = np.zeros((len(names), len(wanted)), np.int64)
+    np.add.at(shared, (mine.ravel()[:-1], its.ravel()[:-1]), 1)
+    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0) - shared
+    iou = shared / np.maximum(union, 1)
+    iou[names == 0] = iou[:, wanted == 0] = 0
+    best = iou.argmax(axis=1)
+    spare = int(wanted.max()) + 1 + np.arange(len(names))
+    table = np.where(iou.max(axis=1) > 0, wanted[best], spare)
+    table[names == 0] = 0
+    things = wanted != 0
+    mean = float(iou.max(axis=0)[things].mean()) if things.any() else None
+    return table[mine.ravel()[:-1]].reshape(found.shape).astype(np.int64), mean
+
+
+def draw_instances(
+    row: ImageRow, sources: Sequence[Source], bands: Sequence[int] | None
+) -> Example:
+    """Draw the pictures of an image, each instance in the colour of the true one it belongs to."""
+    assert row.photograph is not None
+    size = read_image(row.photograph, bands).shape[:2]
+    truth, *found = (source.read(row.photograph, size) for source in sources)
+    # Numbers from 1 on have the colours that differ best.
+    order, numbers = np.unique(np.append(truth, 0), return_inverse=True)
+    truth = (numbers.ravel()[:-1] - np.flatnonzero(order == 0)[0]).reshape(truth.shape)
+    maps = [truth, *(match_instances(ids, truth)[0] for ids in found)]
+    colours = label_colours(ignore_index=-1)
+    drawn, _ = draw_example(
+        row,
+        maps,
+        colours,
+        ignore_index=sources[0].void,
+        class_names=None,
+        bands=bands,
+        clear=0,
+    )
+    return replace(drawn, classes=[], more_classes=0)
+
+
+def headline(results: Mapping[str, dict[str, Any]]) -> list[Card]:
+    """Choose the numbers at the top, in percent, of the second set where there is one."""
+    first, *others = results.values()
+    shown = others[0] if others else first
+    cards = []
+    for key, value in list(shown["mean"].items())[:4]:
+        before = first["mean"][key]
+        change = "" if None in (value, before) or not others else percent(value - before, sign="+")
+        cards.append(
+            Card(name_score(key), percent(value), percent(before) if others else "", change)
+        )
+    return cards
+
+
+def score_table(results: Mapping[str, dict[str, Any]]) -> Table:
+    """Tabulate the mean scores of every set."""
+    keys = dict.fromkeys(key for result in results.values() for key in result["mean"])
+    scores = {name_score(key): [one["mean"].get(key) for one in results.values()] for key in keys}
+    return _compare("score", scores, list(results), sortable=False)
+
+
+def class_table(results: Mapping[str, dict[str, Any]]) -> Table:
+    """Tabulate the first score, AP or PQ, of every class."""
+    first = next(iter(results.values()))
+    key = next(iter(first["mean"]))
+    classes = dict.fromkeys(name for result in results.values() for name in result["class"])
+    scores = {
+        name: [one["class"].get(name, {}).get(key) for one in results.values()] for name in classes
+    }
+    return _compare(f"{name_score(key)} of", scores, list(results))
+
+
+def _compare(
+    title: str,
+    scores: Mapping[str, Sequence[float | None]],
+    names: Sequence[str],
+    *,
+    sortable: bool = True,
+) -> Table:
+    """Tabulate scores by name, each set's with the difference to the first's."""
+    columns = [title, names[0]]
+    for name in names[1:]:
+        columns += [name, f"Δ {name}"]
+    rows = []
+    for name, (before, *others) in scores.items():
+        row = [Cell(name, name), score_cell(before)]
+        for value in others:
+            change = None if value is None or before is None else value - before
+            row += [score_cell(value), Cell(percent(change, sign="+"), change)]
+        rows.append(row)
+    return Table(columns, rows, sortable=sortable)
+
+
+def name_score(key: str) -> str:
+    """Write the key of a score as papers do.
+
+    Example:
+        >>> name_score("ap50"), name_score("ap_small"), name_score("boundary_pq")
+        ('AP50', 'AP small', 'boundary PQ')
+    """
+    return re.sub(
+        r"(?<![a-z])(ap|pq|sq|rq)(?![a-z])", lambda m: m[0].upper(), key.replace("_", " ")
+    )
