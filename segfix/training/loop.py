@@ -101,7 +101,6 @@ class Trainer:
     """A network in training: its average, its optimizer, and how far they have come.
 
     Args: as for `fit`; `described` is what the checkpoint will tell.
-
     Attributes:
         step: Optimizer steps done.
         scores: Of the last evaluation.
