@@ -101,10 +101,10 @@ class Trainer:
     """A network in training: its average, its optimizer, and how far they have come.
 
     Args: as for `fit`; `described` is what the checkpoint will tell.
+
     Attributes:
         step: Optimizer steps done.
-        scores: Of the last evaluation.
-        scored: The step of that evaluation.
+        scores, scored: Of the last evaluation, and its step.
         reference, auto_weights: As for `fit`.
     """
 
