@@ -65,6 +65,8 @@ def surface_scores(
     found, true = (class_numbers(ids, classes, valid) for ids in (preds, target))
     spacing = settings.spacing or (1, 1)
     diagonal = math.hypot(*(n * length for n, length in zip(target.shape, spacing, strict=True)))
+    # A distance that is the tolerance but for its last digit is within it.
+    within = settings.tolerance * (1 + 1e-9)
     scores = np.zeros((len(classes), 3))
     boxes = [ndimage.find_objects(numbers + 1, len(classes)) for numbers in (found, true)]
     for number, held in enumerate(zip(*boxes, strict=True)):
@@ -81,7 +83,7 @@ def surface_scores(
             ndimage.distance_transform_edt(~other, sampling=spacing)[one]
             for one, other in (surfaces, surfaces[::-1])
         ]
-        near = sum(np.count_nonzero(there <= settings.tolerance) for there in distances)
+        near = sum(np.count_nonzero(there <= within) for there in distances)
         farthest = max(np.percentile(there, 95) for there in distances)
         scores[number] = farthest, near / sum(map(len, distances)), 1
     return scores

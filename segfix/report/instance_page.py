@@ -280,7 +280,7 @@ def match_instances(found: Ids, truth: Ids) -> tuple[NDArray[np.int64], float | 
 
     Example:
         >>> match_instances(np.array([[7, 7, 0, 4]]), np.array([[0, 1, 1, 0]]))
-        (array([[1, 1, 0, 2]]), 0.3333333333333333)
+        (array([[1, 1, 0, 3]]), 0.3333333333333333)
     """
     names, mine = np.unique(np.append(found, 0), return_inverse=True)
     wanted, its = np.unique(np.append(truth, 0), return_inverse=True)

@@ -36,7 +36,7 @@ def scores_of_all_pairs(
     points = [np.array(surface(mask), float).reshape(-1, 2) * spacing for mask in (one, other)]
     pairs = np.sqrt(((points[0][:, None] - points[1]) ** 2).sum(axis=2))
     nearest = [pairs.min(axis=1), pairs.min(axis=0)]
-    within = np.concatenate(nearest) <= how.tolerance
+    within = np.concatenate(nearest) <= how.tolerance * (1 + 1e-9)
     return [max(np.percentile(found, 95) for found in nearest), within.mean()]
 
 

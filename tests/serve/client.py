@@ -13,6 +13,10 @@ from typing import Any
 
 BOUNDARY = "frontier"
 
+IMAGE, PREDICTION = Path("images/a.png"), Path("preds/a.png")
+FORM = "multipart/form-data"
+PAIR = {"image": ("a.png", b"?"), "prediction": ("a.png", b"?")}
+
 
 def form(
     files: Mapping[str, tuple[str, bytes]], fields: Mapping[str, object] | None = None
@@ -87,3 +91,13 @@ def post_form(port: int, body: Any, **headers: str) -> Answer:
     """Send a form."""
     named: dict[str, Any] = {"content_type": f"multipart/form-data; boundary={BOUNDARY}"}
     return ask(port, "POST", "/fix", body, **{**named, **headers})
+
+
+def named(path: Path) -> tuple[str, bytes]:
+    """A file as a form holds it."""
+    return path.name, path.read_bytes()
+
+
+def good_form() -> bytes:
+    """What is answered with a fixed file."""
+    return form({"image": named(IMAGE), "prediction": named(PREDICTION)})
