@@ -164,11 +164,7 @@ def evaluate(
         raise click.UsageError("--spacing needs --surface TOLERANCE.")
     if as_json and as_csv:
         raise click.UsageError("--json and --csv both take the output; give one of them.")
-    folders = name_sets(preds, against)
-    if preds.is_file():
-        # Of one file, the results are in a folder, under its name.
-        beside = {name: path / preds.name for name, path in against}
-        folders |= {name: path for name, path in beside.items() if path.is_file()}
+    folders = find_beside(preds, name_sets(preds, against))
     workers = workers or available_threads()
     if is_instance_input(preds):
         check_options(preds)
@@ -202,6 +198,14 @@ def evaluate(
     list_failures(comparison.failed, as_json=as_json)
     if comparison.failed:
         click.get_current_context().exit(1)
+
+
+def find_beside(preds: Path, folders: dict[str, Path]) -> dict[str, Path]:
+    """Of a file, name the files of its name in the folders of the other sets."""
+    if not preds.is_file():
+        return folders
+    beside = {name: path / preds.name for name, path in folders.items()}
+    return folders | {name: path for name, path in beside.items() if path.is_file()}
 
 
 def name_sets(preds: Path, against: Sequence[tuple[str, Path]]) -> dict[str, Path]:

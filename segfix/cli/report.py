@@ -10,7 +10,13 @@ import click
 
 from segfix import __version__
 from segfix.cli import options
-from segfix.cli.evaluate import against_option, class_names_option, name_sets, pair_sets
+from segfix.cli.evaluate import (
+    against_option,
+    class_names_option,
+    find_beside,
+    name_sets,
+    pair_sets,
+)
 from segfix.cli.outcome import list_failures, tell_links
 from segfix.errors import one_line
 
@@ -153,14 +159,6 @@ def tell_origin() -> dict[str, str]:
         "made": f"{now:%Y-%m-%d %H:%M %z} by segfix {__version__}",
         "command": shorten_command(typed),
     }
-
-
-def find_beside(preds: Path, folders: dict[str, Path]) -> dict[str, Path]:
-    """Of a file, name the files of its name in the folders of the other sets."""
-    if not preds.is_file():
-        return folders
-    beside = {name: path / preds.name for name, path in folders.items()}
-    return folders | {name: path for name, path in beside.items() if path.is_file()}
 
 
 def check_page(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.metrics import band_width, inner_band
+from segfix.refinement.apply import count_ids
 
 INTERIOR = -1
 """Id of what lies in no band."""
@@ -89,7 +90,7 @@ def match_segments(
         for ids in (array.astype(np.int64) for array in maps)
     ]
     whole, near = _count_pairs(*maps), _count_pairs(*bands)
-    areas, band_areas = _count_ids(maps[1]), [_count_ids(band) for band in bands]
+    areas, band_areas = count_ids(maps[1]), [count_ids(band) for band in bands]
     missed, spare = dict(true), dict(found)
     for (one, other), both in whole.items():
         if one not in true or other not in found or true[one]["iscrowd"] == 1:
@@ -122,20 +123,7 @@ def match_segments(
 
 def _count_pairs(one: NDArray[Any], other: NDArray[Any]) -> dict[Any, int]:
     """Count the pixels of each pair of ids, below 256³."""
-    pairs, counts = np.unique(
-        (one.astype(np.int64) << 32) + other.astype(np.int64), return_counts=True
-    )
-    firsts = (pairs + 1) >> 32
-    return dict(
-        zip(
-            zip(firsts.tolist(), (pairs - (firsts << 32)).tolist(), strict=True),
-            counts.tolist(),
-            strict=True,
-        )
-    )
-
-
-def _count_ids(ids: NDArray[Any]) -> dict[int, int]:
-    return dict(
-        zip(*(values.tolist() for values in np.unique(ids, return_counts=True)), strict=True)
-    )
+    pairs = count_ids((one.astype(np.int64) << 32) + other.astype(np.int64))
+    # The lower half may be that of INTERIOR.
+    firsts = {pair: (pair + 1) >> 32 for pair in pairs}
+    return {(first, pair - (first << 32)): pairs[pair] for pair, first in firsts.items()}

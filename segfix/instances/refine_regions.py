@@ -197,7 +197,7 @@ def _enter_alone(
             continue
         if not np.array_equal(part, mask != 0):
             found.changed.add(place)
-        elif not (part.any() and _converted(items[place], settings)):
+        elif not _converted(items[place], settings):
             continue
         whole, area = turn_back(part, turn), None
         if _traced(items[place], settings):

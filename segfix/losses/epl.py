@@ -89,14 +89,20 @@ def epl_point_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
-        probability = part.logits.softmax(dim=1)
-        losses = point_losses(probability, part, valid, width, splitter, norm, pixels)
+        probability, counted = part.logits.softmax(dim=1), count_rays(part, width, splitter)
+        losses = point_losses(probability, part, counted, valid, width, splitter, norm, pixels)
         return reduce_images(losses, valid, reduction)
+
+
+def count_rays(part: Quarter, width: int, splitter: str) -> Tensor:
+    """Mark the rays that count, (N, S, h, w): without void, and beginning in the part itself."""
+    return whole_rays(part.valid, check_rays(width, splitter)[0]) & part.counted
 
 
 def point_losses(
     probability: Tensor,
     part: Quarter,
+    counted: Tensor,
     valid: Tensor,
     width: int,
     splitter: str,
@@ -104,15 +110,13 @@ def point_losses(
     pixels: str,
 ) -> Tensor:
     """Compute the point loss of each image, (N,); `valid` is that of whole images."""
-    rays, _ = check_rays(width, splitter)
-    counted = whole_rays(part.valid, rays) & part.counted
     totals = (
         sum_points(probability, part.target, part.valid, counted, width, splitter, norm)
         / part.share
     )
     if pixels == "sum":
         return totals / counted.shape[1]
-    whole = counted if part.share == 1 else whole_rays(valid, rays)
+    whole = counted if part.share == 1 else whole_rays(valid, check_rays(width, splitter)[0])
     return totals / (probability.shape[1] * whole.flatten(1).sum(dim=1)).clamp(min=1)
 
 
@@ -176,26 +180,11 @@ def epl_line_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
-        probability = part.logits.softmax(dim=1)
-        losses = line_losses(probability, part, width, splitter, power, match, lines)
+        probability, counted = part.logits.softmax(dim=1), count_rays(part, width, splitter)
+        losses = lines_of_images(
+            probability, part.target, part.valid, counted, width, splitter, power, match, lines
+        )
         return reduce_images(losses, valid, reduction)
-
-
-def line_losses(
-    probability: Tensor,
-    part: Quarter,
-    width: int,
-    splitter: str,
-    power: int,
-    match: str,
-    lines: str,
-) -> Tensor:
-    """Compute the line loss of each image, (N,)."""
-    rays, _ = check_rays(width, splitter)
-    counted = whole_rays(part.valid, rays) & part.counted
-    return lines_of_images(
-        probability, part.target, part.valid, counted, width, splitter, power, match, lines
-    )
 
 
 def epl_loss(
@@ -276,15 +265,15 @@ def epl_loss(
     with torch.autocast(logits.device.type, enabled=False):
         logits, target, valid = check_inputs(logits, target, ignore_index)
         part = choose_quarter(logits, target, valid, width // 2, whole=not quarter)
-        probability = part.logits.softmax(dim=1)
+        probability, counted = part.logits.softmax(dim=1), count_rays(part, width, splitter)
         losses = 0 * probability[:, :, :1, :1].sum(dim=(1, 2, 3))
         if point_weight:
             losses = losses + point_weight * point_losses(
-                probability, part, valid, width, splitter, norm, pixels
+                probability, part, counted, valid, width, splitter, norm, pixels
             )
         if line_weight:
-            losses = losses + line_weight * line_losses(
-                probability, part, width, splitter, power, match, lines
+            losses = losses + line_weight * lines_of_images(
+                probability, part.target, part.valid, counted, width, splitter, power, match, lines
             )
         return reduce_images(losses, valid, reduction)
 

@@ -341,19 +341,19 @@ def restore_ids(
     """
     ids = ids_of(label_map)
     before, after = ids.ravel(), ids_of(label_map.with_planes(refined)).ravel()
-    left = _counts(after)
+    left = count_ids(after)
     wanted = dict.fromkeys(listed)
     lost = [one for one in wanted if one not in left]
     if not restore or not lost:
         return lost
     order = before.argsort(kind="stable")
-    numbers = _counts(before)
+    numbers = count_ids(before)
     places = dict(zip(numbers, np.split(order, np.cumsum([*numbers.values()])), strict=False))
     back = np.zeros(before.shape, np.bool_)
     # What is put back may take the last pixels of one that had moved there.
     for one in lost:
         here = places.get(one, order[:0])
-        for other, number in _counts(after[here]).items():
+        for other, number in count_ids(after[here]).items():
             left[other] -= number
             if not left[other] and other in wanted:
                 lost.append(other)
@@ -363,7 +363,7 @@ def restore_ids(
     return lost
 
 
-def _counts(ids: NDArray[np.integer[Any]]) -> dict[int, int]:
+def count_ids(ids: NDArray[np.integer[Any]]) -> dict[int, int]:
     """How many pixels each id has, in the order of the ids."""
     found, numbers = np.unique(ids, return_counts=True)
     return dict(zip(found.tolist(), numbers.tolist(), strict=True))

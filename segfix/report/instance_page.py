@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from segfix.errors import PairingError, SegfixError
 from segfix.files import Entry, list_entries, pair_entries
-from segfix.files.atomic import atomic_path
 from segfix.formats import LABEL_SUFFIXES, LabelMap, read_image, read_label_map
 from segfix.instances.cityscapes import INSTANCE_MAP, read_list
 from segfix.instances.coco import read_json
@@ -27,9 +26,9 @@ from segfix.report.before_after import number_masks
 from segfix.report.error_map import BROKEN, FIXED, error_map
 from segfix.report.examples import Example, Ids, ImageRow, choose, draw_example
 from segfix.report.headline import Card
-from segfix.report.origin import describe_results, link_file, shorten, without_folders
+from segfix.report.origin import link_file, without_folders
 from segfix.report.overlay import label_colours
-from segfix.report.page import fill_page
+from segfix.report.page import describe_sources, fill_page, write_page
 from segfix.report.tables import Cell, Table, percent, score_cell
 from segfix.report.wording import tell_number
 
@@ -136,10 +135,8 @@ def write_instance_report(
         failed = [*(text for source in sources for text in source.problems), *failed]
         for title, chosen in choose(rows, examples, seed).items():
             groups[title] = [draw_instances(row, sources, bands) for row in chosen]
-    told = {}
-    for name, path in {**sets, "LABELS": labels}.items():
-        how = describe_results([path] if path.is_file() else [])
-        told[name] = shorten(path) + (f" · {how}" if how else "")
+    read = {**sets, "LABELS": labels}
+    told = describe_sources(read, {name: [path] for name, path in read.items() if path.is_file()})
     folders = {path.parent for path in (*sets.values(), labels)}
     folders |= {entry.path.parent for entry in photographs or ()}
     page = fill_page(
@@ -168,8 +165,7 @@ def write_instance_report(
         origin={**(made or {}), **told},
         address=partial(link_file, page=out),
     )
-    with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    write_page(out, page)
     shown = sum(map(len, groups.values()))
     return {"images": next(iter(results.values()))["images"], "shown": shown, "failed": failed}
 

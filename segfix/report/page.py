@@ -98,7 +98,10 @@ def write_report(
     result, rows, confusion = score_sets(sets, partners, workers=workers, quiet=quiet, **classes)
     labels = sources.get("LABELS", "the ground truth")
     check_void(result, labels, ignore_index, given=void_given)
-    told = describe_sources(sources, sets)
+    results = {
+        name: [pair.partner.path for pair in pairs if pair.partner] for name, pairs in sets.items()
+    }
+    told = describe_sources(sources, results)
     if class_names is None:
         stems = [truth.path.stem for truth in truths]
         classes["class_names"], source = find_class_names(Path(sources.get("LABELS", "")), stems)
@@ -120,21 +123,25 @@ def write_report(
         remarks=list(notes(result, ignore_index, classes_given=class_names is not None)),
         address=partial(link_file, page=out),
     )
-    with atomic_path(out) as temporary:
-        # File names may hold bytes that are no text.
-        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    write_page(out, page)
     shown = sum(len(group) for group in groups.values())
     return {"images": result["images"], "shown": shown, "failed": failed}
 
 
+def write_page(out: Path, page: str) -> None:
+    """Write a page whole or not at all."""
+    with atomic_path(out) as temporary:
+        # File names may hold bytes that are no text.
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+
+
 def describe_sources(
-    sources: Mapping[str, str], sets: Mapping[str, Sequence[Pair]]
+    sources: Mapping[str, Path | str], results: Mapping[str, Sequence[Path]]
 ) -> dict[str, str]:
     """Tell the ends of paths, and how the files of sets were made, if a record says so."""
     told = {}
     for name, path in sources.items():
-        pairs = sets.get(name, ())
-        made = describe_results(pair.partner.path for pair in pairs if pair.partner)
+        made = describe_results(results.get(name, ()))
         told[name] = shorten(path) + (f" · {made}" if made else "")
     return told
 
