@@ -4,6 +4,9 @@ BIN := .venv/bin
 # What `make check` installs, file by file with its SHA-256; `make check LOCK=` takes the newest.
 LOCK ?= .ci/requirements.lock
 
+# Hundreds of the tests' processes import the package; without bytecode each compiles it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install lock check fix coverage mutants fuzz cluster demo bench faults smoke release clean
 
 install: .venv/dev

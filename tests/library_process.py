@@ -11,21 +11,20 @@ from pathlib import Path
 import pytest
 
 
-def run_with_library(file: str, library: str, folder: Path, *flags: str) -> None:
+def run_with_library(file: str, library: str, folder: Path) -> None:
     """Run the function `run_LIBRARY` of a test file; skip where the library isn't installed.
 
     Args:
         file: The test file.
         library: Its package.
         folder: Where the library keeps its settings.
-        flags: Of the interpreter.
     """
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} isn't installed")
     code = f"import runpy; runpy.run_path({file!r})['run_{library}']()"
     kept = dict.fromkeys(("HF_HOME", "YOLO_CONFIG_DIR"), str(folder))
     done = subprocess.run(
-        [sys.executable, *flags, "-c", code],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import segfix
+from tests import library_predictions
 from tests.library_process import run_with_library
 
 PAGE = Path(__file__).parents[1] / "docs" / "integrations.md"
@@ -104,6 +106,8 @@ def run_transformers() -> None:
     assert (after.shape, after.dtype) == (before.shape, before.dtype)
     assert np.array_equal(after.sum(0), before.sum(0)), "each pixel is still in one"
     assert 0 < (before != after).mean() < 0.2
+    with warnings.catch_warnings(action="error"):
+        library_predictions.check_transformers(photograph())
 
 
 def run_ultralytics() -> None:
@@ -129,6 +133,8 @@ def run_ultralytics() -> None:
     (after,) = model(image, retina_masks=True, **settings)
     expected = segfix.fix(photograph(), before.masks.data > 0.5)
     assert torch.equal(after.masks.data > 0.5, expected)
+    with warnings.catch_warnings(action="error"):
+        library_predictions.check_ultralytics(photograph())
 
 
 def run_torchvision() -> None:

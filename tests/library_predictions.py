@@ -1,29 +1,13 @@
-"""The predictions of other people's libraries, refined; each in a process of its own.
-
-These libraries change settings of NumPy and torch as they are imported.
-"""
+"""The predictions of other people's libraries, refined; run by test_integrations.py."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 import segfix
-from tests.library_process import run_with_library
-
-PHOTOGRAPH = Path(segfix.__file__).parent / "demo" / "images" / "coffee.jpg"
-
-
-def photograph() -> NDArray[np.uint8]:
-    """(96, 128, 3)."""
-    with Image.open(PHOTOGRAPH) as picture:
-        return np.array(picture.convert("RGB").resize((128, 96)))
-
 
 # Hugging Face transformers
 
@@ -54,7 +38,7 @@ def refined_probabilities(
     return segfix.refine(probabilities, network.offsets(image))
 
 
-def run_transformers() -> None:
+def check_transformers(image: NDArray[np.uint8]) -> None:
     import torch
     from transformers import (
         SegformerConfig,
@@ -72,7 +56,7 @@ def run_transformers() -> None:
     )
     model = SegformerForSemanticSegmentation(config).eval()
     processor = SegformerImageProcessor(size={"height": 96, "width": 128})
-    image, network = photograph(), segfix.load()
+    network = segfix.load()
     boundary = network.offsets(image).boundary_mask()
     refined = refined_segmentation(image, processor, model, network)
     soft = refined_probabilities(image, processor, model, network)
@@ -98,11 +82,11 @@ def refine_result(result: Any, network: segfix.OffsetModel) -> None:
     result.update(masks=torch.as_tensor(masks))
 
 
-def run_ultralytics() -> None:
+def check_ultralytics(image: NDArray[np.uint8]) -> None:
     import torch
     from ultralytics.engine.results import Results
 
-    image, network = photograph(), segfix.load()
+    network = segfix.load()
     y, x = np.mgrid[:96, :128]
     discs = [np.hypot(y - 48, x - centre) < 30 for centre in (40, 80)]
     masks = torch.as_tensor(np.stack(discs).astype(np.float32))
@@ -120,8 +104,3 @@ def run_ultralytics() -> None:
     empty = Results(image, "coffee.jpg", {0: "cup"}, boxes=boxes[:0])
     refine_result(empty, network)
     assert empty.masks is None
-
-
-@pytest.mark.parametrize("library", ["transformers", "ultralytics"])
-def test_predictions_are_refined(library: str, tmp_path: Path) -> None:
-    run_with_library(__file__, library, tmp_path, "-W", "error")
