@@ -251,54 +251,12 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
     def work(image: ImageInstances) -> Row:
         where = f"{file.path}: image {image.image!r}"
         offsets = find_partner(where, pairs.get(image.image), run)
-        offset_map = read_offset_map(offsets.path)
-        if content.tool in GEO_TOOLS:
-            given = {place: content.instances[place] for place in image.places}
-            like = name_map_of(offsets, run)
-            row, changes = refine_shapes(given, offset_map, run.settings, where, like)
-            for place, item in changes.items():
-                instances[place] = item
-            others = {"points, lines or empty shapes": image.others}
-            row["left_alone"] = {**others, **row["left_alone"]}
-            row["emptied"] = [{"image": image.image, **one} for one in row["emptied"]]
-            return {"output": repr(image.image), **row}
-        height, width = offset_map.codes.shape
-
-        def decoded(place: int) -> NDArray[np.uint8]:
-            item, like = content.instances[place], name_map_of(offsets, run)
-            return decode_instance(item, (height, width), image.size, where, place, like)
-
-        turn, unsure = find_turn(image.places, decoded, offset_map)
-
-        def upright(place: int) -> NDArray[np.uint8]:
-            return turn_upright(decoded(place), turn)
-
-        faults = find_faults(image.places, decoded)
-        if len(faults) == len(image.places) > 0:
-            raise next(iter(faults.values()))
-        sound = {place: content.instances[place] for place in image.places if place not in faults}
-        found = refine_instances_of(sound, upright, offset_map, run.settings, turn=turn)
-        for place, item in found.instances.items():
+        offset_map, like = read_offset_map(offsets.path), name_map_of(offsets, run)
+        refine = _refine_shapes_of if content.tool in GEO_TOOLS else _refine_masks_of
+        row, changes = refine(image, content, offset_map, run, where, like)
+        for place, item in changes.items():
             instances[place] = item
-        emptied = [
-            {"image": image.image, "place": place, "id": _id_of(sound[place])}
-            for place in found.emptied
-        ]
-        blank = np.zeros(offset_map.codes.shape, np.bool_)
-        return {
-            "output": repr(image.image),
-            "emptied": emptied,
-            "changed": len(found.changed),
-            "kept": {"crowd regions": found.crowds},
-            "other_prediction": made_for_others(
-                (upright(place) != 0 if place in sound else blank for place in image.places),
-                len(image.places),
-                offset_map,
-            ),
-            "faults": [str(error) for error in faults.values()],
-            "nothing": found.nothing,
-            **({"turned": None if unsure else turn} if unsure or turn != 1 else {}),
-        }
+        return {"output": repr(image.image), **row}
 
     def write(path: Path, record: str) -> None:
         rendered = content.render(instances)
@@ -307,6 +265,65 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
 
     row = refine_images(file, content.images, pairs, work, write, output, run)
     return {**row, "instances": sum(item is not None for item in instances)}
+
+
+def _refine_shapes_of(
+    image: ImageInstances,
+    content: InstanceFile,
+    offset_map: OffsetMap,
+    run: Run,
+    where: str,
+    like: str,
+) -> tuple[Row, dict[int, Any]]:
+    """Refine the geo-referenced shapes of an image; return its row and what changed, by place."""
+    given = {place: content.instances[place] for place in image.places}
+    row, changes = refine_shapes(given, offset_map, run.settings, where, like)
+    others = {"points, lines or empty shapes": image.others}
+    row["left_alone"] = {**others, **row["left_alone"]}
+    row["emptied"] = [{"image": image.image, **one} for one in row["emptied"]]
+    return row, dict(changes)
+
+
+def _refine_masks_of(
+    image: ImageInstances,
+    content: InstanceFile,
+    offset_map: OffsetMap,
+    run: Run,
+    where: str,
+    like: str,
+) -> tuple[Row, dict[int, Any]]:
+    """Refine the masks of an image; return its row and its instances, by place."""
+    size = offset_map.codes.shape
+
+    def decoded(place: int) -> NDArray[np.uint8]:
+        item = content.instances[place]
+        return decode_instance(item, (size[0], size[1]), image.size, where, place, like)
+
+    turn, unsure = find_turn(image.places, decoded, offset_map)
+
+    def upright(place: int) -> NDArray[np.uint8]:
+        return turn_upright(decoded(place), turn)
+
+    faults = find_faults(image.places, decoded)
+    if len(faults) == len(image.places) > 0:
+        raise next(iter(faults.values()))
+    sound = {place: content.instances[place] for place in image.places if place not in faults}
+    found = refine_instances_of(sound, upright, offset_map, run.settings, turn=turn)
+    blank = np.zeros(size, np.bool_)
+    masks = (upright(place) != 0 if place in sound else blank for place in image.places)
+    row = {
+        "emptied": [
+            {"image": image.image, "place": place, "id": _id_of(sound[place])}
+            for place in found.emptied
+        ],
+        "changed": len(found.changed),
+        "kept": {"crowd regions": found.crowds},
+        "other_prediction": made_for_others(masks, len(image.places), offset_map),
+        "faults": [str(error) for error in faults.values()],
+        "nothing": found.nothing,
+        **({"turned": None if unsure else turn} if unsure or turn != 1 else {}),
+    }
+    return row, dict(found.instances)
 
 
 def find_faults(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,9 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
         after = _segment_ids(label_map.with_array(refined))
         moved = before != after
         touched = {*np.unique(before[moved]).tolist(), *np.unique(after[moved]).tolist()}
-        measures = _measures(after) if touched else {}
-        annotations[place] = {
-            **annotations[place],
-            "segments_info": [
-                _measured(segment, measures) if segment["id"] in touched else segment
-                for segment in segments
-                if not run.settings.drop_empty or segment["id"] not in vanished
-            ],
-        }
+        gone = vanished if run.settings.drop_empty else set()
+        left = _measure_anew(segments, after, touched, gone)
+        annotations[place] = {**annotations[place], "segments_info": left}
         return {
             "output": repr(image.image),
             "emptied": [{"image": image.image, "id": identity} for identity in lost],
@@ -99,6 +93,21 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
     pictures = {image.image: sources[image.places[0]] for image in images}
     row = refine_images(file, images, pairs, work, write, output, run, results, pictures)
     return {**row, "instances": sum(len(item["segments_info"]) for item in annotations)}
+
+
+def _measure_anew(
+    segments: Sequence[dict[str, Any]],
+    ids: NDArray[np.integer[Any]],
+    touched: Set[int],
+    gone: Set[int],
+) -> list[dict[str, Any]]:
+    """Measure the touched segments in a map of ids; leave those out that are gone."""
+    measures = _measures(ids) if touched else {}
+    return [
+        _measured(segment, measures) if segment["id"] in touched else segment
+        for segment in segments
+        if segment["id"] not in gone
+    ]
 
 
 def _find_kept(
