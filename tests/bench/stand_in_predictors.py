@@ -8,6 +8,11 @@ boundaries: `superpixels` (each SLIC superpixel takes its most frequent label), 
 labels' cores flood the photograph's gradient), `warp1` and `warp2` (the labels moved about by 1 and
 2 px, smoothly and at random). They only serve to choose settings; the published tables are
 measured on networks' predictions.
+
+    python tests/bench/stand_in_predictors.py … --grown 3 12 --every 2
+
+makes one kind alone, `grown`, to train on: like `watershed`, but of every second photograph, and
+with cores that begin between 3 and 12 px from a boundary.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ def superpixels(image: npt.NDArray[np.uint8], labels: Labels) -> Labels:
     return np.asarray(counts.argmax(axis=1)[segments], np.uint8)
 
 
-def flooded(image: npt.NDArray[np.uint8], labels: Labels) -> Labels:
+def flooded(image: npt.NDArray[np.uint8], labels: Labels, core: float = CORE) -> Labels:
     """Cores of the regions, flooding the photograph's gradient; thin ones keep their ridge."""
     seeds = np.zeros(labels.shape, np.int32)
     for k in np.unique(labels):
@@ -48,7 +53,7 @@ def flooded(image: npt.NDArray[np.uint8], labels: Labels) -> Labels:
         depth = ndimage.distance_transform_edt(mask)
         parts, count = ndimage.label(mask)
         deepest = np.asarray(ndimage.maximum(depth, parts, np.arange(count + 1)))[parts]
-        seeds[(depth > CORE) | (mask & (deepest <= CORE + 1) & (depth >= 0.6 * deepest))] = k + 1
+        seeds[(depth > core) | (mask & (deepest <= core + 1) & (depth >= 0.6 * deepest))] = k + 1
     gradient = sobel(image.mean(axis=2) / 255)  # type: ignore[no-untyped-call]
     return np.asarray(watershed(gradient, seeds) - 1, np.uint8)  # type: ignore[no-untyped-call]
 
@@ -76,17 +81,27 @@ def without_void(labels: npt.NDArray[Any]) -> Labels:
 @click.option("--images", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--labels", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(images: Path, labels: Path, out: Path) -> None:
+@click.option("--grown", type=(float, float))
+@click.option("--every", default=1)
+def main(
+    images: Path, labels: Path, out: Path, grown: tuple[float, float] | None, every: int
+) -> None:
     """Write OUT/KIND/STEM.png for every photograph."""
     for seed, entry in enumerate(list_entries(images, IMAGE_SUFFIXES, what="images")):
+        if seed % every:
+            continue
         image = read_image(entry.path)
         truth = without_void(read_label_map(labels / f"{entry.stem}.png").ids())
-        maps = {
-            "superpixels": superpixels(image, truth),
-            "watershed": flooded(image, truth),
-            "warp1": warped(truth, 1, seed),
-            "warp2": warped(truth, 2, seed),
-        }
+        if grown:
+            core = np.random.default_rng(seed).uniform(*grown)
+            maps = {"grown": flooded(image, truth, core)}
+        else:
+            maps = {
+                "superpixels": superpixels(image, truth),
+                "watershed": flooded(image, truth),
+                "warp1": warped(truth, 1, seed),
+                "warp2": warped(truth, 2, seed),
+            }
         for kind, label_map in maps.items():
             path = out / kind / f"{entry.stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
