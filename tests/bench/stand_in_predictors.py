@@ -10,9 +10,11 @@ labels' cores flood the photograph's gradient), `warp1` and `warp2` (the labels 
 measured on networks' predictions.
 
     python tests/bench/stand_in_predictors.py … --grown 3 12 --every 2
+    python tests/bench/stand_in_predictors.py … --near 0.4 1.4
 
-makes one kind alone, `grown`, to train on: like `watershed`, but of every second photograph, and
-with cores that begin between 3 and 12 px from a boundary.
+make one kind alone, to train on: `grown` is like `watershed`, but of every second photograph, and
+with cores that begin between 3 and 12 px from a boundary; `near` is like `warp1`, by 0.4 to 1.4 px
+and differently smooth.
 """
 
 from __future__ import annotations
@@ -58,12 +60,12 @@ def flooded(image: npt.NDArray[np.uint8], labels: Labels, core: float = CORE) ->
     return np.asarray(watershed(gradient, seeds) - 1, np.uint8)  # type: ignore[no-untyped-call]
 
 
-def warped(labels: Labels, pixels: float, seed: int) -> Labels:
+def warped(labels: Labels, pixels: float, seed: int, smoothness: float = 6) -> Labels:
     """Moved by a smooth random field of this standard deviation."""
     rng = np.random.default_rng(seed)
     moved = []
     for axis, there in enumerate(np.indices(labels.shape)):
-        field = ndimage.gaussian_filter(rng.normal(size=labels.shape), 6)
+        field = ndimage.gaussian_filter(rng.normal(size=labels.shape), smoothness)
         found = np.rint(there + field * (pixels / field.std()))
         moved.append(np.clip(found, 0, labels.shape[axis] - 1).astype(int))
     return np.asarray(labels[tuple(moved)])
@@ -82,9 +84,15 @@ def without_void(labels: npt.NDArray[Any]) -> Labels:
 @click.option("--labels", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--grown", type=(float, float))
+@click.option("--near", type=(float, float))
 @click.option("--every", default=1)
 def main(
-    images: Path, labels: Path, out: Path, grown: tuple[float, float] | None, every: int
+    images: Path,
+    labels: Path,
+    out: Path,
+    grown: tuple[float, float] | None,
+    near: tuple[float, float] | None,
+    every: int,
 ) -> None:
     """Write OUT/KIND/STEM.png for every photograph."""
     for seed, entry in enumerate(list_entries(images, IMAGE_SUFFIXES, what="images")):
@@ -92,9 +100,12 @@ def main(
             continue
         image = read_image(entry.path)
         truth = without_void(read_label_map(labels / f"{entry.stem}.png").ids())
+        rng = np.random.default_rng(seed)
         if grown:
-            core = np.random.default_rng(seed).uniform(*grown)
-            maps = {"grown": flooded(image, truth, core)}
+            maps = {"grown": flooded(image, truth, rng.uniform(*grown))}
+        elif near:
+            pixels, smoothness = rng.uniform(*near), rng.uniform(3, 15)
+            maps = {"near": warped(truth, pixels, seed, smoothness)}
         else:
             maps = {
                 "superpixels": superpixels(image, truth),
