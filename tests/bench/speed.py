@@ -30,11 +30,11 @@ from scipy import io, ndimage
 
 from segfix.files import Entry, Pair
 from segfix.formats import OffsetMap, write_offset_map
-from segfix.geometry import label_distance, make_targets
+from segfix.geometry import NO_PREDICTION, label_distance, make_targets
 from segfix.jobs.run import Batch
 from segfix.metrics import class_boundary_f
 from segfix.network.offset_model import OffsetModel, load
-from segfix.network.session import available_threads
+from segfix.network.session import DISTANCE, available_threads
 from segfix.network.weights import find_weights, shipped_weights
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.predict_offsets import predict_task
@@ -327,23 +327,35 @@ def random_export(folder: Path, name: str) -> Path:
     return path
 
 
-def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
-    """A folder of eight 1024×512 photographs against bare session.run on ready arrays."""
+def bench_predict(
+    folder: Path,
+    repeats: int,
+    weights: Path | None = None,
+    *,
+    device: str = "cpu",
+    size: tuple[int, int] = (1024, 512),
+    files: int = 8,
+    workers: int = 2,
+) -> tuple[float, float]:
+    """A folder of JPEG files, width × height, against bare session.run on ready arrays."""
     rng = np.random.default_rng(0)
-    model = load(device="cpu")
+    model = load(weights, device=device)
     pairs, arrays = [], []
-    for number in range(8):
+    for number in range(files):
         noise = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
-        photograph = Image.fromarray(noise).resize((1024, 512), Image.Resampling.BICUBIC)
+        photograph = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         path = folder / f"{number}.jpg"
         photograph.save(path, quality=95)
         pairs.append(Pair(Entry(path, path.stem), None))
-        arrays.append(np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None]))
+        inputs = {"image": np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None])}
+        if model.conditioned:
+            inputs[DISTANCE] = np.full((1, *size[::-1]), NO_PREDICTION, np.uint8)
+        arrays.append(inputs)
     work = partial(predict_task(model).do, out=folder / "o", overwrite=True)
     batch = Batch(pairs, work, "image")
     return compare(
-        lambda: batch.run(workers=2, quiet=True),
-        lambda: [model.session.run(None, {"image": array}) for array in arrays],
+        lambda: batch.run(workers=workers, quiet=True),
+        lambda: [model.session.run(None, inputs) for inputs in arrays],
         repeats,
     )
 
