@@ -317,7 +317,7 @@ def bench_network(
     )
 
 
-def bench_conditioned(repeats: int, weights: str) -> tuple[float, float]:
+def bench_conditioned(_: Path, repeats: int, weights: str) -> tuple[float, float]:
     """From a 2048×1024 photograph and its prediction to the refined map; CPU s, one thread."""
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     label_map = street()
@@ -461,8 +461,8 @@ def main(repeats: int, only: str, out: Path, before: Path | None) -> None:
             for threads in (1, 2)
         },
         **{
-            f"{ours}, refined map / the network alone": lambda _, name=ours: bench_conditioned(
-                repeats, name
+            f"{ours}, refined map / the network alone": partial(
+                bench_conditioned, repeats=repeats, weights=ours
             )
             for ours in NETWORKS
         },
