@@ -73,8 +73,9 @@ cluster: .venv/dev
 demo: .venv/base
 	$(BIN)/segfix demo --overwrite
 
+# `make bench BEFORE=FILE` puts the ratios of an earlier build/speed.json beside the new ones.
 bench: .venv/dev
-	$(BIN)/python tests/bench/speed.py
+	$(BIN)/python tests/bench/speed.py $(if $(BEFORE),--before $(BEFORE))
 
 # Kills the commands at many moments, fills their disk, and more: an hour. Root may mount small disks.
 faults: .venv/dev

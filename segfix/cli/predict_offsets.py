@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,13 @@ from segfix.errors import FileFormatError, one_line, require_extra
 
 if TYPE_CHECKING:
     from segfix.network.offset_model import OffsetModel
+    from segfix.tasks.predict_offsets import Frame
 
 HUGE = 9_000_000
 """Pixels; some twice the side of the largest photographs that the networks were trained on."""
+
+LARGE_FRAME = 4_000_000
+"""Pixels; larger frames take some seconds of a CPU core each."""
 
 max_side_option = click.option(
     "--max-side",
@@ -89,7 +94,9 @@ def predict_offsets(
         check_video(images, out, preds, batch)
         with require_extra("video"):
             frames = read_video(images)
-        model = load_model(weights, device, batch)
+        model = load_model(weights or choose_video_weights(device), device, batch)
+        if max_side is None and model.device == "cpu" and not batch.quiet:
+            frames = warn_of_large(frames)
         summary = run_task(frame_task(model, max_side=max_side), frames, out, batch)
     else:
         if preds is not None:
@@ -126,6 +133,30 @@ def warn_of_huge(pixels: list[int]) -> None:
             "many pixels, reduce the photographs to that and 'refine --fit image' (docs/speed.md).",
             err=True,
         )
+
+
+def choose_video_weights(device: str) -> str | None:
+    """Name the weights for a video: on a CPU the default ones in 8 bits, None for the default."""
+    from segfix.network.session import has_nvidia_driver
+    from segfix.network.weights import DEFAULT_WEIGHTS
+
+    on_gpu = device not in ("auto", "cpu") or (device == "auto" and has_nvidia_driver())
+    return None if on_gpu else f"{DEFAULT_WEIGHTS}_int8"
+
+
+def warn_of_large(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Say on stderr, before the first of frames that take seconds each, what makes them faster."""
+    for frame in frames:
+        height, width = frame.image.shape[:2]
+        if frame.number == 1 and height * width > LARGE_FRAME:
+            side = max(height, width) // 2
+            click.echo(
+                f"segfix: frames of {width}×{height} take seconds each on a CPU; --max-side {side} "
+                "takes a quarter of that and is less precise; a GPU (--device cuda) or several "
+                "machines (--shard) lose nothing (docs/video.md).",
+                err=True,
+            )
+        yield frame
 
 
 def check_video(video: Path, out: Path, preds: Path | None, batch: options.BatchOptions) -> None:

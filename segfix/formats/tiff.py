@@ -6,15 +6,18 @@ import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, TiffTags
+from PIL import Image, TiffTags
 
 from segfix.errors import FileFormatError
 from segfix.files.provenance import recorded_path
 from segfix.files.reading import DECODE_ERRORS
+
+if TYPE_CHECKING:
+    from PIL import TiffImagePlugin
 
 ORIENTATION, PREDICTOR, SUBFILE_TYPE, ALPHA = 274, 317, 254, 338
 BITS, BANDS, SAMPLE_FORMAT = 258, 277, 339
@@ -44,6 +47,9 @@ def decode_tiff(path: Path, picture: Image.Image) -> tuple[NDArray[Any], dict[st
     Raises:
         FileFormatError: Lossy compression, or colours multiplied by alpha.
     """
+    # Here and below: it takes as long to import as a small file to be refined.
+    from PIL import TiffImagePlugin
+
     assert isinstance(picture, TiffImagePlugin.TiffImageFile)
     compression = str(picture.info.get("compression", "raw"))
     if compression in LOSSY:
@@ -134,6 +140,8 @@ def encode_tiff(
     record: str | None,
 ) -> None:
     """Write samples as TIFF, atomically; see `segfix.formats.png.encode_png`."""
+    from PIL import TiffImagePlugin
+
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, (kind, value) in rest.get("tags", {}).items():
         # Pillow reads text byte by byte, and would write question marks for what isn't ASCII.

@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
 
 from segfix.errors import FileFormatError
 from segfix.files import tiff_tags as tags
@@ -214,6 +213,9 @@ class TiffSamples:
         if compression == NONE:
             data = b"".join(packed)
             return np.frombuffer(data, np.uint8, rows * row).reshape(rows, row)
+        # It takes as long to import as a small file to be refined.
+        from PIL import TiffImagePlugin
+
         # Pillow unpacks it as grey pixels, one for each byte.
         starts = np.cumsum([0, *map(len, packed)])
         entries: dict[int, Sequence[int]] = {

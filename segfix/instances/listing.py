@@ -14,7 +14,6 @@ from segfix.files.pairing import Partners
 from segfix.files.places import StagedPath
 from segfix.formats import LABEL_SUFFIXES
 from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
-from segfix.polygons.yolo import LABELS, is_companion, is_label_file
 
 GEO_SUFFIXES = (".geojson", ".gpkg")
 
@@ -46,15 +45,25 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
             continue
         if suffix in LABEL_SUFFIXES and not _is_photograph(path):
             return False
-        sure = suffix in INSTANCE_SUFFIXES and suffix != ".txt"
-        found = found or sure or (suffix == ".txt" and is_label_file(path))
+        if suffix == ".txt":
+            # Here and below: with all tools' readers, it takes as long to import as a small label
+            # map to be refined.
+            from segfix.polygons.yolo import is_label_file
+
+            found = found or is_label_file(path)
+        else:
+            found = found or suffix in INSTANCE_SUFFIXES
     return found
 
 
 def is_yolo_set(folder: Path) -> bool:
     """Tell whether it is a data set of Ultralytics: `data.yaml`, and texts below `labels`."""
     yaml = any(True for ending in ("yaml", "yml") for _ in folder.glob(f"*.{ending}"))
-    return yaml and any(True for _ in (folder / LABELS).rglob("*.txt"))
+    if not yaml:
+        return False
+    from segfix.polygons.yolo import LABELS
+
+    return any(True for _ in (folder / LABELS).rglob("*.txt"))
 
 
 def _is_photograph(path: Path) -> bool:
@@ -90,6 +99,8 @@ def list_instance_files(
             path=preds,
             advice="copy PREDS and what they belong to here, and the results back",
         )
+    from segfix.polygons.yolo import LABELS
+
     lists, yolo_set = holds_lists(preds), is_yolo_set(preds)
     files = list_entries(
         preds,
@@ -112,6 +123,8 @@ def _of_one_kind(preds: Path, files: Sequence[Entry]) -> list[Entry]:
     Raises:
         PairingError: There are such of several endings.
     """
+    from segfix.polygons.yolo import is_companion, is_label_file
+
     kinds: dict[str, list[Entry]] = {}
     for file in files:
         kinds.setdefault(file.path.suffix.lower(), []).append(file)

@@ -179,6 +179,9 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
         try:
             # onnxruntime prints its fallback to stdout, where our results go.
             with contextlib.redirect_stdout(io.StringIO()):
+                if attempt != "cpu" and hasattr(ort, "preload_dlls"):
+                    # CUDA's libraries that are Python packages, as those of the extra `cuda`.
+                    ort.preload_dlls()
                 session = ort.InferenceSession(content, options, providers=choices)
         except Exception as error:
             # onnxruntime's exceptions have no common base but Exception.

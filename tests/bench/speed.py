@@ -1,10 +1,10 @@
 """Ratios against a limit or a peer, measured in one run; prints a table and writes JSON.
 
-    python tests/bench/speed.py [--repeats 5] [--only WORD] [--out build/speed.json]
+    python tests/bench/speed.py [--repeats 5] [--only WORD] [--before FILE] [--out build/speed.json]
 
 Every line is the median over repeats in which both sides alternate, on one thread where a core
 is meant. The peers are the methods of the released SegFix code and of DAVIS, written out here.
-`speed.md` says what each line means.
+`speed.md` says what each line means. Ratios of an earlier run, in its JSON, come beside.
 """
 
 from __future__ import annotations
@@ -28,19 +28,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import io, ndimage
 
+from segfix import refine
 from segfix.files import Entry, Pair
 from segfix.formats import OffsetMap, write_offset_map
-from segfix.geometry import label_distance, make_targets
+from segfix.geometry import NO_PREDICTION, label_distance, make_targets
 from segfix.jobs.run import Batch
 from segfix.metrics import class_boundary_f
 from segfix.network.offset_model import OffsetModel, load
-from segfix.network.session import available_threads
+from segfix.network.session import DISTANCE, available_threads
 from segfix.network.weights import find_weights, shipped_weights
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.predict_offsets import predict_task
 from segfix.tasks.refine import refine_task
 
 WIDTH, HEIGHT, NUM_CLASSES = 2048, 1024, 19
+SIZES = ((480, 360), (1024, 512), (WIDTH, HEIGHT))
+NETWORKS = {
+    "hrnet_lite0": "hrnet_w18_small",
+    "hrnet_lite0_int8": "hrnet_w18_small_int8",
+}
+"""The default networks and those that were before."""
 RADII = (1, 2, 3)
 IMPORTS = "import click, numpy, PIL.Image"
 """What no command that reads a file does without."""
@@ -288,15 +295,37 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
     return compare(lambda: [crops[next(index)] for _ in range(6)], step, repeats)
 
 
-def bench_network(folder: Path, repeats: int, ours: str, theirs: str) -> tuple[float, float]:
-    """A 2048×1024 photograph through a network, ours with a prediction; CPU seconds, one thread."""
-    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    distance = label_distance(street())
+def bench_network(
+    folder: Path,
+    repeats: int,
+    ours: str,
+    theirs: str,
+    *,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    threads: int = 1,
+) -> tuple[float, float]:
+    """A photograph, width × height, through a network, ours with a prediction; CPU seconds."""
+    image = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    distance = label_distance(street()[: size[1], : size[0]])
     path = shipped_weights().get(ours) or random_export(folder, ours)
-    new, old = (OffsetModel(file, "cpu", threads=1) for file in (path, find_weights(theirs)))
+    new, old = (OffsetModel(file, "cpu", threads) for file in (path, find_weights(theirs)))
     return compare(
         lambda: new.predict(image, distance),
         lambda: old.predict(image),
+        repeats,
+        clock=time.process_time,
+    )
+
+
+def bench_conditioned(_: Path, repeats: int, weights: str) -> tuple[float, float]:
+    """From a 2048×1024 photograph and its prediction to the refined map; CPU s, one thread."""
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    label_map = street()
+    distance = label_distance(label_map)
+    model = OffsetModel(find_weights(weights), "cpu", threads=1)
+    return compare(
+        lambda: refine(label_map, model.offsets(image, label_map)),
+        lambda: model.predict(image, distance),
         repeats,
         clock=time.process_time,
     )
@@ -327,23 +356,35 @@ def random_export(folder: Path, name: str) -> Path:
     return path
 
 
-def bench_predict(folder: Path, repeats: int) -> tuple[float, float]:
-    """A folder of eight 1024×512 photographs against bare session.run on ready arrays."""
+def bench_predict(
+    folder: Path,
+    repeats: int,
+    weights: Path | None = None,
+    *,
+    device: str = "cpu",
+    size: tuple[int, int] = (1024, 512),
+    files: int = 8,
+    workers: int = 2,
+) -> tuple[float, float]:
+    """A folder of JPEG files, width × height, against bare session.run on ready arrays."""
     rng = np.random.default_rng(0)
-    model = load(device="cpu")
+    model = load(weights, device=device)
     pairs, arrays = [], []
-    for number in range(8):
+    for number in range(files):
         noise = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
-        photograph = Image.fromarray(noise).resize((1024, 512), Image.Resampling.BICUBIC)
+        photograph = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         path = folder / f"{number}.jpg"
         photograph.save(path, quality=95)
         pairs.append(Pair(Entry(path, path.stem), None))
-        arrays.append(np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None]))
+        inputs = {"image": np.ascontiguousarray(np.array(photograph).transpose(2, 0, 1)[None])}
+        if model.conditioned:
+            inputs[DISTANCE] = np.full((1, *size[::-1]), NO_PREDICTION, np.uint8)
+        arrays.append(inputs)
     work = partial(predict_task(model).do, out=folder / "o", overwrite=True)
     batch = Batch(pairs, work, "image")
     return compare(
-        lambda: batch.run(workers=2, quiet=True),
-        lambda: [model.session.run(None, {"image": array}) for array in arrays],
+        lambda: batch.run(workers=workers, quiet=True),
+        lambda: [model.session.run(None, inputs) for inputs in arrays],
         repeats,
     )
 
@@ -388,9 +429,11 @@ def bench_fix(folder: Path, repeats: int) -> tuple[float, float]:
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--only", default="", help="The lines whose title holds this.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/speed.json"))
-def main(repeats: int, only: str, out: Path) -> None:
+@click.option("--before", type=click.Path(exists=True, path_type=Path), help="Of another run.")
+def main(repeats: int, only: str, out: Path, before: Path | None) -> None:
     """Measure everything."""
     rows = {}
+    earlier = json.loads(before.read_text()) if before else {}
     benches: dict[str, Callable[[Path], tuple[float, float]]] = {
         "targets / released generator": lambda _: bench_targets(repeats),
         "refine / released script": lambda f: bench_refine(f, repeats, released_refine),
@@ -404,18 +447,31 @@ def main(repeats: int, only: str, out: Path) -> None:
         ),
         "boundary F / DAVIS 2017 (OpenCV)": lambda _: bench_boundary_f(repeats, dilate_opencv),
         "predict-offsets / bare session.run": lambda f: bench_predict(f, repeats),
-        "hrnet_lite0 / hrnet_w18_small": lambda f: bench_network(
-            f, repeats, "hrnet_lite0", "hrnet_w18_small"
-        ),
-        "hrnet_lite0_int8 / hrnet_w18_small_int8": lambda f: bench_network(
-            f, repeats, "hrnet_lite0_int8", "hrnet_w18_small_int8"
-        ),
+        **{
+            f"{ours} / {theirs}, {width}×{height}, threads: {threads}": partial(
+                bench_network,
+                repeats=repeats,
+                ours=ours,
+                theirs=theirs,
+                size=(width, height),
+                threads=threads,
+            )
+            for ours, theirs in NETWORKS.items()
+            for width, height in SIZES
+            for threads in (1, 2)
+        },
+        **{
+            f"{ours}, refined map / the network alone": partial(
+                bench_conditioned, repeats=repeats, weights=ours
+            )
+            for ours in NETWORKS
+        },
         "loader of crops / training step": lambda f: bench_loader(f, repeats),
         "segfix --help / bare interpreter": lambda f: bench_start(f, repeats, "--help"),
         "segfix refine of a file / its imports": lambda f: bench_one_file(f, repeats),
         "segfix fix of a megapixel / its imports": lambda f: bench_fix(f, repeats),
     }
-    print("| | ours | peer | ratio |\n|---|---|---|---|")
+    print("| | ours | peer | ratio | before |\n|---|---|---|---|---|")
     for title, bench in benches.items():
         if only not in title:
             continue
@@ -423,10 +479,12 @@ def main(repeats: int, only: str, out: Path) -> None:
             with tempfile.TemporaryDirectory() as name:
                 ours, theirs = bench(Path(name))
         except ModuleNotFoundError as error:
-            print(f"| {title} | {error.name} isn't installed | | |")
+            print(f"| {title} | {error.name} isn't installed | | | |")
             continue
         rows[title] = {"seconds": ours, "peer_seconds": theirs, "ratio": theirs / ours}
-        print(f"| {title} | {ours:.3f} s | {theirs:.3f} s | ×{theirs / ours:.2f} |", flush=True)
+        then = f"×{earlier[title]['ratio']:.2f}" if title in earlier else ""
+        figures = f"{ours:.3f} s | {theirs:.3f} s | ×{theirs / ours:.2f}"
+        print(f"| {title} | {figures} | {then} |", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2))
 

@@ -65,7 +65,7 @@ def difference(images: Path, tile: int) -> None:
         )
 
 
-def memory(side: int, work: Path, max_side: int | None) -> None:
+def memory(side: int, work: Path, max_side: int | None, weights: str | None) -> None:
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{side}.jpg"
     Image.MAX_IMAGE_PIXELS = None
@@ -74,7 +74,7 @@ def memory(side: int, work: Path, max_side: int | None) -> None:
         Image.fromarray(noise).resize((side, side), Image.Resampling.BILINEAR).save(path)
         print("made the picture; run again to measure")
         return
-    model = load(device="cpu")
+    model = load(weights, device="cpu")
     model.predict(np.zeros((64, 64, 3), np.uint8))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started, cpu = time.perf_counter(), time.process_time()
@@ -85,6 +85,7 @@ def memory(side: int, work: Path, max_side: int | None) -> None:
             {
                 "side": side,
                 "max_side": max_side,
+                "weights": model.metadata["name"],
                 "loaded_mib": before >> 10,
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
                 "seconds": round(time.perf_counter() - started, 1),
@@ -100,12 +101,13 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--side", type=int)
     parser.add_argument("--max-side", type=int)
+    parser.add_argument("--weights")
     parser.add_argument("--work", type=Path)
     given = parser.parse_args()
     if given.images:
         difference(given.images, given.tile)
     elif given.side and given.work:
-        memory(given.side, given.work, given.max_side)
+        memory(given.side, given.work, given.max_side, given.weights)
     else:
         sys.exit("give --images, or --side and --work")
 

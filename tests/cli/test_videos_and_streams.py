@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from segfix.cli import predict_offsets
+from segfix.cli.predict_offsets import choose_video_weights
 from segfix.formats import read_offset_map
+from segfix.network.weights import DEFAULT_WEIGHTS, shipped_weights
 from tests.cli.commands import pixels, run, run_json
 
 
@@ -68,6 +71,38 @@ def test_a_video_without_the_extra_is_advised(clip: Path, monkeypatch: pytest.Mo
     result = run("predict-offsets", clip)
     assert result.exit_code == 1
     assert "pip install 'segfix-refine[video]'" in result.stderr
+
+
+def test_a_video_is_looked_at_in_8_bits_on_a_cpu(clip: Path) -> None:
+    result = run("predict-offsets", clip, "--device", "cpu")
+    assert (result.exit_code, result.stderr) == (0, f"weights {DEFAULT_WEIGHTS}_int8 on cpu\n")
+    source = read_offset_map(Path("offsets/000001.png")).source
+    assert source["weights"] == f"{DEFAULT_WEIGHTS}_int8"
+    run("predict-offsets", "images", "--weights", f"{DEFAULT_WEIGHTS}_int8", "-o", "still")
+    still = read_offset_map(Path("still/a.png"))
+    assert np.array_equal(read_offset_map(Path("offsets/000001.png")).codes, still.codes)
+
+
+def test_a_video_is_looked_at_as_exactly_as_may_be_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert choose_video_weights("cuda:1") is None
+    monkeypatch.setattr("segfix.network.session.has_nvidia_driver", lambda: True)
+    assert choose_video_weights("auto") is None
+    assert choose_video_weights("cpu") in shipped_weights()
+
+
+def test_large_frames_are_told_what_makes_them_faster(
+    clip: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("predict-offsets", clip, "--weights", tiny_onnx, "--overwrite")
+    assert "--max-side" not in run(*command).stderr
+    monkeypatch.setattr(predict_offsets, "LARGE_FRAME", 900)
+    lines = run(*command).stderr.splitlines()
+    assert len(lines) == 2
+    assert "frames of 40×24 take seconds each on a CPU; --max-side 20 takes a quarter" in lines[1]
+    for options in (("-q",), ("--max-side", 20)):
+        assert "--max-side" not in run(*command, *options).stderr
 
 
 def test_a_video_is_not_for_ray(clip: Path) -> None:

@@ -112,6 +112,7 @@ def test_the_provider_obtained_is_compared_with_the_one_asked_for(
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(
         onnxruntime,
         "get_available_providers",
@@ -121,6 +122,34 @@ def test_the_provider_obtained_is_compared_with_the_one_asked_for(
         OffsetModel(tiny_onnx, "cuda")
     monkeypatch.setattr(session, "has_nvidia_driver", lambda: True)
     assert OffsetModel(tiny_onnx, "auto").device == "cpu"
+
+
+def test_cuda_libraries_that_are_python_packages_are_loaded_before_the_session(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Its provider's library looks for them on the system alone.
+    calls = []
+
+    def preload() -> None:
+        print("Failed to load libcurand.so.10")
+        calls.append("libraries")
+
+    real = onnxruntime.InferenceSession
+
+    def open_session(content: bytes, options: object, providers: list[Any]) -> object:
+        calls.append("session")
+        return real(content, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    with pytest.raises(DeviceError, match="'cuda' isn't available here"):
+        OffsetModel(tiny_onnx, "cuda")
+    assert calls == ["libraries", "session"]
+    OffsetModel(tiny_onnx, "cpu")
+    assert calls == ["libraries", "session", "session"]
+    assert capfd.readouterr().out == ""
 
 
 def test_a_gpu_whose_session_fails_is_told_from_a_file_that_is_no_network(
@@ -134,6 +163,7 @@ def test_a_gpu_whose_session_fails_is_told_from_a_file_that_is_no_network(
         return real(content, options, providers=providers)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fails_on_gpus)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(
         onnxruntime,
         "get_available_providers",
