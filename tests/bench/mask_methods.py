@@ -6,8 +6,9 @@ those that want one mask of an object. Each has its settings to be tried, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -135,56 +136,37 @@ PEERS = {
 }
 
 
-def halved(picture: Picture, scale: float) -> Picture:
-    """Photograph and mask reduced."""
+def reduced(picture: Picture, scale: float) -> Picture:
+    """Photograph and mask at another size."""
     size = [max(32, round(scale * n)) for n in picture.label_map.shape[::-1]]
     image = cv2.resize(picture.image, size, interpolation=cv2.INTER_AREA)
     mask = cv2.resize(picture.label_map, size, interpolation=cv2.INTER_NEAREST)
     return replace(picture, image=image, label_map=mask)
 
 
-def look_and_refine(
-    model: OffsetModel, picture: Picture, *, scales: tuple[float, ...], **settings: Any
-) -> Ids:
+def look_and_refine(model: OffsetModel, scales: Sequence[float], picture: Picture) -> Ids:
     """Conditioned passes, each with a fresh look at what the pass before has left.
 
-    Args:
-        model: A conditioned network.
-        picture: Photograph and mask.
-        scales: Of each pass. What a reduced pass changes, the mask takes over; the rest of it
-            keeps its full resolution.
-        settings: Of `segfix.refine`.
+    Of a reduced pass, the mask takes over what has changed; the rest keeps its resolution.
     """
     mask = picture.label_map
     for scale in scales:
-        seen = replace(picture, label_map=mask)
-        if scale != 1:
-            seen = halved(seen, scale)
-        found = refine(seen.label_map, model.offsets(seen.image, seen.label_map), **settings)
-        if scale == 1:
-            mask = found
-        else:
-            changed = (found != seen.label_map).astype(np.uint8)
-            size = mask.shape[::-1]
-            changed, found = (
-                cv2.resize(a, size, interpolation=cv2.INTER_NEAREST) for a in (changed, found)
-            )
-            mask = np.where(changed > 0, found, mask)
+        seen = reduced(replace(picture, label_map=mask), scale)
+        found = refine(seen.label_map, model.offsets(seen.image, seen.label_map))
+        changed = (found != seen.label_map).astype(np.uint8)
+        size = mask.shape[::-1]
+        changed, found = (
+            cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST) for plane in (changed, found)
+        )
+        mask = np.where(changed > 0, found, mask)
     return mask
 
 
 def segfix_rows(model: OffsetModel) -> dict[str, Callable[[Picture], Ids]]:
     """SegFix in its variants."""
-
-    def passes(*scales: float, **settings: Any) -> Callable[[Picture], Ids]:
-        return lambda picture: look_and_refine(model, picture, scales=scales, **settings)
-
     return {
         "SegFix, without --preds": lambda p: refine(p.label_map, model.offsets(p.image)),
-        "SegFix": passes(1),
-        "SegFix, iterate 20": passes(1, iterate=20),
-        "SegFix, 1 + 1": passes(1, 1),
-        "SegFix, 1 + 1 + 1": passes(1, 1, 1),
-        "SegFix, ½ + 1": passes(0.5, 1),
-        "SegFix, ½ + ½ + 1": passes(0.5, 0.5, 1),
+        "SegFix": partial(look_and_refine, model, (1,)),
+        "SegFix, two passes": partial(look_and_refine, model, (1, 1)),
+        "SegFix, half size, then full": partial(look_and_refine, model, (0.5, 1)),
     }

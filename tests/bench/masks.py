@@ -321,22 +321,18 @@ def main(
     ]
     chosen = [one for one in masks if one.name.partition(",")[0] in tuned_on]
     model = OffsetModel(find_weights(weights), "cpu", threads=1)
-    jobs: dict[str, tuple[Callable[[Picture], Ids], Any]] = {
-        "mask": (lambda picture: picture.label_map, None)
-    }
-    for name, method in PEERS.items():
-        if only and not any(text in name for text in only):
+    rows = {"mask": lambda picture: picture.label_map, **segfix_rows(model)}
+    results = {}
+    for name in (*rows, *PEERS):
+        if only and name != "mask" and not any(text in name for text in only):
             continue
-        setting = tune(method, chosen, work / "tuned" / f"{name}.json", trials)
-        click.echo(f"{name}: {json.dumps(setting)}", err=True)
-        jobs[name] = partial(run_last, method, setting), setting
-    for name, run in segfix_rows(model).items():
-        if not only or any(text in name for text in only):
-            jobs[name] = run, model.digest
-    results = {
-        name: {one.name: measure(name, run, setting, one, work) for one in masks}
-        for name, (run, setting) in jobs.items()
-    }
+        run, setting = rows.get(name), model.digest
+        if run is None:
+            file = work / "tuned" / f"{name}.json"
+            setting = tune(PEERS[name], chosen, file, trials)
+            click.echo(f"{name}: {json.dumps(setting)}", err=True)
+            run = partial(run_last, PEERS[name], setting)
+        results[name] = {one.name: measure(name, run, setting, one, work) for one in masks}
     for bin_name in BINS:
         click.echo(f"\n{table(results, bin_name)}")
 
