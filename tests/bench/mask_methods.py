@@ -120,18 +120,18 @@ def binary_crf(picture: Picture, **setting: Any) -> list[Ids]:
 BANDS = (0.02, 0.04, 0.08, 0.12, 0.18, 0.25)
 COLOURS = (4, 8, 16, 32, 64, 128)
 RADII = (2, 4, 8, 12, 16, 24, 32)
-SHARED = ("median filter", "guided filter", "SLIC majority")
+SHARED = ("guided filter", "median filter", "SLIC majority")
 PEERS = {
     **{name: METHODS[name] for name in SHARED},
-    "joint bilateral filter": Method(joint_bilateral, {"radius": RADII, "colours": COLOURS}),
-    "weighted median filter": Method(weighted_median, {"radius": RADII, "colours": COLOURS}),
-    "DenseCRF, 10 iterations": Method(
-        binary_crf, METHODS["DenseCRF"].space, first=METHODS["DenseCRF"].first
-    ),
-    "GrabCut": Method(grabcut, {"band": BANDS, "iterations": (1, 1, 2, 3, 5)}),
+    "GrabCut": Method(grabcut, {"band": BANDS, "iterations": (1, 2, 5)}),
     "matting, cut at ½": Method(matting, {"band": BANDS}),
     "Mask Edge Snap": Method(
         edge_snap, {"tolerance": (2, 3, 5, 8, 12, 15, 20), "sigma": (0.1, 0.5, 1, 1.5, 2)}
+    ),
+    "weighted median filter": Method(weighted_median, {"radius": RADII, "colours": COLOURS}),
+    "joint bilateral filter": Method(joint_bilateral, {"radius": RADII, "colours": COLOURS}),
+    "DenseCRF, 10 iterations": Method(
+        binary_crf, METHODS["DenseCRF"].space, first=METHODS["DenseCRF"].first
     ),
 }
 

@@ -8,8 +8,8 @@ several, becomes a mask, and that is perturbed as DAVIS-585 and CascadePSP's tra
 outlines simplified to polygons, pieces of them shifted, grown and shrunk in places, by chance but
 the same each time, until the IoU lies in one of two bins. It shares no code with the
 perturbations that the network was trained on (`segfix.training.perturb`). Each method gets one
-setting for all masks, the best on some photographs of the sets named by --tune, which are none of
-those measured. What is in the work folder already is not done again. Needs
+setting for all masks, the best on every second photograph measured of the sets named by --tune,
+which favours it. What is in the work folder already is not done again. Needs
 `pip install '.[bench]' pymatting`.
 """
 
@@ -44,8 +44,6 @@ VOID = 255
 AREAS = 0.01, 0.6
 """Shares of the photograph that an object may cover."""
 SCORES = "iou", "f_1px", "mba"
-TUNING = 4
-"""Photographs of a set and bin that settings are chosen on."""
 
 
 # Masks
@@ -164,7 +162,6 @@ class Masks:
     Attributes:
         name: "camvid, 0.75–0.85".
         measured: Names of the photographs measured, evenly spaced.
-        tuning: Names of others, for settings.
     """
 
     def __init__(self, data: Path, work: Path, set_name: str, bin_name: str, limit: int) -> None:
@@ -173,8 +170,6 @@ class Masks:
         stems = sorted(json.loads((self.folder / "made.json").read_text()))
         places = np.unique(np.linspace(0, len(stems) - 1, limit).round().astype(int))
         self.measured = [stems[k] for k in places]
-        others = [stem for stem in stems if stem not in self.measured]
-        self.tuning = others[:: max(1, len(others) // TUNING)][:TUNING]
         self.images = {
             entry.stem: entry for entry in list_entries(data / "images", IMAGE_SUFFIXES, what="")
         }
@@ -201,7 +196,7 @@ class Masks:
 
 
 def tune(method: Method, masks: list[Masks], file: Path, count: int) -> dict[str, Any]:
-    """The best of some settings, and of those one step away from it."""
+    """The best of some settings, then value by value as long as that is better."""
     gains: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
 
     def run(setting: dict[str, Any]) -> float:
@@ -209,7 +204,7 @@ def tune(method: Method, masks: list[Masks], file: Path, count: int) -> dict[str
         if key not in gains:
             differences = []
             for one in masks:
-                for stem in one.tuning:
+                for stem in one.measured[::2]:
                     picture = one.picture(stem)
                     before = one.score(stem, picture.label_map)
                     after = one.score(stem, method.run(picture, **setting)[-1])
@@ -220,8 +215,8 @@ def tune(method: Method, masks: list[Masks], file: Path, count: int) -> dict[str
             file.write_text(json.dumps(gains, indent=1))
         return gains[key]
 
-    first = [method.first] if method.first else []
-    best = max([*first, *candidates(method.space, count)], key=run)
+    tried = [method.first] if method.first else candidates(method.space, count)
+    best = max(tried, key=run)
     for name, values in method.space.items():
         for step in (-1, 1):
             at = list(values).index(best[name]) + step
@@ -299,8 +294,8 @@ def table(results: Mapping[str, Rows], bin_name: str) -> str:
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--set", "sets", multiple=True, required=True, callback=parse_named, help="NAME=DIR")
 @click.option("--tune", "tuned_on", multiple=True, help="NAME of sets to choose settings on.")
-@click.option("--limit", default=30, show_default=True, help="Photographs of a set.")
-@click.option("--trials", default=8, show_default=True, help="Settings tried first.")
+@click.option("--limit", default=16, show_default=True, help="Photographs of a set.")
+@click.option("--trials", default=12, show_default=True, help="Settings tried first.")
 @click.option("--weights", default=DEFAULT_WEIGHTS, show_default=True)
 @click.option("--only", multiple=True, help="Rows whose name contains this.")
 def main(
