@@ -104,7 +104,8 @@ def perturb(truth: Ids, limits: tuple[float, float], rng: np.random.Generator) -
     """
     true = (truth == 1).astype(np.uint8)
     wanted = rng.uniform(limits[0] + 0.01, limits[1] - 0.01)
-    size, mask = float(np.sqrt(true.sum())), true
+    size = float(np.sqrt(true.sum()))
+    mask: Ids = true
     for shrink in (1, 0.5, 0.25):
         mask = simplify(true, rng, shrink * size)
         if iou(mask, truth) > wanted:
@@ -143,8 +144,8 @@ def make_masks(data: Path, work: Path, name: str) -> None:
         truth = choose_object(read_ids(data / "labels" / f"{entry.stem}.png"), rng)
         if truth is None:
             continue
-        masks = [perturb(truth, limits, rng) for limits in BINS.values()]
-        if any(mask is None for mask in masks):
+        masks = [m for limits in BINS.values() if (m := perturb(truth, limits, rng)) is not None]
+        if len(masks) < len(BINS):
             continue
         write_label_map(work / name / "labels" / f"{entry.stem}.png", truth)
         for (bin_name, (low, high)), mask in zip(BINS.items(), masks, strict=True):
@@ -316,12 +317,16 @@ def main(
     ]
     chosen = [one for one in masks if one.name.partition(",")[0] in tuned_on]
     model = OffsetModel(find_weights(weights), "cpu", threads=1)
-    rows = {"mask": lambda picture: picture.label_map, **segfix_rows(model)}
+    rows: dict[str, Callable[[Picture], Ids]] = {
+        "mask": lambda picture: picture.label_map,
+        **segfix_rows(model),
+    }
     results = {}
     for name in (*rows, *PEERS):
         if only and name != "mask" and not any(text in name for text in only):
             continue
-        run, setting = rows.get(name), model.digest
+        run = rows.get(name)
+        setting: Any = model.digest
         if run is None:
             file = work / "tuned" / f"{name}.json"
             setting = tune(PEERS[name], chosen, file, trials)
