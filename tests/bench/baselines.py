@@ -10,8 +10,9 @@
 A set is a folder with `images/` and `labels/`; a folder of predictions holds PNG label maps and,
 where the network is ours (tests/bench/coarse_predictors.py), its `model.safetensors`: it then gives
 soft-max probabilities, too. `tune` looks for one setting per method on some photographs of all
-sets given, `measure` writes and scores the label maps of all methods. What is in the work
-folder already is not done again. Needs `pip install '.[bench]'`.
+sets given; without it, those that were found are taken. `measure` writes and scores the label maps
+of all methods. What is in the work folder already is not done again. Needs
+`pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from segfix.network.offset_model import OffsetModel, load
 from segfix.network.weights import DEFAULT_WEIGHTS, find_weights
 from segfix.refinement.apply import refine
 from segfix.tasks.ground_truth import target_task
+from segfix.tasks.in_memory import keep_model
 from segfix.tasks.predict_offsets import predict_task
 from tests.bench.coarse_predictors import NETWORKS, normalise, write_label_map
 
@@ -74,12 +76,14 @@ class Picture:
         label_map: (H, W) ids that a network predicted.
         soft: Gives (C, H, W) probabilities of that network, or of the partner named.
         offsets: Gives the offset map of the weights named.
+        look: Gives the offset map that the default weights make for a label map.
     """
 
     image: NDArray[np.uint8]
     label_map: Ids
     soft: Callable[[str], Soft]
     offsets: Callable[[str], OffsetMap]
+    look: Callable[[Ids], OffsetMap]
 
 
 @dataclass(frozen=True)
@@ -131,12 +135,16 @@ class Predictor:
             stored: NDArray[np.float16] = np.load(folder / f"{stem}.npy")
             return stored.astype(np.float32)
 
-        return Picture(
-            read_image(photograph.path),
-            read_ids(self.preds / f"{stem}.png"),
-            soft,
-            lambda source: read_offset_map(offsets_folder(self, source) / f"{stem}.png"),
-        )
+        @cache
+        def offsets(source: str) -> OffsetMap:
+            path = offsets_folder(self, source) / f"{stem}.png"
+            if path.exists() or source == TRUTH:
+                return read_offset_map(path)
+            return keep_model(source, "cpu").offsets(image)
+
+        image = read_image(photograph.path)
+        look = partial(keep_model(DEFAULT_WEIGHTS, "cpu").offsets, image)
+        return Picture(image, read_ids(self.preds / f"{stem}.png"), soft, offsets, look)
 
     def score(self, folder: Path, stems: Sequence[str]) -> dict[str, float]:
         """Percent."""
@@ -321,6 +329,18 @@ METHODS = {
 }
 EXAMPLE = {"certainty": 0.7, "sxy": 80, "srgb": 13, "compat": 10, "near_sxy": 3, "near_compat": 3}
 """Of DenseCRF's own example program."""
+NARROW = {"certainty": 0.5, "sxy": 10, "srgb": 8}
+CHOSEN: dict[str, list[Setting]] = {
+    "median filter": [{"radius": 1}],
+    "majority filter": [{"radius": 1}],
+    "guided filter": [{"radius": 12, "eps": 1e-4}],
+    "SLIC majority": [{"area": 8, "compactness": 10}],
+    "DenseCRF": [
+        {**NARROW, "compat": 16, "near_sxy": 2, "near_compat": 0.5},
+        {**NARROW, "compat": 8, "near_sxy": 1, "near_compat": 0.5},
+    ],
+}
+"""What `tune` found for each variant, for all sets; taken where the work folder holds nothing."""
 
 
 # Choosing settings
@@ -480,6 +500,16 @@ def segfix_row(source: str, scale: float | None = None) -> Row:
     return Row(lambda picture, _: segfix(picture, picture.label_map, source, scale))
 
 
+def look_row(name: str = "") -> Row:
+    """Conditioned SegFix of the prediction or of another row's map."""
+
+    def run(picture: Picture, done: dict[str, Ids]) -> Ids:
+        label_map = done[name] if name else picture.label_map
+        return refine(label_map, picture.look(label_map))
+
+    return Row(run, keep_model(DEFAULT_WEIGHTS, "cpu").digest)
+
+
 def after(name: str, row: Row) -> Row:
     """SegFix of another row's map."""
     return Row(lambda p, done: segfix(p, done[name], DEFAULT_WEIGHTS), row.setting, row.soft)
@@ -496,9 +526,13 @@ def rows_of(predictor: Predictor, partners: Sequence[str]) -> dict[str, Row]:
     for name, method in METHODS.items():
         soft = name.endswith("soft-max")
         tuned = predictor.work / "tuned" / f"{name}.json"
-        if not tuned.exists():
+        if tuned.exists():
+            best = json.loads(tuned.read_text())["best"]
+        elif name in CHOSEN:
+            settings = zip(method.variants, CHOSEN[name], strict=True)
+            best = {ending: {"all": setting} for ending, setting in settings}
+        else:
             continue
-        best = json.loads(tuned.read_text())["best"]
         for variant, ending in enumerate(method.variants):
             by_set = dict(best[ending])
             rows[name + ending] = tuned_row(method, variant, by_set["all"], soft=soft)
@@ -513,12 +547,15 @@ def rows_of(predictor: Predictor, partners: Sequence[str]) -> dict[str, Row]:
     for partner in partners:
         rows[f"ensemble with {partner}"] = ensemble_row(partner)
     rows["SegFix"] = segfix_row(DEFAULT_WEIGHTS)
+    rows["SegFix, --preds"] = look_row()
     rows["SegFix, the paper's scale 2"] = segfix_row(DEFAULT_WEIGHTS, 2)
     rows[f"SegFix, {SECOND_WEIGHTS}"] = segfix_row(SECOND_WEIGHTS)
     first = ["DenseCRF" + NUMBERS[last], "DenseCRF of soft-max" + NUMBERS[last]]
     for name in [*first, *(f"ensemble with {partner}" for partner in partners)]:
         if name in rows:
             rows[f"{name} → SegFix"] = after(name, rows[name])
+    if first[0] in rows:
+        rows[f"{first[0]} → SegFix, --preds"] = look_row(first[0])
     rows["ground-truth offsets"] = segfix_row(TRUTH)
     rows["ground-truth offsets, scale 2"] = segfix_row(TRUTH, 2)
     return {name: row for name, row in rows.items() if predictor.weights.exists() or not row.soft}
@@ -799,6 +836,7 @@ def speed(
         "SegFix, network": lambda p: model.offsets(p.image),
         "SegFix, refinement": lambda p: refine(p.label_map, p.offsets("")),
         "SegFix": lambda p: refine(p.label_map, model.offsets(p.image)),
+        "SegFix, --preds": lambda p: refine(p.label_map, model.offsets(p.image, p.label_map)),
         "SegFix, the paper's scale 2": lambda p: refine(
             p.label_map, model.offsets(p.image), scale=2
         ),
@@ -842,7 +880,8 @@ def in_memory(picture: Picture, model: OffsetModel, size: tuple[int, int] | None
             ]
         )
     offset_map = model.offsets(image)
-    return Picture(image, label_map, lambda _: soft, lambda _: offset_map)
+    look = partial(model.offsets, image)
+    return Picture(image, label_map, lambda _: soft, lambda _: offset_map, look)
 
 
 if __name__ == "__main__":
