@@ -16,7 +16,7 @@ from segfix.instances.panoptic_quality import measure_panoptic_quality
 
 
 def evaluate_instances(
-    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False, replicas: int = 0
 ) -> dict[str, Any]:
     """Score instance or panoptic predictions of whichever kind the files are.
 
@@ -28,10 +28,13 @@ def evaluate_instances(
         workers: Threads, for Cityscapes and panoptic files.
         boundary: Whether to measure Boundary AP or Boundary PQ, too: keys that begin with
             "boundary_". Not of Cityscapes' folders.
+        replicas: Number of replicas of the set of images to score, too: each image counts in each
+            a number of times, the same for all predictions of one ground truth.
 
     Returns:
         JSON-ready: `kind` (coco, cityscapes or panoptic), number of `images`, `mean` and `class`
-        scores in [0, 1], None where nothing counts, and `notes`, what else there is to say.
+        scores in [0, 1], None where nothing counts, and `notes`, what else there is to say. With
+        `replicas`, these, too: `mean` and `class` as (R,) arrays, NaN where nothing counts.
 
     Raises:
         SegfixError: A file is missing, broken or doesn't fit the other side, or `boundary` is asked
@@ -44,6 +47,7 @@ def evaluate_instances(
                 f"{preds}: Boundary AP is measured of COCO results and of panoptic files only."
             )
         return measure_cityscapes_ap(preds, labels, workers=workers)
+    how = {"boundary": boundary, "replicas": replicas}
     if isinstance(read_json(preds, peek=True), list):
-        return measure_coco_ap(preds, labels, boundary=boundary)
-    return measure_panoptic_quality(preds, labels, workers=workers, boundary=boundary)
+        return measure_coco_ap(preds, labels, **how)
+    return measure_panoptic_quality(preds, labels, workers=workers, **how)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segfix.errors import PairingError, SegfixError
+from segfix.evaluation.instance_sets import compare_instances
+from segfix.evaluation.totals import REPLICAS
 from segfix.files import Entry, list_entries, pair_entries
 from segfix.formats import LABEL_SUFFIXES, LabelMap, read_image, read_label_map
 from segfix.instances.cityscapes import INSTANCE_MAP, read_list
@@ -25,12 +27,12 @@ from segfix.jobs.pool import hide_progress
 from segfix.report.before_after import number_masks
 from segfix.report.error_map import BROKEN, FIXED, error_map
 from segfix.report.examples import Example, Ids, ImageRow, choose, draw_example
-from segfix.report.headline import Card
+from segfix.report.headline import Card, difference_card, warn_of_few
 from segfix.report.origin import link_file, without_folders
 from segfix.report.overlay import label_colours
 from segfix.report.page import describe_sources, fill_page, write_page
-from segfix.report.tables import Cell, Table, percent, score_cell
-from segfix.report.wording import tell_number
+from segfix.report.tables import Cell, Table, difference_cell, percent, score_cell
+from segfix.report.wording import name_score, tell_number
 
 LEAST_SCORE = 0.5
 """Of the instances that are drawn, where they have scores."""
@@ -123,9 +125,11 @@ def write_instance_report(
         SegfixError: A set can't be scored, or no photograph belongs to one.
         ModuleNotFoundError: The extra isn't installed.
     """
+    how: dict[str, Any] = {"workers": workers, "replicas": REPLICAS if len(sets) > 1 else 0}
     results = {
-        name: evaluate_instances(path, labels, workers=workers) for name, path in sets.items()
+        name: evaluate_instances(path, labels, boundary=True, **how) for name, path in sets.items()
     }
+    changes = compare_instances(results, next(iter(sets)))
     rows, groups, failed = list[ImageRow](), dict[str, list[Example]](), list[str]()
     if photographs is not None:
         truth = find_instances(labels, photographs, labels, naming)
@@ -135,6 +139,7 @@ def write_instance_report(
         failed = [*(text for source in sources for text in source.problems), *failed]
         for title, chosen in choose(rows, examples, seed).items():
             groups[title] = [draw_instances(row, sources, bands) for row in chosen]
+    scored = next(iter(results.values()))["images"]
     read = {**sets, "LABELS": labels}
     told = describe_sources(read, {name: [path] for name, path in read.items() if path.is_file()})
     folders = {path.parent for path in (*sets.values(), labels)}
@@ -144,30 +149,30 @@ def write_instance_report(
         rows,
         groups,
         result={"classes": []},
-        summary=f"{tell_number(next(iter(results.values()))['images'], 'image')} scored",
+        summary=f"{tell_number(scored, 'image')} scored",
         remarks=[
             without_folders(f"{name}: {note}", folders)
             for name, one in results.items()
             for note in one["notes"]
         ],
-        warning="",
+        warning=warn_of_few(scored) if changes else "",
         failed=[without_folders(text, folders) for text in failed],
-        cards=headline(results),
-        scores=score_table(results),
-        classes=class_table(results),
+        cards=headline(results, changes),
+        scores=score_table(results, changes),
+        classes=class_table(results, changes),
         confusion=[],
         figures=[],
         measure="mean IoU",
         explain="An image's mean IoU is that of its true instances with the predicted ones that "
         "cover them best, whatever their classes. Instances that belong together have one colour; "
         f"those with a score below {LEAST_SCORE} are left out.",
-        intervals=False,
+        intervals=bool(changes),
         origin={**(made or {}), **told},
         address=partial(link_file, page=out),
     )
     write_page(out, page)
     shown = sum(map(len, groups.values()))
-    return {"images": next(iter(results.values()))["images"], "shown": shown, "failed": failed}
+    return {"images": scored, "shown": shown, "failed": failed}
 
 
 def find_instances(
@@ -318,66 +323,58 @@ def draw_instances(
     return replace(drawn, classes=[], more_classes=0)
 
 
-def headline(results: Mapping[str, dict[str, Any]]) -> list[Card]:
+def headline(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> list[Card]:
     """Choose the numbers at the top, in percent, of the second set where there is one."""
     first, *others = results.values()
-    shown = others[0] if others else first
-    cards = []
-    for key, value in list(shown["mean"].items())[:4]:
-        before = first["mean"][key]
-        change = "" if None in (value, before) or not others else percent(value - before, sign="+")
-        cards.append(
-            Card(name_score(key), percent(value), percent(before) if others else "", change)
+    keys = list(first["mean"])
+    boundary = [key for key in keys if key.startswith("boundary_")]
+    keys = [*keys[:2], *boundary[:2]]
+    if not others:
+        return [Card(name_score(key), percent(first["mean"][key])) for key in keys]
+    change = next(iter(changes.values()))["mean"]
+    return [
+        difference_card(
+            name_score(key),
+            percent(others[0]["mean"][key]),
+            percent(first["mean"][key]),
+            change[key],
         )
-    return cards
+        for key in keys
+    ]
 
 
-def score_table(results: Mapping[str, dict[str, Any]]) -> Table:
+def score_table(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> Table:
     """Tabulate the mean scores of every set."""
-    keys = dict.fromkeys(key for result in results.values() for key in result["mean"])
-    scores = {name_score(key): [one["mean"].get(key) for one in results.values()] for key in keys}
-    return _compare("score", scores, list(results), sortable=False)
+    keys = {name_score(key): ("mean", key) for key in next(iter(results.values()))["mean"]}
+    return _compare("score", keys, results, changes, sortable=False)
 
 
-def class_table(results: Mapping[str, dict[str, Any]]) -> Table:
+def class_table(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> Table:
     """Tabulate the first score, AP or PQ, of every class."""
     first = next(iter(results.values()))
     key = next(iter(first["mean"]))
-    classes = dict.fromkeys(name for result in results.values() for name in result["class"])
-    scores = {
-        name: [one["class"].get(name, {}).get(key) for one in results.values()] for name in classes
-    }
-    return _compare(f"{name_score(key)} of", scores, list(results))
+    places = {name: ("class", name, key) for name in first["class"]}
+    return _compare(f"{name_score(key)} of", places, results, changes)
 
 
 def _compare(
     title: str,
-    scores: Mapping[str, Sequence[float | None]],
-    names: Sequence[str],
+    places: Mapping[str, Sequence[str]],
+    results: Mapping[str, Any],
+    changes: Mapping[str, Any],
     *,
     sortable: bool = True,
 ) -> Table:
     """Tabulate scores by name, each set's with the difference to the first's."""
-    columns = [title, names[0]]
-    for name in names[1:]:
-        columns += [name, f"Δ {name}"]
+    columns = [title]
+    for name in results:
+        columns += [name, f"Δ {name} [95 %]"] if name in changes else [name]
     rows = []
-    for name, (before, *others) in scores.items():
-        row = [Cell(name, name), score_cell(before)]
-        for value in others:
-            change = None if value is None or before is None else value - before
-            row += [score_cell(value), Cell(percent(change, sign="+"), change)]
+    for text, place in places.items():
+        row = [Cell(text, text)]
+        for name, result in results.items():
+            row.append(score_cell(reduce(getitem, place, result)))
+            if name in changes:
+                row.append(difference_cell(reduce(getitem, place, changes[name])))
         rows.append(row)
     return Table(columns, rows, sortable=sortable)
-
-
-def name_score(key: str) -> str:
-    """Write the key of a score as papers do.
-
-    Example:
-        >>> name_score("ap50"), name_score("ap_small"), name_score("boundary_pq")
-        ('AP50', 'AP small', 'boundary PQ')
-    """
-    return re.sub(
-        r"(?<![a-z])(ap|pq|sq|rq)(?![a-z])", lambda m: m[0].upper(), key.replace("_", " ")
-    )

@@ -275,7 +275,7 @@ def render(
         result=result,
         summary=summarize(result),
         remarks=remarks,
-        warning=warn_of_few(result),
+        warning=warn_of_few(result["images"] - result["void_images"]) if result["changes"] else "",
         failed=failed,
         cards=headline(result),
         scores=score_table(result),
