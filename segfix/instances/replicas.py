@@ -42,24 +42,18 @@ def replicate_coco_ap(scorer: Any, draws: NDArray[np.float32]) -> Scores:
     precision = np.full(shape, np.nan)
     for area, category in np.ndindex(shape[:2]):
         start = (category * shape[0] + area) * images
-        matched = [
-            (place, one) for place, one in enumerate(scorer.evalImgs[start : start + images]) if one
-        ]
+        every = scorer.evalImgs[start : start + images]
+        places = [place for place, one in enumerate(every) if one]
+        matched = [every[place] for place in places]
         if not matched:
             continue
-        objects = np.zeros(images, np.float32)
-        for place, one in matched:
-            objects[place] = np.count_nonzero(one["gtIgnore"] == 0)
-        scores = np.concatenate([one["dtScores"] for _, one in matched])
-        order = np.argsort(-scores, kind="stable")
-        owners = np.repeat(
-            [place for place, _ in matched], [len(one["dtIds"]) for _, one in matched]
-        )
+        total = draws[:, places] @ [np.count_nonzero(one["gtIgnore"] == 0) for one in matched]
+        order = np.argsort(-np.concatenate([one["dtScores"] for one in matched]), kind="stable")
+        owners = np.repeat(places, [len(one["dtScores"]) for one in matched])
         hits, ignored = (
-            np.concatenate([one[key] for _, one in matched], axis=1)[:, order] > 0
+            np.concatenate([one[key] for one in matched], axis=1)[:, order] > 0
             for key in ("dtMatches", "dtIgnore")
         )
-        total = draws @ objects
         parts = np.array_split(np.arange(len(draws)), len(order) * len(draws) // MOST + 1)
         for number, part in ((t, part) for part in parts for t in range(shape[2])):
             kept = ~ignored[number]
@@ -98,6 +92,107 @@ def average_precision(
     levels = np.diff(reached, axis=1, prepend=0)
     average: Scores = (precision * levels).sum(axis=1) / len(recalls)
     return average + 0 * objects[:, 0]
+
+
+def replicate_cityscapes_ap(
+    matches: Sequence[Mapping[str, Any]], settings: Any, draws: NDArray[np.float32]
+) -> tuple[Scores, list[int]]:
+    """Compute cityscapesScripts' AP of replicas.
+
+    Args:
+        matches: `groundTruth` and `prediction` of each of N images, as the script assigns them.
+        settings: The script's.
+        draws: (R, N), see `draw_images`.
+
+    Returns:
+        (K, T, R) by class and overlap, NaN where nothing counts; and how many images hold each
+        class.
+    """
+    labels, overlaps = settings.instLabels, settings.overlaps
+    precision = np.full((len(labels), len(overlaps), len(draws)), np.nan)
+    holders = []
+    for place, label in enumerate(labels):
+        held = np.zeros(len(matches))
+        for number, overlap in enumerate(overlaps):
+            listed = [list_outcomes(one, label, overlap, settings) for one in matches]
+            held = np.array([objects for _, objects in listed])
+            outcomes = np.array([pair for pairs, _ in listed for pair in pairs]).reshape(-1, 2)
+            order = np.argsort(outcomes[:, 0], kind="stable")
+            owners = np.repeat(np.arange(len(listed)), [len(pairs) for pairs, _ in listed])[order]
+            scores, hits = outcomes[order].T
+            parts = np.array_split(np.arange(len(draws)), len(order) * len(draws) // MOST + 1)
+            for part in parts:
+                precision[place, number, part] = step_precision(
+                    draws[np.ix_(part, owners)], scores, hits, draws[part] @ held
+                )
+        holders.append(int((held > 0).sum()))
+    return precision, holders
+
+
+def list_outcomes(
+    match: Mapping[str, Any], label: str, overlap: float, settings: Any
+) -> tuple[list[tuple[float, bool]], int]:
+    """List score and success of the predictions of an image that count, as the script does.
+
+    Returns:
+        The list, and the number of objects that count.
+    """
+    least = settings.minRegionSizes[0]
+
+    def overlaps(true: Mapping[str, Any], found: Mapping[str, Any], both: float) -> bool:
+        return bool(both / (true["pixelCount"] + found["pixelCount"] - both) > overlap)
+
+    outcomes = []
+    objects = [
+        true
+        for true in match["groundTruth"][label]
+        if true["instID"] >= 1000 and true["pixelCount"] >= least
+    ]
+    for true in objects:
+        near = [one for one in true["matchedPred"] if overlaps(true, one, one["intersection"])]
+        scores = sorted((one["confidence"] for one in near), reverse=True)
+        outcomes += [(score, place == 0) for place, score in enumerate(scores)]
+    for found in match["prediction"][label]:
+        if any(overlaps(true, found, true["intersection"]) for true in found["matchedGt"]):
+            continue
+        ignored = found["voidIntersection"]
+        for true in found["matchedGt"]:
+            # A small group counts twice there, too.
+            reasons = int(true["instID"] < 1000) + int(true["pixelCount"] < least)
+            ignored += reasons * true["intersection"]
+        if ignored / found["pixelCount"] <= overlap:
+            outcomes.append((found["confidence"], False))
+    return outcomes, len(objects)
+
+
+def step_precision(
+    times: NDArray[np.float32], scores: Scores, hits: Scores, total: Scores
+) -> Scores:
+    """Integrate the precision over recall in steps, as on Cityscapes.
+
+    Args:
+        times: (R, D) how often each prediction counts, the least sure first.
+        scores: (D,) ascending.
+        hits: (D,) 1 where it is matched, else 0.
+        total: (R,) number of objects.
+
+    Returns:
+        (R,) in [0, 1]; NaN without an object.
+    """
+    objects = np.where(total > 0, total, np.nan)[:, None]
+    if not len(scores):
+        return 0 * objects[:, 0]
+    firsts = np.unique(scores, return_index=True)[1]
+    found, true = (
+        sums[:, ::-1].cumsum(axis=1)[:, ::-1][:, firsts] for sums in (times, times * hits)
+    )
+    # The script's artificial point: nothing found, and that precisely.
+    end = ((0, 0), (0, 1))
+    precision = np.pad(np.where(found > 0, true / np.maximum(found, 1), 1), end, constant_values=1)
+    recall = np.pad(true / objects, end)
+    before = np.concatenate([recall[:, :1], recall[:, :-1]], axis=1)
+    average: Scores = (precision * (before - np.pad(recall[:, 1:], end))).sum(axis=1) / 2
+    return average
 
 
 def replicate_qualities(counts: NDArray[np.float64], draws: NDArray[np.float32]) -> dict[str, Any]:

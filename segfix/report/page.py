@@ -320,6 +320,7 @@ def fill_page(
             titles=list(groups),
             ranked=any(len(group) for group in groups.values()),
             photographs=any(example.photograph for example in shown),
+            legends=any(example.classes for example in shown),
             images=image_table(rows, names, parts["measure"]),
             num_images=len(rows),
             max_failures=MAX_FAILURES,
