@@ -69,7 +69,7 @@ def replicate_coco_ap(scorer: Any, draws: NDArray[np.float32]) -> Scores:
 def average_precision(
     times: NDArray[np.float32],
     hits: NDArray[np.bool_],
-    total: NDArray[np.float32],
+    total: Scores,
     recalls: NDArray[np.float64],
 ) -> Scores:
     """Average the precision over levels of recall, as on COCO.
@@ -85,13 +85,13 @@ def average_precision(
     """
     found = times.cumsum(axis=1)[:, hits].astype(float)
     true = times[:, hits].cumsum(axis=1).astype(float)
-    objects = np.where(total > 0, total, np.nan).astype(float)[:, None]
+    objects = np.where(total > 0, total, np.nan)[:, None]
     precision = np.maximum.accumulate((true / np.maximum(found, 1))[:, ::-1], axis=1)[:, ::-1]
     # At a hit, so many levels are reached: those beyond the last hit's have this precision.
     reached = np.searchsorted(recalls, true / objects, side="right")
     levels = np.diff(reached, axis=1, prepend=0)
-    average: Scores = (precision * levels).sum(axis=1) / len(recalls)
-    return average + 0 * objects[:, 0]
+    average: Scores = (precision * levels).sum(axis=1) / len(recalls) + 0 * objects[:, 0]
+    return average
 
 
 def replicate_cityscapes_ap(
