@@ -100,7 +100,7 @@ class_names_option = click.option(
 @click.option(
     "--boundary",
     is_flag=True,
-    help="Of instances, also Boundary AP or Boundary PQ (COCO results, panoptic files).",
+    help="Of instances, also Boundary AP or Boundary PQ.",
 )
 @options.limited
 @options.naming

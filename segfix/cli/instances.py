@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv as csv_files
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +17,10 @@ import click
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
 from segfix.errors import PairingError, SegfixError, one_line
-from segfix.report.wording import layout, percent, plain_cell
+from segfix.report.wording import interval, layout, name_score, percent, plain_cell, with_note
 
-TITLES = {
-    "coco": {
-        "ap": "AP",
-        "ap50": "AP50",
-        "ap75": "AP75",
-        "ap_small": "AP small",
-        "ap_medium": "AP medium",
-        "ap_large": "AP large",
-        "boundary_ap": "Boundary AP",
-        "boundary_ap50": "Boundary AP50",
-        "boundary_ap75": "Boundary AP75",
-    },
-    "cityscapes": {"ap": "AP", "ap50": "AP50"},
-    "panoptic": {
-        "pq": "PQ",
-        "sq": "SQ",
-        "rq": "RQ",
-        "pq_things": "PQ things",
-        "pq_stuff": "PQ stuff",
-        "boundary_pq": "Boundary PQ",
-        "boundary_sq": "Boundary SQ",
-        "boundary_rq": "Boundary RQ",
-    },
-}
-"""Columns of the table; the first is that of the classes. The JSON holds some more."""
+JSON_ALONE = re.compile(r"[sr]q_|boundary_.*_")
+"""Begins the keys of scores that tables leave out."""
 
 
 def report_instances(
@@ -70,28 +50,31 @@ def report_instances(
         MissingExtraError: The evaluators aren't installed.
     """
     from segfix.evaluation import evaluate_instances
+    from segfix.evaluation.instance_sets import compare_instances
+    from segfix.evaluation.totals import REPLICAS
 
     for path in (*sets.values(), labels):
         if not path.exists():
             raise PairingError(f"{path}: no such file or folder.")
     results: dict[str, dict[str, Any]] = {}
     failed: list[str] = []
+    how: dict[str, Any] = {"workers": workers, "boundary": boundary}
+    how |= {"replicas": REPLICAS if len(sets) > 1 else 0}
     with options.missing_extra("eval"):
         for name, path in sets.items():
             try:
-                results[name] = evaluate_instances(path, labels, workers=workers, boundary=boundary)
+                results[name] = evaluate_instances(path, labels, **how)
             except SegfixError as error:
                 # Of faulty ground truth, every set says the same.
                 if str(error) not in failed:
                     failed.append(str(error))
+    changes = compare_instances(results, next(iter(sets)))
     if as_json:
-        click.echo(json.dumps({"sets": results, "failed": failed}, indent=2))
+        click.echo(json.dumps({"sets": results, "changes": changes, "failed": failed}, indent=2))
     elif as_csv:
         click.echo(csv_lines(results), nl=False)
     elif results:
-        first = next(iter(sets))
-        click.echo(mean_table(results, first))
-        click.echo(f"\n{class_table(results, first)}")
+        click.echo(f"{mean_table(results, changes)}\n\n{class_table(results, changes)}")
     for name, result in results.items():
         for note in () if quiet else result["notes"]:
             click.echo(one_line(f"{name}: {note}"), err=True)
@@ -100,39 +83,35 @@ def report_instances(
         click.get_current_context().exit(1)
 
 
-def mean_table(results: Mapping[str, dict[str, Any]], first: str) -> str:
-    """Means, a column per set, with the difference to the first."""
-    images = next(iter(results.values()))["images"]
-    rows = [[f"{images} images", *results]]
-    for key, title in TITLES[next(iter(results.values()))["kind"]].items():
-        if any(key not in result["mean"] for result in results.values()):
-            continue
-        base = results[first]["mean"][key] if first in results else None
-        scores = {name: result["mean"][key] for name, result in results.items()}
-        rows.append([title, *cells(scores, first, base)])
-    return layout(rows)
+def mean_table(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """Means, a column per set, with the difference to the first and its interval."""
+    first = next(iter(results.values()))
+    rows = [[f"{first['images']} images", *results]]
+    for key in first["mean"]:
+        if not JSON_ALONE.match(key) and all(key in one["mean"] for one in results.values()):
+            rows.append([name_score(key), *cells(results, changes, ("mean", key))])
+    return with_note(layout(rows), next(iter(results)))
 
 
-def class_table(results: Mapping[str, dict[str, Any]], first: str) -> str:
+def class_table(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """AP or PQ of each class, a column per set, with the difference to the first."""
-    key, title = next(iter(TITLES[next(iter(results.values()))["kind"]].items()))
-    rows = [[f"{title} of", *results]]
-    classes = dict.fromkeys(name for result in results.values() for name in result["class"])
-    for class_name in classes:
-        base = results[first]["class"][class_name][key] if first in results else None
-        scores = {name: result["class"][class_name][key] for name, result in results.items()}
-        rows.append([class_name, *cells(scores, first, base)])
+    key = next(iter(next(iter(results.values()))["mean"]))
+    rows = [[f"{name_score(key)} of", *results]]
+    for name in dict.fromkeys(name for result in results.values() for name in result["class"]):
+        rows.append([name, *cells(results, changes, ("class", name, key))])
     return layout(rows)
 
 
-def cells(scores: Mapping[str, float | None], first: str, base: float | None) -> list[str]:
+def cells(
+    results: Mapping[str, Any], changes: Mapping[str, Any], place: Sequence[str]
+) -> list[str]:
     """Scores in percent, each but the first's with its difference."""
-    return [
-        percent(score)
-        if score is None or base is None or name == first
-        else f"{percent(score)} {percent(score - base, sign='+')}"
-        for name, score in scores.items()
-    ]
+    texts = []
+    for name, result in results.items():
+        change = reduce(getitem, place, changes[name]) if name in changes else [None]
+        difference = "" if change[0] is None else f" {interval(change)}"
+        texts.append(percent(reduce(getitem, place, result)) + difference)
+    return texts
 
 
 def csv_lines(results: Mapping[str, dict[str, Any]]) -> str:

@@ -225,12 +225,23 @@ class Comparison:
         replicas = [scores(self._replicas[:, n, order]) for n in (0, number)]
         differences = {}
         for key in first:
-            spread = replicas[1][key] - replicas[0][key]
-            known = several & ~np.isnan(spread).all(axis=0)
-            ends = np.nanpercentile(np.where(known, spread, 0), INTERVAL, axis=0)
-            low, high = np.where(known, ends.reshape(2, *known.shape), np.nan)
-            differences[key] = np.stack([other[key] - first[key], low, high], axis=-1)
+            spread = np.where(several, replicas[1][key] - replicas[0][key], np.nan)
+            differences[key] = np.stack([other[key] - first[key], *find_interval(spread)], axis=-1)
         return _plain(differences)
+
+
+def find_interval(spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the interval that holds 95 % of the replicas.
+
+    Args:
+        spread: (R, …) differences of replicas; NaN where there is none.
+
+    Returns:
+        (2, …) low and high; NaN where no replica has a difference.
+    """
+    known = ~np.isnan(spread).all(axis=0)
+    ends = np.nanpercentile(np.where(known, spread, 0), INTERVAL, axis=0)
+    return np.where(known, ends.reshape(2, *known.shape), np.nan)
 
 
 def _plain(scores: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:

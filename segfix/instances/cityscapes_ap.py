@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
-from copy import copy
+from collections.abc import Mapping, Sequence
+from copy import copy, deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,21 @@ from numpy.typing import NDArray
 from segfix.errors import FileFormatError
 from segfix.files import list_entries
 from segfix.files.reading import open_picture
+from segfix.instances.boundaries import take_lesser_overlap
 from segfix.instances.cityscapes import read_list, sort_by_name
+from segfix.instances.replicas import (
+    draw_images,
+    join_replicas,
+    name_replicas,
+    replicate_cityscapes_ap,
+)
 from segfix.instances.summary import check_complete, list_some, summarize
 from segfix.jobs.pool import Threads
 
 
-def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dict[str, Any]:
+def measure_cityscapes_ap(
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False, replicas: int = 0
+) -> dict[str, Any]:
     """Measure AP of Cityscapes' classes of objects, over IoU above 0.5 … 0.95.
 
     Objects below 100 pixels, groups and void are neither hit nor missed. Environment variables
@@ -31,6 +40,8 @@ def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dic
         preds: Folder of `*_pred.txt`; a line is a mask's path from there, class id and score.
         labels: Folder of `*_gtFine_instanceIds.png`, in folders within or not.
         workers: Threads.
+        boundary: Whether to measure Boundary AP, too.
+        replicas: Number of replicas to score, too.
 
     Raises:
         SegfixError: As `evaluate_instances`.
@@ -45,7 +56,7 @@ def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dic
     pairs, spare = pair_lists(preds, labels)
     notes = [f"{len(spare)} lists without ground truth ({list_some(spare)})"] if spare else []
 
-    def match(pair: tuple[Path, Path]) -> tuple[dict[str, Any], list[int]]:
+    def match(pair: tuple[Path, Path]) -> tuple[list[dict[str, Any]], list[int]]:
         truth, listed = pair
         array = read_instance_map(truth)
         masks = read_list(listed, preds)
@@ -53,23 +64,44 @@ def measure_cityscapes_ap(preds: Path, labels: Path, *, workers: int = 1) -> dic
             check_mask(Path(mask), truth, array.shape)
         scored = {mask: entry for mask, entry in masks.items() if entry["labelID"] in classes}
         unknown = [entry["labelID"] for mask, entry in masks.items() if mask not in scored]
-        return match_instances(truth, array, scored, evaluator, settings), unknown
+        found = [match_instances(truth, array, scored, evaluator, settings)]
+        if boundary:
+            found.append(deepcopy(found[0]))
+            take_lesser_overlap(found[1], array, settings)
+        return found, unknown
 
     with Threads(workers) as pool:
         matches, unlisted = zip(*pool.map(match, pairs), strict=True)
-    averages = average_matches(dict(enumerate(matches)), evaluator, settings)
+    mean: dict[str, Any] = {}
+    per_class: dict[str, dict[str, Any]] = {}
+    drawn = []
+    for prefix, found in zip(("", "boundary_"), zip(*matches, strict=True), strict=False):
+        add_averages(average_matches(found, evaluator, settings), prefix, mean, per_class)
+        if replicas:
+            draws = draw_images(replicas, len(pairs))
+            scores, holders = replicate_cityscapes_ap(found, settings, draws)
+            named = {f"{prefix}ap": scores.mean(axis=1), f"{prefix}ap50": scores[:, 0]}
+            drawn.append(name_replicas(named, settings.instLabels, holders, list(named)))
     unknown = [identity for found in unlisted for identity in found]
     if unknown:
         notes.append(
             f"{len(unknown)} instances are of class ids that Cityscapes doesn't score "
             f"({list_some(unknown)}): not counted"
         )
-    mean = {"ap": averages["allAp"], "ap50": averages["allAp50%"]}
-    per_class = {
-        name: {"ap": scores["ap"], "ap50": scores["ap50%"]}
-        for name, scores in averages["classes"].items()
-    }
-    return summarize("cityscapes", len(pairs), mean, per_class, notes)
+    return summarize("cityscapes", len(pairs), mean, per_class, notes, join_replicas(drawn))
+
+
+def add_averages(
+    averages: Mapping[str, Any],
+    prefix: str,
+    mean: dict[str, Any],
+    per_class: dict[str, dict[str, Any]],
+) -> None:
+    """Add the script's averages to the means and to the classes' scores."""
+    mean |= {f"{prefix}ap": averages["allAp"], f"{prefix}ap50": averages["allAp50%"]}
+    for name, scores in averages["classes"].items():
+        found = {f"{prefix}ap": scores["ap"], f"{prefix}ap50": scores["ap50%"]}
+        per_class.setdefault(name, {}).update(found)
 
 
 def load_evaluator() -> Any:
@@ -113,7 +145,7 @@ def match_instances(
     return {"groundTruth": found, "prediction": predicted}
 
 
-def average_matches(matches: Mapping[int, Any], evaluator: Any, settings: Any) -> Any:
+def average_matches(matches: Sequence[Any], evaluator: Any, settings: Any) -> Any:
     """Average the precision over all images, as the script does, by class and overlap."""
     precision = np.zeros((1, len(settings.instLabels), len(settings.overlaps)))
     for place in np.ndindex(precision.shape):
@@ -123,7 +155,7 @@ def average_matches(matches: Mapping[int, Any], evaluator: Any, settings: Any) -
         # Where all that is predicted of a class is ignored, the script crashes instead of finding
         # nothing (mcordts/cityscapesScripts#89).
         with contextlib.suppress(IndexError):
-            precision[place] = evaluator.evaluateMatches(matches, one).item()
+            precision[place] = evaluator.evaluateMatches(dict(enumerate(matches)), one).item()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return evaluator.computeAverages(precision, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from segfix.files.limits import check_pixels
 from segfix.instances.boundaries import compare_bands
 from segfix.instances.coco import check_items, check_table, is_number, read_json
 from segfix.instances.masks import run_lengths
+from segfix.instances.replicas import (
+    draw_images,
+    join_replicas,
+    name_replicas,
+    replicate_coco_ap,
+)
 from segfix.instances.summary import list_some, name_categories, summarize
 
 LONGEST_SIDE = 65535
@@ -25,7 +32,9 @@ MEANS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 """The first entries of the evaluator's `stats`."""
 
 
-def measure_coco_ap(preds: Path, labels: Path, *, boundary: bool = False) -> dict[str, Any]:
+def measure_coco_ap(
+    preds: Path, labels: Path, *, boundary: bool = False, replicas: int = 0
+) -> dict[str, Any]:
     """Measure AP of masks: over IoU 0.5 … 0.95, at most 100 detections per image and class.
 
     All images of the ground truth count. Small, medium and large (below 32², below 96², above)
@@ -35,6 +44,7 @@ def measure_coco_ap(preds: Path, labels: Path, *, boundary: bool = False) -> dic
         preds: Result JSON: a list of image_id, category_id, segmentation and score.
         labels: Annotation JSON.
         boundary: Whether to measure Boundary AP, too.
+        replicas: Number of replicas to score, too.
 
     Raises:
         SegfixError: As `evaluate_instances`.
@@ -64,7 +74,12 @@ def measure_coco_ap(preds: Path, labels: Path, *, boundary: bool = False) -> dic
         per_class: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
         for prefix, one in scorers.items():
             add_averages(one, prefix, mean, per_class)
-    return summarize("coco", len(sizes), mean, per_class, notes)
+    drawn = [
+        average_replicas(one, prefix, list(names.values()), draw_images(replicas, len(sizes)))
+        for prefix, one in scorers.items()
+        if replicas
+    ]
+    return summarize("coco", len(sizes), mean, per_class, notes, join_replicas(drawn))
 
 
 def add_averages(
@@ -84,6 +99,20 @@ def add_averages(
             f"{prefix}ap50": curve[0],
             f"{prefix}ap75": curve[5],
         }
+
+
+def average_replicas(
+    scorer: Any, prefix: str, names: Sequence[str], draws: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Average the AP of replicas by the keys of `add_averages`."""
+    scores = replicate_coco_ap(scorer, draws)
+    curves = [scores[0].mean(axis=1), scores[0][:, 0], scores[0][:, 5], *scores[1:].mean(axis=2)]
+    objects = [item for item in scorer.cocoGt.dataset["annotations"] if not item["iscrowd"]]
+    pairs = {(item["image_id"], item["category_id"]) for item in objects}
+    holders = Counter(category for _, category in pairs)
+    held = [holders[number] for number in range(1, len(names) + 1)]
+    keys = [f"{prefix}{key}" for key in MEANS]
+    return name_replicas(dict(zip(keys, curves, strict=True)), names, held, keys[:3])
 
 
 def _defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:

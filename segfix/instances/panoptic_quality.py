@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segfix.errors import FileFormatError
 from segfix.files.reading import open_picture, path_within
 from segfix.instances import boundaries
 from segfix.instances.coco import check_items, check_table, is_number, read_json
 from segfix.instances.panoptic import check_panoptic, check_panoptic_mode, read_panoptic_map
+from segfix.instances.replicas import (
+    draw_images,
+    join_replicas,
+    name_replicas,
+    replicate_qualities,
+)
 from segfix.instances.summary import check_complete, list_some, name_categories, summarize
 from segfix.jobs.pool import Threads
 
@@ -27,7 +34,7 @@ GROUPS = {"": None, "_things": True, "_stuff": False}
 
 
 def measure_panoptic_quality(
-    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False, replicas: int = 0
 ) -> dict[str, Any]:
     """Measure PQ, SQ and RQ: over all categories, over things, over stuff and of each.
 
@@ -36,6 +43,7 @@ def measure_panoptic_quality(
         labels: The ground truth, likewise.
         workers: Threads.
         boundary: Whether to measure Boundary PQ, too.
+        replicas: Number of replicas to score, too.
 
     Raises:
         SegfixError: As `evaluate_instances`.
@@ -57,15 +65,41 @@ def measure_panoptic_quality(
         return match_segments(pair, labels, preds, categories, evaluator, boundary=boundary)
 
     totals = [evaluator.PQStat() for _ in range(1 + boundary)]
+    counts = np.zeros((1 + boundary, len(pairs) if replicas else 0, len(categories), 4))
     with contextlib.redirect_stdout(io.StringIO()), Threads(workers) as pool:
-        for parts in pool.map(match, pairs):
+        for image, parts in enumerate(pool.map(match, pairs)):
             for number, part in enumerate(parts):
                 totals[number] += part
+                for place, identity in enumerate(categories if replicas else ()):
+                    one = part[identity]
+                    counts[number, image, place] = one.iou, one.tp, one.fp, one.fn
     mean: dict[str, Any] = {}
     per_class: dict[str, dict[str, Any]] = {}
-    for prefix, total in zip(("", "boundary_"), totals, strict=False):
+    drawn = []
+    for prefix, total, one in zip(("", "boundary_"), totals, counts, strict=False):
         add_qualities(total, truth["categories"], prefix, mean, per_class)
-    return summarize("panoptic", len(pairs), mean, per_class, notes)
+        if replicas:
+            draws = draw_images(replicas, len(pairs))
+            drawn.append(average_replicas(one, draws, truth["categories"], prefix))
+    return summarize("panoptic", len(pairs), mean, per_class, notes, join_replicas(drawn))
+
+
+def average_replicas(
+    counts: NDArray[np.float64], draws: NDArray[np.float32], listed: Sequence[Any], prefix: str
+) -> dict[str, Any]:
+    """Average the qualities of replicas by the keys of `add_qualities`."""
+    scores = replicate_qualities(counts, draws)
+    things = np.array([category["isthing"] == 1 for category in listed])
+    groups: dict[str, Any] = {}
+    for ending, isthing in GROUPS.items():
+        outside = (
+            np.zeros(len(things)) if isthing is None else np.where(things == isthing, 0, np.nan)
+        )
+        groups |= {f"{prefix}{key}{ending}": scores[key] + outside[:, None] for key in SCORES}
+    names = list(name_categories(listed).values())
+    # Hit or missed: it is there.
+    holders = counts[..., [1, 3]].any(axis=2).sum(axis=0).tolist()
+    return name_replicas(groups, names, holders, [f"{prefix}{key}" for key in SCORES])
 
 
 def add_qualities(

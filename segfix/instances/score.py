@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segfix.errors import ArgumentError
 from segfix.instances.cityscapes_ap import measure_cityscapes_ap
 from segfix.instances.coco import read_json
 from segfix.instances.coco_ap import measure_coco_ap
@@ -16,7 +15,7 @@ from segfix.instances.panoptic_quality import measure_panoptic_quality
 
 
 def evaluate_instances(
-    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False
+    preds: Path, labels: Path, *, workers: int = 1, boundary: bool = False, replicas: int = 0
 ) -> dict[str, Any]:
     """Score instance or panoptic predictions of whichever kind the files are.
 
@@ -27,23 +26,22 @@ def evaluate_instances(
             folder of `*_gtFine_instanceIds.png`.
         workers: Threads, for Cityscapes and panoptic files.
         boundary: Whether to measure Boundary AP or Boundary PQ, too: keys that begin with
-            "boundary_". Not of Cityscapes' folders.
+            "boundary_".
+        replicas: Number of replicas of the set of images to score, too: each image counts in each
+            a number of times, the same for all predictions of one ground truth.
 
     Returns:
         JSON-ready: `kind` (coco, cityscapes or panoptic), number of `images`, `mean` and `class`
-        scores in [0, 1], None where nothing counts, and `notes`, what else there is to say.
+        scores in [0, 1], None where nothing counts, and `notes`, what else there is to say. With
+        `replicas`, these, too: `mean` and `class` as (R,) arrays, NaN where nothing counts.
 
     Raises:
-        SegfixError: A file is missing, broken or doesn't fit the other side, or `boundary` is asked
-            of a Cityscapes folder.
+        SegfixError: A file is missing, broken or doesn't fit the other side.
         ModuleNotFoundError: The extra isn't installed.
     """
+    how: dict[str, Any] = {"boundary": boundary, "replicas": replicas}
     if preds.is_dir():
-        if boundary:
-            raise ArgumentError(
-                f"{preds}: Boundary AP is measured of COCO results and of panoptic files only."
-            )
-        return measure_cityscapes_ap(preds, labels, workers=workers)
+        return measure_cityscapes_ap(preds, labels, workers=workers, **how)
     if isinstance(read_json(preds, peek=True), list):
-        return measure_coco_ap(preds, labels, boundary=boundary)
-    return measure_panoptic_quality(preds, labels, workers=workers, boundary=boundary)
+        return measure_coco_ap(preds, labels, **how)
+    return measure_panoptic_quality(preds, labels, workers=workers, **how)

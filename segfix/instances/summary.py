@@ -17,6 +17,7 @@ def summarize(
     mean: Mapping[str, Any],
     per_class: Mapping[str, Mapping[str, Any]],
     notes: Sequence[str],
+    replicas: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put scores in the form that `evaluate_instances` returns.
 
@@ -26,6 +27,7 @@ def summarize(
         mean: Scores in [0, 1]; None or NaN where nothing counts.
         per_class: The same of each class, by its name.
         notes: What else there is to say.
+        replicas: Arrays of the scores of replicas, if there are any.
     """
     means = _plain(mean)
     if all(score is None for score in means.values()):
@@ -36,6 +38,7 @@ def summarize(
         "mean": means,
         "class": {name: _plain(scores) for name, scores in per_class.items()},
         "notes": list(notes),
+        **({"replicas": replicas} if replicas else {}),
     }
 
 

@@ -36,10 +36,9 @@ def summarize(result: dict[str, Any]) -> str:
     )
 
 
-def warn_of_few(result: dict[str, Any]) -> str:
+def warn_of_few(images: int) -> str:
     """Warn of intervals that rest on few images; empty where there are enough."""
-    images = result["images"] - result["void_images"]
-    if not result["changes"] or images >= FEW_IMAGES:
+    if images >= FEW_IMAGES:
         return ""
     if images < 2:
         return "No intervals: they take two images at least, and mean something from 30 on."
@@ -60,7 +59,7 @@ def headline(result: dict[str, Any]) -> list[Card]:
     before, after = (result["sets"][name]["mean"] for name in (first, second))
     change = result["changes"][second]
     cards = [
-        _card(SCORES[key], percent(after[key]), percent(before[key]), change["mean"][key])
+        difference_card(SCORES[key], percent(after[key]), percent(before[key]), change["mean"][key])
         for key in keys
     ]
     fixed, broken = (
@@ -68,9 +67,12 @@ def headline(result: dict[str, Any]) -> list[Card]:
         for kind in ("fixed", "broken")
     )
     net = change["mean"]["pixel_accuracy"]
-    return [*cards, _card("fixed − broken", f"{fixed} − {broken}", "", net)]
+    return [*cards, difference_card("fixed − broken", f"{fixed} − {broken}", "", net)]
 
 
-def _card(title: str, value: str, before: str, difference: Sequence[float | None]) -> Card:
+def difference_card(
+    title: str, value: str, before: str, difference: Sequence[float | None]
+) -> Card:
+    """Make a card of a score with what it was, and [difference, low, high]."""
     number, _, spread = interval(difference).partition(" ")
     return Card(title, value, before, number, spread, sure_direction(difference))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segfix.errors import PairingError, SegfixError
-from segfix.files import Entry, list_entries, pair_entries
-from segfix.formats import LABEL_SUFFIXES, LabelMap, read_image, read_label_map
-from segfix.instances.cityscapes import INSTANCE_MAP, read_list
-from segfix.instances.coco import read_json
-from segfix.instances.listing import list_instance_files
-from segfix.instances.photographs import InstanceEntry, pair_instances
+from segfix.errors import SegfixError
+from segfix.evaluation.instance_sets import compare_instances
+from segfix.evaluation.totals import REPLICAS
+from segfix.files import Entry
+from segfix.formats import read_image
 from segfix.instances.score import evaluate_instances
 from segfix.jobs.pool import hide_progress
-from segfix.report.before_after import number_masks
 from segfix.report.error_map import BROKEN, FIXED, error_map
 from segfix.report.examples import Example, Ids, ImageRow, choose, draw_example
-from segfix.report.headline import Card
+from segfix.report.headline import Card, difference_card, warn_of_few
+from segfix.report.instance_sources import LEAST_SCORE, Source, find_classes, find_instances
 from segfix.report.origin import link_file, without_folders
 from segfix.report.overlay import label_colours
 from segfix.report.page import describe_sources, fill_page, write_page
-from segfix.report.tables import Cell, Table, percent, score_cell
-from segfix.report.wording import tell_number
-
-LEAST_SCORE = 0.5
-"""Of the instances that are drawn, where they have scores."""
-
-SMALLEST_THING = 1000
-"""Ids of instances in Cityscapes' maps; smaller ones are classes."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the instances of each photograph are: of a set, or of the ground truth.
-
-    Attributes:
-        entries: By photograph; Cityscapes' ground truth is label maps.
-        root: Folder of the files.
-        problems: One text per photograph without instances.
-    """
-
-    entries: Mapping[Path, Entry]
-    root: Path
-    problems: Sequence[str] = ()
-
-    @property
-    def void(self) -> int:
-        """The number that counts nowhere in the ground truth: 0 of panoptic maps, which is void."""
-        panoptic = any(getattr(entry, "panoptic", False) for entry in self.entries.values())
-        return 0 if panoptic else -1
-
-    def read(self, photograph: Path, size: tuple[int, int]) -> Ids:
-        """Read the (H, W) numbers of a photograph's instances, 0 where there is none.
-
-        Raises:
-            SegfixError: A file is broken, or of another size.
-        """
-        entry = self.entries.get(photograph)
-        found: LabelMap | None
-        if isinstance(entry, InstanceEntry):
-            found = keep_sure(entry, self.root).read(size, photograph)
-        elif entry is not None:
-            found = read_label_map(entry.path)
-            ids = found.ids()
-            found = LabelMap(np.where(ids >= SMALLEST_THING, ids, 0))
-        else:
-            found = None
-        if found is None:
-            return np.zeros(size, np.int64)
-        if found.shape != size:
-            raise SegfixError(
-                found.size,
-                path=photograph,
-                expected=f"its photograph is {size[1]}×{size[0]}",
-                advice="give photographs of the masks' size",
-            )
-        return number_masks(found).ids()
+from segfix.report.tables import Cell, Table, difference_cell, percent, score_cell
+from segfix.report.wording import name_score, tell_number
 
 
 def write_instance_report(
@@ -123,18 +67,32 @@ def write_instance_report(
         SegfixError: A set can't be scored, or no photograph belongs to one.
         ModuleNotFoundError: The extra isn't installed.
     """
+    how: dict[str, Any] = {"workers": workers, "replicas": REPLICAS if len(sets) > 1 else 0}
     results = {
-        name: evaluate_instances(path, labels, workers=workers) for name, path in sets.items()
+        name: evaluate_instances(path, labels, boundary=True, **how) for name, path in sets.items()
     }
+    changes = compare_instances(results, next(iter(sets)))
     rows, groups, failed = list[ImageRow](), dict[str, list[Example]](), list[str]()
+    classes = list[dict[str, Any]]()
     if photographs is not None:
         truth = find_instances(labels, photographs, labels, naming)
         found = [find_instances(path, photographs, labels, naming) for path in sets.values()]
         sources = [truth, *found]
         rows, failed = compare_images(sources, photographs, bands, quiet=quiet)
+        held = find_classes(labels, truth)
+        rows = [
+            replace(
+                row, classes=tuple(k for k, on in enumerate(held.values()) if row.photograph in on)
+            )
+            for row in rows
+        ]
+        classes = [
+            {"id": k, "name": name, "pixels": len(held[name])} for k, name in enumerate(held)
+        ]
         failed = [*(text for source in sources for text in source.problems), *failed]
         for title, chosen in choose(rows, examples, seed).items():
             groups[title] = [draw_instances(row, sources, bands) for row in chosen]
+    scored = next(iter(results.values()))["images"]
     read = {**sets, "LABELS": labels}
     told = describe_sources(read, {name: [path] for name, path in read.items() if path.is_file()})
     folders = {path.parent for path in (*sets.values(), labels)}
@@ -143,77 +101,31 @@ def write_instance_report(
         list(sets),
         rows,
         groups,
-        result={"classes": []},
-        summary=f"{tell_number(next(iter(results.values()))['images'], 'image')} scored",
+        result={"classes": classes},
+        summary=f"{tell_number(scored, 'image')} scored",
         remarks=[
             without_folders(f"{name}: {note}", folders)
             for name, one in results.items()
             for note in one["notes"]
         ],
-        warning="",
+        warning=warn_of_few(scored) if changes else "",
         failed=[without_folders(text, folders) for text in failed],
-        cards=headline(results),
-        scores=score_table(results),
-        classes=class_table(results),
+        cards=headline(results, changes),
+        scores=score_table(results, changes),
+        classes=class_table(results, changes),
         confusion=[],
         figures=[],
         measure="mean IoU",
         explain="An image's mean IoU is that of its true instances with the predicted ones that "
         "cover them best, whatever their classes. Instances that belong together have one colour; "
         f"those with a score below {LEAST_SCORE} are left out.",
-        intervals=False,
+        intervals=bool(changes),
         origin={**(made or {}), **told},
         address=partial(link_file, page=out),
     )
     write_page(out, page)
     shown = sum(map(len, groups.values()))
-    return {"images": next(iter(results.values()))["images"], "shown": shown, "failed": failed}
-
-
-def find_instances(
-    path: Path, photographs: Sequence[Entry], labels: Path, naming: Mapping[str, Any]
-) -> Source:
-    """Find the instances of photographs in a file or a folder.
-
-    Raises:
-        SegfixError: There are none, or the only file has a fault.
-    """
-    if path == labels and path.is_dir():
-        maps = list_entries(path, LABEL_SUFFIXES, what="instance maps", recursive=True)
-        maps = [entry for entry in maps if entry.path.name.endswith(INSTANCE_MAP)]
-        pairs = pair_entries(photographs, maps, **naming)
-        entries = {pair.entry.path: pair.partner for pair in pairs if pair.partner}
-        return Source(entries, path)
-    files = list_instance_files(path, away=(), recursive=True, leave_out=())
-    names = None
-    if labels.is_file():
-        images = read_json(labels).get("images", [])
-        # Without, images are found by their ids.
-        names = {one["id"]: one["file_name"] for one in images if "file_name" in one}
-    found: dict[Path, Entry] = {}
-    problems = []
-    for pair in pair_instances(files, photographs, path, naming=naming, file_names=names):
-        # Photographs that nothing was predicted for are no fault: they count with no instance.
-        if isinstance(pair.partner, InstanceEntry) and not pair.entry.problem:
-            found[pair.entry.path] = pair.partner
-        elif isinstance(pair.entry, InstanceEntry) and pair.entry.problem:
-            problems.append(pair.entry.problem)
-    if not found:
-        raise PairingError(f"{path}: no instances of any photograph; is --images the right folder?")
-    return Source(found, path, problems)
-
-
-def keep_sure(entry: InstanceEntry, root: Path) -> InstanceEntry:
-    """Leave out instances of a low score, and put the surest last, which is drawn on top."""
-    if entry.path.suffix == ".txt":
-        listed = read_list(entry.path, root)
-        scores = [listed[str(item)]["conf"] for item in entry.items]
-    elif all(isinstance(item, dict) and "score" in item for item in entry.items):
-        scores = [item["score"] for item in entry.items]
-    else:
-        return entry
-    order = sorted(range(len(scores)), key=scores.__getitem__)
-    return replace(entry, items=[entry.items[k] for k in order if scores[k] >= LEAST_SCORE])
+    return {"images": scored, "shown": shown, "failed": failed}
 
 
 def compare_images(
@@ -318,66 +230,51 @@ def draw_instances(
     return replace(drawn, classes=[], more_classes=0)
 
 
-def headline(results: Mapping[str, dict[str, Any]]) -> list[Card]:
+def headline(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> list[Card]:
     """Choose the numbers at the top, in percent, of the second set where there is one."""
     first, *others = results.values()
-    shown = others[0] if others else first
-    cards = []
-    for key, value in list(shown["mean"].items())[:4]:
-        before = first["mean"][key]
-        change = "" if None in (value, before) or not others else percent(value - before, sign="+")
-        cards.append(
-            Card(name_score(key), percent(value), percent(before) if others else "", change)
-        )
-    return cards
+    keys = list(first["mean"])
+    boundary = [key for key in keys if key.startswith("boundary_")]
+    keys = [*keys[:2], *boundary[:2]]
+    if not others:
+        return [Card(name_score(key), percent(first["mean"][key])) for key in keys]
+    change = next(iter(changes.values()))["mean"]
+    pairs = {key: [percent(one["mean"][key]) for one in (others[0], first)] for key in keys}
+    return [difference_card(name_score(key), *pairs[key], change[key]) for key in keys]
 
 
-def score_table(results: Mapping[str, dict[str, Any]]) -> Table:
+def score_table(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> Table:
     """Tabulate the mean scores of every set."""
-    keys = dict.fromkeys(key for result in results.values() for key in result["mean"])
-    scores = {name_score(key): [one["mean"].get(key) for one in results.values()] for key in keys}
-    return _compare("score", scores, list(results), sortable=False)
+    keys = {name_score(key): ("mean", key) for key in next(iter(results.values()))["mean"]}
+    return _compare("score", keys, results, changes, sortable=False)
 
 
-def class_table(results: Mapping[str, dict[str, Any]]) -> Table:
+def class_table(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> Table:
     """Tabulate the first score, AP or PQ, of every class."""
     first = next(iter(results.values()))
     key = next(iter(first["mean"]))
-    classes = dict.fromkeys(name for result in results.values() for name in result["class"])
-    scores = {
-        name: [one["class"].get(name, {}).get(key) for one in results.values()] for name in classes
-    }
-    return _compare(f"{name_score(key)} of", scores, list(results))
+    places = {name: ("class", name, key) for name in first["class"]}
+    return _compare(f"{name_score(key)} of", places, results, changes)
 
 
 def _compare(
     title: str,
-    scores: Mapping[str, Sequence[float | None]],
-    names: Sequence[str],
+    places: Mapping[str, Sequence[str]],
+    results: Mapping[str, Any],
+    changes: Mapping[str, Any],
     *,
     sortable: bool = True,
 ) -> Table:
     """Tabulate scores by name, each set's with the difference to the first's."""
-    columns = [title, names[0]]
-    for name in names[1:]:
-        columns += [name, f"Δ {name}"]
+    columns = [title]
+    for name in results:
+        columns += [name, f"Δ {name} [95 %]"] if name in changes else [name]
     rows = []
-    for name, (before, *others) in scores.items():
-        row = [Cell(name, name), score_cell(before)]
-        for value in others:
-            change = None if value is None or before is None else value - before
-            row += [score_cell(value), Cell(percent(change, sign="+"), change)]
+    for text, place in places.items():
+        row = [Cell(text, text)]
+        for name, result in results.items():
+            row.append(score_cell(reduce(getitem, place, result)))
+            if name in changes:
+                row.append(difference_cell(reduce(getitem, place, changes[name])))
         rows.append(row)
     return Table(columns, rows, sortable=sortable)
-
-
-def name_score(key: str) -> str:
-    """Write the key of a score as papers do.
-
-    Example:
-        >>> name_score("ap50"), name_score("ap_small"), name_score("boundary_pq")
-        ('AP50', 'AP small', 'boundary PQ')
-    """
-    return re.sub(
-        r"(?<![a-z])(ap|pq|sq|rq)(?![a-z])", lambda m: m[0].upper(), key.replace("_", " ")
-    )

@@ -17,6 +17,7 @@ from segfix.report.wording import (
     percent,
     plain_cell,
     tell_number,
+    with_note,
 )
 
 
@@ -55,9 +56,7 @@ def score_table(result: dict[str, Any]) -> str:
                 cell += f" {interval(result['changes'][name]['mean'][key])}"
             row.append(cell)
         rows.append(row)
-    table = layout(rows)
-    note = f"[ ]: 95 % confidence interval of the difference to {next(iter(sets))}, over images"
-    return f"{table}\n{note}" if "[" in table else table
+    return with_note(layout(rows), next(iter(sets)))
 
 
 def change_table(result: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,23 @@ def interval(difference: Sequence[float | None]) -> str:
     """Write a difference with its confidence interval."""
     value, low, high = (percent(v, sign="+") for v in difference)
     return value if low == "–" else f"{value} [{low} {high}]"
+
+
+def with_note(table: str, first: str) -> str:
+    """Explain the brackets of a table, where it has some, below it."""
+    note = f"[ ]: 95 % confidence interval of the difference to {first}, over images"
+    return f"{table}\n{note}" if "[" in table else table
+
+
+def name_score(key: str) -> str:
+    """Write the key of a score of instances as papers do.
+
+    Example:
+        >>> name_score("ap50"), name_score("ap_small"), name_score("boundary_pq")
+        ('AP50', 'AP small', 'Boundary PQ')
+    """
+    words = key.replace("boundary", "Boundary").replace("_", " ")
+    return re.sub(r"(?<![a-z])(ap|pq|sq|rq)(?![a-z])", lambda m: m[0].upper(), words)
 
 
 def tell_number(number: int, noun: str) -> str:

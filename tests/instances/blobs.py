@@ -13,6 +13,8 @@ from scipy import ndimage
 
 SIZES = ((90, 120), (64, 200), (30, 40))
 CATEGORIES = (1, 2, 3)
+CITYSCAPES = {1: 26, 2: 24, 3: 27}
+"""Ids of classes there: car, person, truck."""
 
 
 def segment_map(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.int64]:
@@ -121,3 +123,24 @@ def write_panoptic(folder: Path, seed: int) -> tuple[Path, Path]:
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document))
     return folder / "preds.json", folder / "labels.json"
+
+
+def write_cityscapes(folder: Path, seed: int) -> tuple[Path, Path]:
+    """Lists and instance maps of the blobs; crowds are groups, some objects are small."""
+    preds, labels = folder / "preds", folder / "labels"
+    preds.mkdir()
+    labels.mkdir()
+    for image, (ids, found) in enumerate(image_pairs(seed), 1):
+        truth = np.zeros(ids.shape, np.uint16)
+        for segment in (int(k) for k in np.unique(ids) if k):
+            kind = CITYSCAPES[category(segment)]
+            truth[ids == segment] = kind if is_crowd(segment) else kind * 1000 + segment
+        Image.fromarray(truth).save(labels / f"{image}_gtFine_instanceIds.png")
+        lines = []
+        for segment in (int(k) for k in np.unique(found) if k):
+            name = f"{image}_{segment}.png"
+            Image.fromarray(((found == segment) * 255).astype(np.uint8)).save(preds / name)
+            score = (segment * 37 % 101) / 101
+            lines.append(f"{name} {CITYSCAPES[category(segment)]} {score}\n")
+        (preds / f"{image}_pred.txt").write_text("".join(lines))
+    return preds, labels

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segfix.errors import ArgumentError
 from segfix.evaluation import evaluate_instances
+from segfix.instances import boundaries
 from segfix.instances.boundaries import encode_band
 from segfix.instances.coco_ap import MEANS
 from tests.instances import blobs, scenes
@@ -170,8 +170,64 @@ def test_perfect_predictions_score_one(kind: str, tmp_path: Path) -> None:
     assert result["class"]["truck"][first] is None
 
 
-def test_folders_of_cityscapes_are_refused(tmp_path: Path) -> None:
-    truth = [(0, scenes.CAR, scenes.LEFT)]
-    preds, labels = scenes.write_cityscapes(tmp_path, truth, [(*truth[0], 1)])
-    with pytest.raises(ArgumentError, match="Boundary AP"):
-        evaluate_instances(preds, labels, boundary=True)
+def list_cityscapes(pairs: list[Any], kind: int, overlap: float) -> tuple[list[Any], int]:
+    """Score and success of each prediction of a category, and the number of its objects."""
+    outcomes, objects = [], 0
+    for true, found in pairs:
+        everywhere = np.ones(true.shape, bool)
+        spare = [int(k) for k in np.unique(found) if k and blobs.category(int(k)) == kind]
+        # All crowds of a category are one group.
+        crowd = np.isin(true, [k for k in np.unique(true) if k and blobs.is_crowd(int(k))])
+        crowd &= np.isin(true, [k for k in np.unique(true) if blobs.category(int(k)) == kind])
+        # A group that is small counts twice.
+        ignored = (true == 0) + crowd.astype(int) * (1 + int(crowd.sum() < 100))
+        for one in (int(k) for k in np.unique(true) if k):
+            here = true == one
+            if blobs.category(one) != kind or blobs.is_crowd(one):
+                continue
+            if here.sum() < 100:
+                ignored = ignored + here
+                continue
+            objects += 1
+            near = []
+            for other in list(spare):
+                there = found == other
+                iou = min(
+                    ratio(here, there, everywhere),
+                    ratio(band(here), band(there), everywhere),
+                )
+                if iou > overlap:
+                    near.append((other * 37 % 101) / 101)
+                    spare.remove(other)
+            outcomes += [(score, k == 0) for k, score in enumerate(sorted(near, reverse=True))]
+        for other in spare:
+            there = found == other
+            if ignored[there].sum() / there.sum() <= overlap:
+                outcomes.append(((other * 37 % 101) / 101, False))
+    return outcomes, objects
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boundary_ap_of_cityscapes_is_that_of_plain_loops(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert boundaries.CITYSCAPES_RATIO == 0.005
+    # Of pictures so small, that were a single pixel.
+    monkeypatch.setattr(boundaries, "CITYSCAPES_RATIO", 0.02)
+    result = evaluate_instances(*blobs.write_cityscapes(tmp_path, seed), boundary=True)
+    pairs = blobs.image_pairs(seed)
+    names = {26: "car", 24: "person", 27: "truck"}
+    for kind, label in blobs.CITYSCAPES.items():
+        precisions = []
+        for overlap in np.arange(0.5, 1, 0.05):
+            outcomes, objects = list_cityscapes(pairs, kind, overlap)
+            points = [(1.0, 0.0)]
+            for least in sorted({score for score, _ in outcomes}, reverse=True):
+                hits = [hit for score, hit in outcomes if score >= least]
+                points.append((sum(hits) / len(hits), sum(hits) / objects))
+            recalls = [0.0, *(recall for _, recall in points), points[-1][1]]
+            steps = [(b - a) / 2 for a, b in zip(recalls, recalls[2:], strict=False)]
+            precisions.append(sum(p * s for (p, _), s in zip(points, steps, strict=True)))
+        expected = np.mean(precisions) if result["class"][names[label]]["ap"] is not None else None
+        assert result["class"][names[label]]["boundary_ap"] == pytest.approx(expected, abs=1e-12)
+    assert 0 < result["mean"]["boundary_ap"] < result["mean"]["ap"]

@@ -54,7 +54,16 @@ def test_instances_of_every_kind_are_scored_and_drawn(
     assert "mean IoU 83.33 → 100.00" in page
     assert "80 px fixed, 0 broken" in page if kind == "panoptic" else "160 px fixed" in page
     assert ">PQ<" in page if kind == "panoptic" else ">AP50<" in page
+    assert ">Boundary PQ<" in page if kind == "panoptic" else ">Boundary AP<" in page
     assert str(tmp_path) not in page
+    # Cars are in both images, and persons in the first: classes stand in the truth's order.
+    order = ["person", "car"] if kind == "cityscapes" else ["car", "person"]
+    choices = [f'<option value="{place}">{name}</option>' for place, name in enumerate(order)]
+    assert "".join(choices) in page
+    held = {'data-classes="0 1"', f'data-classes="{order.index("car")}"'}
+    assert all(f'class="example" {one}' in page for one in held)
+    assert "Δ better [95 %]" in page
+    assert "Only 2 images" in page
 
 
 def test_without_photographs_there_are_scores_alone(tmp_path: Path) -> None:
