@@ -239,8 +239,11 @@ def headline(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) 
     if not others:
         return [Card(name_score(key), percent(first["mean"][key])) for key in keys]
     change = next(iter(changes.values()))["mean"]
-    pairs = {key: [percent(one["mean"][key]) for one in (others[0], first)] for key in keys}
-    return [difference_card(name_score(key), *pairs[key], change[key]) for key in keys]
+    now, before = others[0]["mean"], first["mean"]
+    return [
+        difference_card(name_score(key), percent(now[key]), percent(before[key]), change[key])
+        for key in keys
+    ]
 
 
 def score_table(results: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> Table:

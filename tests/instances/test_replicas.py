@@ -30,7 +30,8 @@ def repeat_json(preds: Path, labels: Path, times: list[int], folder: Path) -> tu
     for path in (preds, labels):
         document = json.loads(path.read_text())
         items = document if isinstance(document, list) else document["annotations"]
-        copies, images = [], []
+        copies: list[Any] = []
+        images: list[int] = []
         for image, number in enumerate(times, 1):
             for _ in range(number):
                 images.append(len(images) + 1)
