@@ -35,12 +35,13 @@ lock: .venv/pyvenv.cfg
 		--custom-compile-command 'make lock' --extra dev --extra examples pyproject.toml \
 		--output-file .ci/requirements.lock
 
-# One thread for each process of the tests: more only wait for each other.
+# One thread for each process of the tests: more only wait for each other. Slow files come
+# first (tests/conftest.py), not those of many tests, or in the end one core waits.
 check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 fix: .venv/dev
 	$(BIN)/ruff check --fix .

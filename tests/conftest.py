@@ -21,6 +21,15 @@ settings.register_profile("segfix", deadline=None, derandomize=True, max_example
 settings.load_profile("segfix")
 
 
+SLOW = ("training", "test_integrations.py", "test_readme.py", "report", "serve", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that in the end no process works on one alone."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: not {*item.path.parts[len(tests.parts) :][:1]} & {*SLOW})
+
+
 @pytest.fixture(scope="session")
 def load_script() -> Callable[[Path], ModuleType]:
     """Import a file that is no module of a package."""
