@@ -26,8 +26,8 @@ SLOW = ("training", "test_integrations.py", "test_readme.py", "report", "serve",
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow files, so that in the end no process works on one alone."""
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: not {*item.path.parts[len(tests.parts) :][:1]} & {*SLOW})
+    slow = [Path(__file__).with_name(name) for name in SLOW]
+    items.sort(key=lambda item: not {item.path, *item.path.parents}.intersection(slow))
 
 
 @pytest.fixture(scope="session")

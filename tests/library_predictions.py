@@ -38,7 +38,8 @@ def refined_probabilities(
     return segfix.refine(probabilities, network.offsets(image))
 
 
-def check_transformers(image: NDArray[np.uint8]) -> None:
+def make_segformer() -> tuple[Any, Any]:
+    """Make a small processor and model that have learnt nothing."""
     import torch
     from transformers import (
         SegformerConfig,
@@ -56,6 +57,11 @@ def check_transformers(image: NDArray[np.uint8]) -> None:
     )
     model = SegformerForSemanticSegmentation(config).eval()
     processor = SegformerImageProcessor(size={"height": 96, "width": 128})
+    return processor, model
+
+
+def check_transformers(image: NDArray[np.uint8]) -> None:
+    processor, model = make_segformer()
     network = segfix.load()
     boundary = network.offsets(image).boundary_mask()
     refined = refined_segmentation(image, processor, model, network)

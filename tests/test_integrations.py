@@ -79,23 +79,9 @@ def discs() -> NDArray[np.bool_]:
 
 
 def run_transformers() -> None:
-    from transformers import (
-        SegformerConfig,
-        SegformerForSemanticSegmentation,
-        SegformerImageProcessor,
-        pipeline,
-    )
+    from transformers import pipeline
 
-    torch.manual_seed(0)
-    config = SegformerConfig(
-        num_labels=4,
-        depths=[1, 1, 1, 1],
-        hidden_sizes=[8, 8, 16, 16],
-        num_attention_heads=[1, 1, 2, 2],
-        decoder_hidden_size=16,
-    )
-    model = SegformerForSemanticSegmentation(config).eval()
-    processor = SegformerImageProcessor(size={"height": 96, "width": 128})
+    processor, model = library_predictions.make_segformer()
     segment = pipeline("image-segmentation", model=model, image_processor=processor)
     image = Image.fromarray(photograph())
     segments = segment(image)

@@ -74,11 +74,10 @@ def measure_cityscapes_ap(
         matches, unlisted = zip(*pool.map(match, pairs), strict=True)
     mean: dict[str, Any] = {}
     per_class: dict[str, dict[str, Any]] = {}
-    drawn = []
+    drawn, draws = [], draw_images(replicas, len(pairs))
     for prefix, found in zip(("", "boundary_"), zip(*matches, strict=True), strict=False):
         add_averages(average_matches(found, evaluator, settings), prefix, mean, per_class)
         if replicas:
-            draws = draw_images(replicas, len(pairs))
             scores, holders = replicate_cityscapes_ap(found, settings, draws)
             named = {f"{prefix}ap": scores.mean(axis=1), f"{prefix}ap50": scores[:, 0]}
             drawn.append(name_replicas(named, settings.instLabels, holders, list(named)))

@@ -74,8 +74,9 @@ def measure_coco_ap(
         per_class: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
         for prefix, one in scorers.items():
             add_averages(one, prefix, mean, per_class)
+    draws = draw_images(replicas, len(sizes))
     drawn = [
-        average_replicas(one, prefix, list(names.values()), draw_images(replicas, len(sizes)))
+        average_replicas(one, prefix, list(names.values()), draws)
         for prefix, one in scorers.items()
         if replicas
     ]

@@ -75,11 +75,10 @@ def measure_panoptic_quality(
                     counts[number, image, place] = one.iou, one.tp, one.fp, one.fn
     mean: dict[str, Any] = {}
     per_class: dict[str, dict[str, Any]] = {}
-    drawn = []
+    drawn, draws = [], draw_images(replicas, len(pairs))
     for prefix, total, one in zip(("", "boundary_"), totals, counts, strict=False):
         add_qualities(total, truth["categories"], prefix, mean, per_class)
         if replicas:
-            draws = draw_images(replicas, len(pairs))
             drawn.append(average_replicas(one, draws, truth["categories"], prefix))
     return summarize("panoptic", len(pairs), mean, per_class, notes, join_replicas(drawn))
 

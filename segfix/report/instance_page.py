@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial, reduce
 from operator import getitem
@@ -79,16 +79,7 @@ def write_instance_report(
         found = [find_instances(path, photographs, labels, naming) for path in sets.values()]
         sources = [truth, *found]
         rows, failed = compare_images(sources, photographs, bands, quiet=quiet)
-        held = find_classes(labels, truth)
-        rows = [
-            replace(
-                row, classes=tuple(k for k, on in enumerate(held.values()) if row.photograph in on)
-            )
-            for row in rows
-        ]
-        classes = [
-            {"id": k, "name": name, "pixels": len(held[name])} for k, name in enumerate(held)
-        ]
+        rows, classes = number_classes(rows, find_classes(labels, truth))
         failed = [*(text for source in sources for text in source.problems), *failed]
         for title, chosen in choose(rows, examples, seed).items():
             groups[title] = [draw_instances(row, sources, bands) for row in chosen]
@@ -126,6 +117,18 @@ def write_instance_report(
     write_page(out, page)
     shown = sum(map(len, groups.values()))
     return {"images": scored, "shown": shown, "failed": failed}
+
+
+def number_classes(
+    rows: Sequence[ImageRow], held: Mapping[str, Set[Path]]
+) -> tuple[list[ImageRow], list[dict[str, Any]]]:
+    """Number the classes that photographs hold; return the rows with theirs, and the legend."""
+    numbered = [
+        replace(row, classes=tuple(k for k, on in enumerate(held.values()) if row.photograph in on))
+        for row in rows
+    ]
+    legend = [{"id": k, "name": name, "pixels": len(held[name])} for k, name in enumerate(held)]
+    return numbered, legend
 
 
 def compare_images(
