@@ -14,6 +14,8 @@ import pytest
 def run_with_library(file: str, library: str, folder: Path) -> None:
     """Run the function `run_LIBRARY` of a test file; skip where the library isn't installed.
 
+    Warnings are errors.
+
     Args:
         file: The test file.
         library: Its package.
@@ -24,7 +26,7 @@ def run_with_library(file: str, library: str, folder: Path) -> None:
     code = f"import runpy; runpy.run_path({file!r})['run_{library}']()"
     kept = dict.fromkeys(("HF_HOME", "YOLO_CONFIG_DIR"), str(folder))
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -92,8 +91,7 @@ def run_transformers() -> None:
     assert (after.shape, after.dtype) == (before.shape, before.dtype)
     assert np.array_equal(after.sum(0), before.sum(0)), "each pixel is still in one"
     assert 0 < (before != after).mean() < 0.2
-    with warnings.catch_warnings(action="error"):
-        library_predictions.check_transformers(photograph())
+    library_predictions.check_transformers(photograph())
 
 
 def run_ultralytics() -> None:
@@ -119,8 +117,7 @@ def run_ultralytics() -> None:
     (after,) = model(image, retina_masks=True, **settings)
     expected = segfix.fix(photograph(), before.masks.data > 0.5)
     assert torch.equal(after.masks.data > 0.5, expected)
-    with warnings.catch_warnings(action="error"):
-        library_predictions.check_ultralytics(photograph())
+    library_predictions.check_ultralytics(photograph())
 
 
 def run_torchvision() -> None:
