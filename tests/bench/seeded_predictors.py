@@ -1,0 +1,188 @@
+"""Label maps of networks that are told where the regions' cores are: predictions of any set.
+
+    python -m tests.bench.seeded_predictors --data SET/train --data OTHER/train --out DIR
+
+Region labels (ADE20K, BSDS500) mean nothing across images, so that no network predicts them from
+the photograph alone. One that also sees a region's core, and those of the others, does: its label
+maps have the right regions and a network's boundaries. Each half of the photographs is predicted
+by a network trained on the other half, on all sets together: `OUT/NETWORK/SET/STEM.png`. How deep
+the cores lie and what share of them is hidden differs from photograph to photograph.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from scipy import ndimage
+from torch import Tensor, nn
+
+from segfix.training.encoders import EncoderConv2d
+from tests.bench.coarse_predictors import (
+    VOID,
+    augment,
+    normalise,
+    on_lite,
+    write_label_map,
+)
+
+BATCH = 4
+DEPTH = (2, 16)  # pixels between a boundary and the cores beside it
+HIDDEN = (0, 0.5)  # share of the area without cores
+BLOB = 20  # standard deviation of what hides them
+NETWORKS = {"unet": (smp.Unet, 1), "fpn": (smp.FPN, 2)}
+Mask = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.uint8]
+
+
+def build(name: str) -> nn.Module:
+    """On EfficientNet-Lite0, its first convolution seeing two more channels: the cores."""
+    kind, reduction = NETWORKS[name]
+    network = on_lite(kind, reduction, 1)
+    encoder = network.network.encoder.model  # type: ignore[union-attr]
+    old = encoder.conv_stem  # type: ignore[union-attr]
+    stem = EncoderConv2d(5, old.out_channels, old.kernel_size, old.stride, bias=False)
+    with torch.no_grad():
+        stem.weight.mul_(0.1)
+        stem.weight[:, :3] = old.weight  # type: ignore[union-attr]
+    encoder.conv_stem = stem  # type: ignore[union-attr]
+    return network
+
+
+def visible(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
+    """Where cores are told: blobs hide a share of them."""
+    field = ndimage.gaussian_filter(rng.normal(size=shape), BLOB)
+    return np.asarray(field >= np.quantile(field, rng.uniform(*HIDDEN)))
+
+
+def core(mask: Mask, depth: float) -> Mask:
+    """What lies deeper than this; of thin parts their ridge."""
+    deep = ndimage.distance_transform_edt(mask)
+    parts, count = ndimage.label(mask)
+    deepest = np.asarray(ndimage.maximum(deep, parts, np.arange(count + 1)))[parts]
+    return np.asarray((deep > depth) | (mask & (deepest <= depth + 1) & (deep >= 0.6 * deepest)))
+
+
+def sample(path: Path, rng: np.random.Generator) -> tuple[Tensor, Tensor] | None:
+    """One region of a random crop: (5, H, W) pixels and cores, (H, W) 0, 1 or void."""
+    with Image.open(path) as image, Image.open(label_path(path)) as labels:
+        pixels, ids = augment((image.convert("RGB"), labels), rng)
+    found, counts = np.unique(ids.numpy(), return_counts=True)
+    found = found[(found != VOID) & (counts >= 100)]
+    if len(found) < 2:
+        return None
+    truth = ids.numpy() == rng.choice(found)
+    known, depth = ids.numpy() != VOID, rng.uniform(*DEPTH)
+    seen = visible(truth.shape, rng)
+    cores = np.stack([core(truth, depth) & seen, core(known & ~truth, depth) & seen])
+    target = torch.from_numpy(np.where(known, truth, VOID).astype(np.int64))
+    return torch.cat([pixels, torch.from_numpy(cores.astype(np.float32))]), target
+
+
+def label_path(image: Path) -> Path:
+    """The label map of a photograph."""
+    return image.parent.parent / "labels" / f"{image.stem}.png"
+
+
+def train(network: nn.Module, paths: list[Path], steps: int, seed: int) -> None:
+    """Train in place: AdamW on a one-cycle schedule, binary cross-entropy without void."""
+    rng = np.random.default_rng(seed)
+    network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1e-3, total_steps=steps, pct_start=0.1
+    )
+    start, total = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        found: list[tuple[Tensor, Tensor]] = []
+        while len(found) < BATCH:
+            if one := sample(paths[rng.integers(len(paths))], rng):
+                found.append(one)
+        inputs, target = (torch.stack(parts) for parts in zip(*found, strict=True))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))[:, 0]
+        losses = F.binary_cross_entropy_with_logits(logits, (target == 1).float(), reduction="none")
+        loss = losses[target != VOID].mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if step % 50 == 0:
+            seconds = time.monotonic() - start
+            click.echo(f"step {step}/{steps} loss {total / 50:.3f} {seconds:.0f} s")
+            total = 0.0
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, path: Path, seed: int) -> Labels:
+    """Each region's logits from its core and those of the others; the largest wins."""
+    with Image.open(path) as image, Image.open(label_path(path)) as labels:
+        pixels = normalise(np.asarray(image.convert("RGB"), np.float32) / 255)
+        ids = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    seen, depth = visible(ids.shape, rng), rng.uniform(*DEPTH)
+    regions = [k for k in np.unique(ids) if k != VOID]
+    cores = [torch.from_numpy(core(ids == k, depth) & seen).float() for k in regions]
+    union = torch.stack(cores).amax(0)
+    best, label_map = torch.full(ids.shape, -torch.inf), torch.zeros(ids.shape, dtype=torch.uint8)
+    for k, own in zip(regions, cores, strict=True):
+        inputs = torch.cat([pixels, own[None], (union - own)[None]])[None]
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))[0, 0]
+        label_map[logits > best] = int(k)
+        best = best.maximum(logits)
+    return label_map.numpy()
+
+
+@click.command()
+@click.option(
+    "--data",
+    "sets",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    required=True,
+    help="Folders of images/ and labels/.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--network", "name", type=click.Choice(list(NETWORKS)), default="unet")
+@click.option("--steps", type=click.IntRange(1), default=600)
+@click.option("--limit", type=click.IntRange(1), default=200, help="Photographs of each set.")
+def main(sets: tuple[Path, ...], out: Path, name: str, steps: int, limit: int) -> None:
+    """Train two networks, and write what each predicts on the other's photographs."""
+    torch.set_num_threads(1)
+    halves: tuple[list[Path], list[Path]] = ([], [])
+    for folder in sets:
+        paths = sorted((folder / "images").iterdir())
+        paths = paths[:: max(1, len(paths) // limit)]
+        # Neighbouring frames of a video stay in one half.
+        halves[0].extend(paths[: len(paths) // 2])
+        halves[1].extend(paths[len(paths) // 2 :])
+    for seed, (own, other) in enumerate((halves, halves[::-1])):
+        torch.manual_seed(seed)
+        network, weights = build(name), out / name / f"{seed}.safetensors"
+        if weights.exists():
+            network.load_state_dict(load_file(weights))
+        else:
+            train(network, own, steps, seed)
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+        network.eval().to(memory_format=torch.channels_last)
+        order = np.random.default_rng(seed).permutation(len(other))
+        for place in order:
+            path = other[place]
+            target = out / name / path.parent.parent.parent.name / f"{path.stem}.png"
+            if not target.exists():
+                write_label_map(target, predict(network, path, int(place)))
+
+
+if __name__ == "__main__":
+    main()
