@@ -52,8 +52,9 @@ MOST_CLASSES = 255
 
 def check_passes(passes: int) -> None:
     """Raise `ValueError` unless an argument is how often to refine."""
-    if not isinstance(passes, int) or passes < 1:
-        raise ValueError(f"Expected passes as a number from 1 on but got {describe(passes)}.")
+    given: Any = passes
+    if not isinstance(given, int) or given < 1:
+        raise ValueError(f"Expected passes as a number from 1 on but got {describe(given)}.")
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ def matting(picture: Picture, *, band: float) -> list[Ids]:
 
     known = trimap(picture.label_map, band)
     rows, cols = np.nonzero(known == 1)
+    if not rows.size:
+        return [picture.label_map]
     # What is farther away than the matting's windows has no say.
     box = np.s_[max(rows.min() - 8, 0) : rows.max() + 9, max(cols.min() - 8, 0) : cols.max() + 9]
     alpha = estimate_alpha_cf(picture.image[box] / 255, known[box] / 2)
