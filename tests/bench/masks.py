@@ -223,7 +223,7 @@ def tune(method: Method, masks: list[Masks], file: Path, count: int) -> dict[str
             file.write_text(json.dumps(gains, indent=1))
         return gains[key]
 
-    tried = candidates(method.space, count) + ([method.first] if method.first else [])
+    tried = [method.first] if method.first else candidates(method.space, count)
     best = max(tried, key=run)
     for name, values in method.space.items():
         for step in (-1, 1):

@@ -206,12 +206,17 @@ def main(
         shipped = {
             f"`{name}`, shipped": (onnx, onnx.with_suffix(".safetensors"))
             for name, onnx in shipped_weights().items()
+            if onnx.with_suffix(".safetensors").exists()
         }
         short = {f"`{name}`, short": trained[name] for name in BACKBONES if name in trained}
         widths = {
-            f"γ = {'∞' if width == FAR else width}": trained[name] for name, width in WIDTHS.items()
+            f"γ = {'∞' if width == FAR else width}": trained[name]
+            for name, width in WIDTHS.items()
+            if name in trained
         }
-        widths |= {f"γ = 5, m = {m}": trained[name] for name, m in DIRECTIONS.items()}
+        widths |= {
+            f"γ = 5, m = {m}": trained[name] for name, m in DIRECTIONS.items() if name in trained
+        }
         if "2" in chosen:
             click.echo(f"Table 2\n\n{network_table(bench, shipped | short, timed=True)}\n")
         if "3" in chosen:
