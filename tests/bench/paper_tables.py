@@ -61,8 +61,8 @@ class Bench:
         make_all(Batch(pairs, partial(task.do, out=out), "image"))
         return out
 
-    def targets(self, num_directions: int) -> Path:
-        """Offset maps of the ground truth."""
+    def targets(self, num_directions: int, _: str = "") -> Path:
+        """Offset maps of the ground truth, the same for all predictors."""
         out = self.work / f"targets-m{num_directions}"
         task = target_task(num_directions=num_directions, boundary_width=5, ignore_index=255)
         make_all(Batch(self.truth, partial(task.do, out=out), "map"))
@@ -94,7 +94,7 @@ def ceiling_table(bench: Bench) -> str:
         "| predictor | input | " + " | ".join(f"m = {m}, {step}" for m, step in columns) + " |",
         "|---" * (2 + len(columns)) + "|",
     ]
-    gains = {(m, step): bench.gains(lambda _, m=m: bench.targets(m), step) for m, step in columns}
+    gains = {(m, step): bench.gains(partial(bench.targets, m), step) for m, step in columns}
     for name, before in bench.before.items():
         cells = [" / ".join(f"{100 * before[key]:.2f}" for key in KEYS)]
         for column in columns:
