@@ -48,7 +48,16 @@ JPEG = (".jpg", ".jpeg")
     "--keep-offsets",
     type=options.any_path,
     metavar="FOLDER",
-    help="Keep the offset maps, for 'segfix refine' with other settings and 'segfix show'.",
+    help="Keep the offset maps, for 'segfix refine' with other settings and 'segfix show'; of "
+    "several passes, those of the first.",
+)
+@click.option(
+    "--passes",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How often each prediction is looked at and refined; a second pass helps coarse ones.",
 )
 @options.batch
 def fix(
@@ -73,6 +82,7 @@ def fix(
     max_side: int | None,
     bands: tuple[int, ...] | None,
     keep_offsets: Path | None,
+    passes: int,
     batch: options.BatchOptions,
 ) -> None:
     """Look at photographs and their predictions, and refine these: everything in one go.
@@ -118,6 +128,7 @@ def fix(
         bands,
         form,
         simplify,
+        passes,
     )
     summary = fix_files(
         *(images, preds, folder, name, fixing, batch),
@@ -131,6 +142,6 @@ def fix(
     if instances:
         finish_instances(summary, preds, place, empty, batch)
     else:
-        finish_label_maps(summary, preds, place, empty, keep, batch)
+        finish_label_maps(summary, preds, place, empty, keep, batch, passes)
     if max_side is None and not batch.quiet:
         warn_of_huge([row["pixels"] for row in summary.looked or summary.done])

@@ -221,12 +221,14 @@ def finish_label_maps(
     empty: str,
     keep: tuple[int, ...] | None,
     batch: options.BatchOptions,
+    passes: int = 1,
 ) -> None:
     """Print what happened to label maps, and exit with 1 if any failed."""
     pixels = sum(row["pixels"] for row in summary.done)
     share = sum(row["changed"] for row in summary.done) / max(pixels, 1)
     emptied = [item for row in summary.done for item in row.get("emptied", ())]
-    note = f"; {share:.2%} of the pixels changed their label{emptied_note(emptied, empty)}"
+    note = f"; {share:.2%} of the pixels changed their label"
+    note += f" in {passes} passes" * (passes > 1) + emptied_note(emptied, empty)
     note += kept_note(summary, keep) + little_note(summary)
     again = sum(row["refined_before"] for row in summary.done)
     if again:

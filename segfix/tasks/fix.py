@@ -47,6 +47,7 @@ def fix_folder(
     annotations: Path | None = None,
     form: Form | None = None,
     simplify: float = 0.5,
+    passes: int = 1,
     max_side: int | None = None,
     bands: Sequence[int] | None = None,
     offsets: Path | None = None,
@@ -68,6 +69,8 @@ def fix_folder(
         annotations: COCO JSON with the file names of image ids, for instances.
         form: See `refine_folder`.
         simplify: See `refine_folder`.
+        passes: How often a prediction is looked at and refined, each time what is left by the last;
+            of instances, once.
         max_side: See `OffsetModel.offsets`.
         bands: See `segfix.formats.read_image`.
         offsets: Folder in which the offset maps are kept; None: they aren't.
@@ -80,6 +83,7 @@ def fix_folder(
         As `refine_folder`.
 
     Raises:
+        ValueError: `passes` is no number from 1 on.
         SegfixError: There is nothing to fix or to pair, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -94,7 +98,9 @@ def fix_folder(
         photographs, maps, place = found
         folder, name = place_results(maps, None if out is None else place, argmax=reading.argmax)
         opening = partial(load, weights, device=device)
-        fixing = Fixing(opening, settings, reading, max_side, offsets, bands, form, simplify)
+        fixing = Fixing(
+            opening, settings, reading, max_side, offsets, bands, form, simplify, passes
+        )
         return fix_files(
             photographs, maps, folder, name, fixing, spread, annotations=annotations, **listed
         )
@@ -277,8 +283,13 @@ def fix_instances(
         As `refine_instance_files`; photographs that could not be looked at are failures, too.
 
     Raises:
-        SegfixError: There is nothing to fix or to pair, or only a share is to be fixed.
+        SegfixError: There is nothing to fix or to pair, or only a share is to be fixed, or that
+            several times.
     """
+    if fixing.passes > 1:
+        raise ArgumentError(
+            "--passes is for label maps and arrays; of instances, fix the results once more."
+        )
     if spread.shard:
         raise ArgumentError(
             "--shard is for label maps and arrays; of instances, share predict-offsets among "

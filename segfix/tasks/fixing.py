@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,14 @@ from typing import Any
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, Pair
+from segfix.formats import read_offset_map
 from segfix.instances.refine_images import Form
 from segfix.jobs.task import Output, Row, Skipped, leave_own, name_png
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.predict_offsets import predict_file
 from segfix.tasks.predictions import RESIZE, FileSettings
-from segfix.tasks.refine import refine_file, start_record
+from segfix.tasks.refine import Begun, check_passes, name_result, refine_file, start_record
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Fixing:
         bands: See `segfix.formats.read_image`.
         form: Of `InstanceSettings`.
         simplify: Of `InstanceSettings`.
+        passes: How often a prediction is looked at and refined, each time what is left by the last.
     """
 
     load: Callable[[], OffsetModel]
@@ -45,6 +47,10 @@ class Fixing:
     bands: Sequence[int] | None = None
     form: Form | None = None
     simplify: float = 0.5
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        check_passes(self.passes)
 
     @cached_property
     def model(self) -> OffsetModel:
@@ -85,7 +91,7 @@ def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) 
         model: The network, loaded.
 
     Returns:
-        As `refine_file`, and the `photograph`.
+        As `refine_file`, the `photograph` and the `passes`.
     """
     prediction, photograph = pair.entry, pair.partner
     if photograph is None:
@@ -95,7 +101,7 @@ def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) 
             advice="say with --map or --suffix which one it is",
         )
     leave_own(photograph, "photograph")
-    record = start_record(prediction.path, fixing.refining, fixing.reading)
+    record = start_record(prediction.path, fixing.refining, fixing.reading, fixing.passes)
     seen: dict[str, Any] = {"model": model, "max_side": fixing.max_side, "bands": fixing.bands}
     with ExitStack() as stack:
         folder = fixing.offsets or stack.enter_context(TemporaryDirectory())
@@ -115,9 +121,47 @@ def fix_file(pair: Pair, output: Output, *, fixing: Fixing, model: OffsetModel) 
             # A look at the photograph alone tells which --fit would explain the size.
             path = Path(stack.enter_context(TemporaryDirectory()), "offsets.png")
             looked = predict_file(Pair(photograph, None), Output(path), **seen)
-        refining: dict[str, Any] = {"settings": fixing.refining, "reading": fixing.reading}
+        like = f"photograph {photograph.path}"
+        refining: dict[str, Any] = {"settings": fixing.refining, "like": like}
         looked_at = Pair(prediction, Entry(path, path.stem))
-        row = refine_file(looked_at, output, like=f"photograph {photograph.path}", **refining)
+        begun = None
+        if fixing.passes > 1:
+            begun = Begun(prediction, {**record, "source": read_offset_map(path).source})
+        for _ in range(fixing.passes - 1):
+            between = Path(stack.enter_context(TemporaryDirectory()))
+            looked_at = pass_once(looked_at, photograph, between, fixing, refining, seen)
+        row = refine_file(looked_at, output, reading=fixing.reading, begun=begun, **refining)
     # With --fit, the network has seen it resized.
     scaling = {"scaling": looked["scaling"]} if "scaling" in looked else {}
-    return {**row, **scaling, "photograph": f"{photograph.path}", "other_prediction": False}
+    fixed = {"photograph": f"{photograph.path}", "passes": fixing.passes}
+    return {**row, **scaling, **fixed, "other_prediction": False}
+
+
+def pass_once(
+    looked_at: Pair,
+    photograph: Entry,
+    folder: Path,
+    fixing: Fixing,
+    refining: Mapping[str, Any],
+    seen: Mapping[str, Any],
+) -> Pair:
+    """Refine a prediction as a whole, and look at what is left.
+
+    Args:
+        looked_at: The prediction and its offset map.
+        photograph: Its photograph.
+        folder: Where what is made goes.
+        fixing: How.
+        refining: Of `refine_file`.
+        seen: Of `predict_file`.
+
+    Returns:
+        The refined prediction, of the same kind, and its offset map.
+    """
+    whole = replace(fixing.reading, argmax=False, drop_empty=False)
+    refined = folder / f"refined{Path(name_result(looked_at)).suffix}"
+    refine_file(looked_at, Output(refined), reading=whole, **refining)
+    left, offsets = Entry(refined, refined.stem), folder / "offsets.png"
+    job = Pair(photograph, left if fixing.seen else None)
+    predict_file(job, Output(offsets), reading=fixing.seen, **seen)
+    return Pair(left, Entry(offsets, offsets.stem))

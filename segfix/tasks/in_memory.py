@@ -25,7 +25,7 @@ from segfix.refinement.apply import RefineSettings, as_label_map
 from segfix.refinement.kept_ids import find_kept
 from segfix.refinement.orientation import settle_orientation
 from segfix.refinement.sizes import as_displayed
-from segfix.tasks.refine import refine_whole
+from segfix.tasks.refine import check_passes, refine_whole
 
 KEPT_MODELS = 4
 """Networks that stay in memory between calls."""
@@ -37,6 +37,7 @@ def fix(
     *,
     weights: str | Path | OffsetModel | None = None,
     device: str = "auto",
+    passes: int = 1,
     max_side: int | None = None,
     bands: Sequence[int] | None = None,
     **refining: Any,
@@ -54,6 +55,8 @@ def fix(
         weights: See `segfix.load`; or what that has returned.
         device: See `segfix.load`. The network stays in memory for further calls with the same
             weights and device.
+        passes: How often the prediction is looked at and refined, each time what is left by the
+            last; more than one help where it is coarse.
         max_side: See `OffsetModel.offsets`.
         bands: Of a file, see `segfix.formats.read_image`.
         refining: Fields of `segfix.refinement.apply.RefineSettings`: `scale`, `iterate`,
@@ -71,8 +74,8 @@ def fix(
 
     Raises:
         TypeError: `image` or `prediction` is nothing of the kind, such as an open file.
-        ValueError: `image` is no photograph, `prediction` is of another size, or an array has a
-            mask.
+        ValueError: `image` is no photograph, `prediction` is of another size, an array has a mask,
+            or `passes` is no number from 1 on.
         SegfixError: A file can't be read, or the weights can't be used.
         DeviceError: The device isn't there.
 
@@ -85,6 +88,7 @@ def fix(
         (40, 50)
     """
     settings = RefineSettings(**refining)
+    check_passes(passes)
     photograph, orientation = as_photograph(image, bands)
     height, width, _ = photograph.shape
     label_map, finish = as_prediction(prediction, (height, width), orientation)
@@ -96,16 +100,16 @@ def fix(
             f"weights {model.metadata['name']} look at photographs alone, not at predictions",
             stacklevel=2,
         )
-    seen = label_map if model.conditioned else None
     if orientation != 1:
         plain = model.offsets(photograph, max_side=max_side)
         plain = replace(plain, source={"orientation": orientation})
         label_map = settle_orientation(label_map, plain)
-        seen = label_map if seen else None
-    offset_map = model.offsets(photograph, seen, max_side=max_side)
-    _, kept = find_kept(label_map, settings.keep)
-    refined, _ = refine_whole(label_map, offset_map, settings, kept, restore=True)
-    return finish(refined)
+    for _ in range(passes):
+        seen = label_map if model.conditioned else None
+        offset_map = model.offsets(photograph, seen, max_side=max_side)
+        _, kept = find_kept(label_map, settings.keep)
+        label_map, _ = refine_whole(label_map, offset_map, settings, kept, restore=True)
+    return finish(label_map)
 
 
 def keep_model(weights: str | Path | None = None, device: str = "auto") -> OffsetModel:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
-from segfix.files import Pair, list_entries, pair_entries
+from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
 from segfix.formats import (
     LABEL_SUFFIXES,
@@ -48,6 +48,26 @@ KIND = "refined label map"
 
 MOST_CLASSES = 255
 """Label maps with higher ids are taken to tell instances apart, none of which may get lost."""
+
+
+def check_passes(passes: int) -> None:
+    """Raise `ValueError` unless an argument is how often to refine."""
+    given: Any = passes
+    if not isinstance(given, int) or given < 1:
+        raise ValueError(f"Expected passes as a number from 1 on but got {describe(given)}.")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What several passes began with.
+
+    Attributes:
+        prediction: Its file.
+        record: Of the result of the last pass, but for its offset map.
+    """
+
+    prediction: Entry
+    record: Mapping[str, Any]
 
 
 def refine_folder(
@@ -188,6 +208,7 @@ def refine_file(
     settings: RefineSettings,
     reading: FileSettings,
     like: str | None = None,
+    begun: Begun | None = None,
 ) -> Row:
     """Refine one label map or soft prediction file.
 
@@ -197,6 +218,7 @@ def refine_file(
         settings: How to refine.
         reading: How to read and to write.
         like: See `read_pair`.
+        begun: Where passes went before, what they began with: the row and the record are of that.
 
     Returns:
         The number of pixels and of those whose label changed; whether the label map had been
@@ -212,15 +234,16 @@ def refine_file(
             advice="run predict-offsets on its image, or say with --map or --suffix which one it "
             "is",
         )
-    record = start_record(labels.path, settings, reading)
+    first = begun.prediction if begun else labels
+    record = dict(begun.record) if begun else start_record(labels.path, settings, reading)
     record["offsets"] = content_digest(offsets.path)
     output.check(record)
     label_map, offset_map = read_pair(labels.path, offsets.path, reading, like)
     if settings.keep and label_map.kind == "masks":
         raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
-    record["source"] = offset_map.source
+    record.setdefault("source", offset_map.source)
     row: Row = {
-        "refined_before": f'"{KIND}"' in (read_record(labels.path) or ""),
+        "refined_before": f'"{KIND}"' in (read_record(first.path) or ""),
         "other_prediction": made_for_another(label_map, offset_map),
         **tell_turn(label_map),
     }
@@ -230,7 +253,9 @@ def refine_file(
     restore = not reading.drop_empty
     refined, lost = refine_whole(label_map, offset_map, settings, kept, restore=restore)
     if lost is not None:
-        row["emptied"] = [{"image": labels.stem, **one} for one in lost]
+        row["emptied"] = [{"image": first.stem, **one} for one in lost]
+    if begun:
+        label_map, _ = read_pair(first.path, offsets.path, reading, like)
     if label_map.kind == "scores" or (label_map.kind, label_map.array.dtype.kind) == ("ids", "f"):
         ids = refined.ids()
         changed = ids != label_map.ids()
@@ -250,11 +275,14 @@ def refine_file(
     return row
 
 
-def start_record(labels: Path, settings: RefineSettings, reading: FileSettings) -> dict[str, Any]:
+def start_record(
+    labels: Path, settings: RefineSettings, reading: FileSettings, passes: int = 1
+) -> dict[str, Any]:
     """Begin the record of a result: what it is, how and of which prediction it was made."""
+    several = {"passes": passes} if passes > 1 else {}
     return {
         "kind": KIND,
-        "settings": {**asdict(settings), **asdict(reading)},
+        "settings": {**asdict(settings), **asdict(reading), **several},
         "labels": content_digest(labels),
     }
 

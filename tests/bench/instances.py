@@ -1,13 +1,14 @@
 """What refinement gains on instances: AP and PQ, of boundaries, too, for several steps.
 
     python -m tests.bench.instances --labels DIR --preds NAME=DIR [--preds …] --offsets DIR \\
-        --things ID[,ID…] --work DIR
+        --things ID[,ID…] --work DIR [--images DIR] [--step auto]
 
 There are no predictions of instance networks to measure on. Stand-ins are made of label maps of
 real networks: each connected region of a class of things, of 50 pixels or more, is an instance,
 surer the larger it is; so of the ground truth, whose smaller regions are neither hit nor missed.
 They share the networks' boundaries, not an instance network's confusions. With --whole, all of a
 class in an image is one instance. For panoptic quality each other class is a segment, too.
+With --images, a row says what `segfix fix` makes of the instances: offset maps for them alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from segfix.instances.refine_images import InstanceSettings, Run
 from segfix.jobs.task import Output
 from segfix.network.session import available_threads
 from segfix.refinement.apply import RefineSettings
+from segfix.tasks.fix import fix_folder
 from tests.bench.gains import label_maps, parse_named
 
 SMALLEST = 50
@@ -53,6 +55,8 @@ PANOPTIC = {"pq": "PQ", "pq_things": "PQ things", "boundary_pq": "Boundary PQ"}
 @click.option("--offsets", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--things", required=True, help="Class ids, between commas.")
 @click.option("--whole", is_flag=True, help="One instance per class and image.")
+@click.option("--images", type=click.Path(path_type=Path, exists=True))
+@click.option("--step", "steps", type=click.Choice([*SETTINGS]), multiple=True, default=[*SETTINGS])
 @click.option("--min-confidence", type=float, default=0.0)
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 def main(
@@ -61,6 +65,8 @@ def main(
     offsets: Path,
     things: str,
     whole: bool,
+    images: Path | None,
+    steps: tuple[str, ...],
     min_confidence: float,
     work: Path,
 ) -> None:
@@ -77,7 +83,8 @@ def main(
             target = write(place / "labels.json", truth, classes, whole=whole, truth=True)
             source = write(place / "preds.json", found, classes, whole=whole, truth=False)
             rows.setdefault("input", {}).update(scores(source, target))
-            for title, settings in SETTINGS.items():
+            for title in steps:
+                settings = SETTINGS[title]
                 bold = RefineSettings(settings.scale, settings.iterate, min_confidence)
                 out = place / title.replace(" ", "")
                 run = Run(maps, out, InstanceSettings(bold), workers=available_threads())
@@ -86,6 +93,11 @@ def main(
                 assert not row["failed"], row["failed"]
                 rows.setdefault(title, {}).update(scores(out / "preds.json", target))
                 rows[title][f"vanished {kind}"] = len(row["emptied"])
+            if images:
+                fixed = place / "fixed.json"
+                summary = fix_folder(images, source, fixed, device="cpu", overwrite=True)
+                assert not summary.failed, summary.failed
+                rows.setdefault("segfix fix", {}).update(scores(fixed, target))
         print(table(f"{name}, {len(pairs)} images", rows), flush=True)
 
 

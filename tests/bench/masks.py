@@ -8,8 +8,8 @@ several, becomes a mask, and that is perturbed as DAVIS-585 and CascadePSP's tra
 outlines simplified to polygons, pieces of them shifted, grown and shrunk in places, by chance but
 the same each time, until the IoU lies in one of two bins. It shares no code with the
 perturbations that the network was trained on (`segfix.training.perturb`). Each method gets one
-setting for all masks, the best on every second photograph measured of the sets named by --tune,
-which favours it. What is in the work folder already is not done again. Needs
+setting for all masks: the best on other photographs than those measured, half as many, of the sets
+named by --tune. What is in the work folder already is not done again. Needs
 `pip install '.[bench]' pymatting`.
 """
 
@@ -157,20 +157,27 @@ def make_masks(data: Path, work: Path, name: str) -> None:
     done.write_text(json.dumps(made))
 
 
+def spread(stems: list[str], count: int) -> list[str]:
+    """So many names, evenly spaced."""
+    places = np.linspace(0, len(stems) - 1, count).round().astype(int)
+    return [stems[k] for k in np.unique(places)]
+
+
 class Masks:
     """The masks of a set and bin.
 
     Attributes:
         name: "camvid, 0.75–0.85".
         measured: Names of the photographs measured, evenly spaced.
+        tuned_on: Of those that settings are chosen on, half as many of the others.
     """
 
     def __init__(self, data: Path, work: Path, set_name: str, bin_name: str, limit: int) -> None:
         self.data, self.folder, self.bin_name = data, work / set_name, bin_name
         self.name = f"{set_name}, {bin_name}"
         stems = sorted(json.loads((self.folder / "made.json").read_text()))
-        places = np.unique(np.linspace(0, len(stems) - 1, limit).round().astype(int))
-        self.measured = [stems[k] for k in places]
+        self.measured = spread(stems, limit)
+        self.tuned_on = spread([s for s in stems if s not in self.measured], limit // 2)
         self.images = {
             entry.stem: entry for entry in list_entries(data / "images", IMAGE_SUFFIXES, what="")
         }
@@ -205,7 +212,7 @@ def tune(method: Method, masks: list[Masks], file: Path, count: int) -> dict[str
         if key not in gains:
             differences = []
             for one in masks:
-                for stem in one.measured[::2]:
+                for stem in one.tuned_on:
                     picture = one.picture(stem)
                     before = one.score(stem, picture.label_map)
                     after = one.score(stem, method.run(picture, **setting)[-1])

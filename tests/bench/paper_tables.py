@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from segfix.network.weights import shipped_weights
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.ground_truth import target_task
 from segfix.tasks.predict_offsets import predict_task
+from segfix.tasks.predictions import FileSettings
 from segfix.training.layouts import find_labelled_images
 from tests.bench.gains import label_maps, make_all, parse_named, refine_pair, score
 from tests.bench.network import measure
@@ -49,34 +50,38 @@ class Bench:
         self.truth = label_maps(val / "labels")
         self.before = {name: score(self.truth, folder) for name, folder in preds.items()}
 
-    def offsets(self, model: OffsetModel) -> Path:
-        """Offset maps of every photograph."""
-        out = self.work / f"offsets-{model.digest[:8]}"
+    def offsets(self, model: OffsetModel, name: str, *, seen: bool) -> Path:
+        """Offset maps of every photograph, if `seen` for the predictions of this name."""
+        out = self.work / f"offsets-{model.digest[:8]}{f'-{name}' * seen}"
         images = list_entries(self.val / "images", IMAGE_SUFFIXES, what="images")
         pairs = [Pair(image, None) for image in images]
-        make_all(Batch(pairs, partial(predict_task(model).do, out=out), "image"))
+        if seen:
+            pairs = pair_entries(images, label_maps(self.preds[name]))
+        task = predict_task(model, reading=FileSettings() if seen else None)
+        make_all(Batch(pairs, partial(task.do, out=out), "image"))
         return out
 
-    def targets(self, num_directions: int) -> Path:
-        """Offset maps of the ground truth."""
+    def targets(self, num_directions: int, _: str = "") -> Path:
+        """Offset maps of the ground truth, the same for all predictors."""
         out = self.work / f"targets-m{num_directions}"
         task = target_task(num_directions=num_directions, boundary_width=5, ignore_index=255)
         make_all(Batch(self.truth, partial(task.do, out=out), "map"))
         return out
 
-    def gains(self, offsets: Path, step: str) -> dict[str, dict[str, float]]:
-        """For each predictor, how much each score of `KEYS` gains, in points."""
+    def gains(self, offsets: Callable[[str], Path], step: str) -> dict[str, dict[str, float]]:
+        """For each predictor and its offset maps, what each score of `KEYS` gains, in points."""
         gains = {}
         for name, folder in self.preds.items():
-            out = self.work / f"{name}-{offsets.name}-{step.replace(' ', '')}"
-            pairs = pair_entries(label_maps(folder), label_maps(offsets))
+            maps = offsets(name)
+            out = self.work / f"{name}-{maps.name}-{step.replace(' ', '')}"
+            pairs = pair_entries(label_maps(folder), label_maps(maps))
             work = partial(refine_pair, out=out, settings=STEPS[step])
             make_all(Batch(pairs, work, "map"))
             after = score(self.truth, out)
             gains[name] = {key: 100 * (after[key] - self.before[name][key]) for key in KEYS}
         return gains
 
-    def mean_gain(self, offsets: Path, step: str) -> str:
+    def mean_gain(self, offsets: Callable[[str], Path], step: str) -> str:
         """Δ mIoU / Δ F@1px, means over the predictors."""
         gains = self.gains(offsets, step).values()
         return " / ".join(f"{np.mean([gain[key] for gain in gains]):+.2f}" for key in KEYS)
@@ -89,7 +94,7 @@ def ceiling_table(bench: Bench) -> str:
         "| predictor | input | " + " | ".join(f"m = {m}, {step}" for m, step in columns) + " |",
         "|---" * (2 + len(columns)) + "|",
     ]
-    gains = {(m, step): bench.gains(bench.targets(m), step) for m, step in columns}
+    gains = {(m, step): bench.gains(partial(bench.targets, m), step) for m, step in columns}
     for name, before in bench.before.items():
         cells = [" / ".join(f"{100 * before[key]:.2f}" for key in KEYS)]
         for column in columns:
@@ -107,15 +112,18 @@ def network_table(bench: Bench, networks: dict[str, tuple[Path, Path]], *, timed
     for name, (onnx, checkpoint) in networks.items():
         model = load(onnx)
         scores, _ = measure(model, find_labelled_images(bench.val, "val"))
-        offsets = bench.offsets(model)
+        plain, looking = (partial(bench.offsets, model, seen=seen) for seen in (False, True))
         cells = [
             f"{parameters(checkpoint) / 1e6:.1f}",
             *(f"{100 * scores[key]:.2f}" for key in ("mask_f", "direction_accuracy")),
-            *(bench.mean_gain(offsets, step) for step in STEPS),
+            *(bench.mean_gain(plain, step) for step in STEPS),
         ]
         if timed:
             cells.append(f"{seconds(model):.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
+        if model.conditioned:
+            gains = [bench.mean_gain(looking, step) for step in STEPS]
+            lines.append(f"| {name}, `--preds` | | | | {' | '.join(gains)} |{' |' * timed}")
         click.echo(lines[-1], err=True)
     return "\n".join(lines)
 
@@ -198,12 +206,17 @@ def main(
         shipped = {
             f"`{name}`, shipped": (onnx, onnx.with_suffix(".safetensors"))
             for name, onnx in shipped_weights().items()
+            if onnx.with_suffix(".safetensors").exists()
         }
         short = {f"`{name}`, short": trained[name] for name in BACKBONES if name in trained}
         widths = {
-            f"γ = {'∞' if width == FAR else width}": trained[name] for name, width in WIDTHS.items()
+            f"γ = {'∞' if width == FAR else width}": trained[name]
+            for name, width in WIDTHS.items()
+            if name in trained
         }
-        widths |= {f"γ = 5, m = {m}": trained[name] for name, m in DIRECTIONS.items()}
+        widths |= {
+            f"γ = 5, m = {m}": trained[name] for name, m in DIRECTIONS.items() if name in trained
+        }
         if "2" in chosen:
             click.echo(f"Table 2\n\n{network_table(bench, shipped | short, timed=True)}\n")
         if "3" in chosen:

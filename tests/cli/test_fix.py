@@ -16,6 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 import segfix
 from segfix.files.provenance import read_record
+from segfix.formats import read_label_map
 from segfix.network import OffsetModel
 from tests.cli.commands import flat, pixels, run, run_json
 from tests.cli.predictions import write_instances
@@ -104,6 +105,52 @@ def test_fixing_is_looking_and_refining_to_the_byte(
         again = run("fix", "images", "preds", *weights, *reading, *refining, "-o", "refined")
     assert "3 already there" in again.stdout
     assert "3 already there" in run("refine", "preds", *reading, *refining, "-o", "fixed").stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_passes_are_fix_of_fix(
+    work: Path, weights: tuple[object, ...], pred: NDArray[np.uint8], kind: str
+) -> None:
+    reading = write_kind(kind, pred)
+    refining = ("--argmax",) if kind == "argmax" else ()
+    step = ("--scale", 1, *weights, *reading)
+    once = run_json("fix", "images", "preds", *step)
+    run("fix", "images", "fixed", *step, *refining, "-o", "again")
+    both = run_json("fix", "images", "preds", *step, *refining, "--passes", 2, "-o", "both")
+    assert sorted(contents("again")) == sorted(contents("both"))
+    for name in contents("again"):
+        if not name.endswith(".segfix"):
+            first, second = (read_label_map(Path(at, name), masks=True) for at in ("again", "both"))
+            assert first.array.dtype == second.array.dtype
+            assert np.array_equal(first.array, second.array)
+    # Of the prediction that was given, not of what the first pass left.
+    changed, more = ([row["changed"] for row in found["done"]] for found in (once, both))
+    assert all(a < b for a, b in zip(changed, more, strict=True))
+    assert [row["passes"] for row in (*once["done"], *both["done"])] == [1, 1, 1, 2, 2, 2]
+    assert not any(row["refined_before"] for row in both["done"])
+    assert len({row["input"] for row in once["done"] + both["done"]}) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OffsetModel, "predict", None)
+        there = run("fix", "images", "preds", *step, *refining, "--passes", 2, "-o", "both")
+    assert "3 already there" in there.stdout
+    other = run("fix", "images", "preds", *step, *refining, "-o", "both")
+    assert "exists and is not what this run would make" in other.stderr
+
+
+def test_passes_go_as_far_as_they_are_many(work: Path, weights: tuple[object, ...]) -> None:
+    for k in (1, 2):
+        once = ("fix", "images", "preds", "--scale", 1, *weights, "--passes", k, "-o", f"{k}")
+        assert run(*once, "--keep-offsets", f"kept{k}").exit_code == 0
+    run("fix", "images", "2", "--scale", 1, *weights, "-o", "2 + 1")
+    done = run("fix", "images", "preds", "--scale", 1, *weights, "--passes", 3, "-o", "3")
+    assert "of the pixels changed their label in 3 passes" in done.stdout
+    assert np.array_equal(pixels(Path("2 + 1/a.png")), pixels(Path("3/a.png")))
+    assert contents("kept1") == contents("kept2")
+    made = read_record(Path("2/a.png")), read_record(Path("1/a.png"))
+    settings = [json.loads(record or "")["settings"] for record in made]
+    assert settings[0] == {**settings[1], "passes": 2}
+    refused = run("fix", "images", "preds", *weights, "--passes", 0)
+    assert (refused.exit_code, "0 is not in the range x>=1" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["results", "lists", "sam"])
@@ -212,6 +259,7 @@ def test_what_is_in_the_way_or_broken_fails_alone(work: Path, weights: tuple[obj
         (("images", "preds", "--scale", "1", "--iterate", "2"), "--scale has no effect"),
         (("images", "preds", "--annotations", "some.json"), "--annotations is not for label maps"),
         (("preds/a.png", "photo.jpg"), "comes first: segfix fix photo.jpg preds/a.png"),
+        (("images", "some.json", "--passes", "2"), "--passes is for label maps and arrays"),
         (("images", "some.json", "--soft"), "--soft is not for files of instances"),
     ],
 )
@@ -248,6 +296,9 @@ def test_fixing_as_a_user_types_it(work: Path, conditioned_onnx: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "weights conditioned on cpu\n")
     assert done.stdout.startswith("a_fixed.png: 1 written; 5.00%")
+    several = [*command, str(conditioned_onnx), "--passes", "2", "--overwrite"]
+    done = subprocess.run(several, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[-11:]) == (0, "in 2 passes\n"[-11:])
     missing = subprocess.run([*command[:3], "x.png"], capture_output=True, text=True, check=False)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr == "segfix: x.png: no such file or folder.\n"

@@ -258,6 +258,10 @@ def test_settings_and_weights(
     model = segfix.load(conditioned_onnx)
     expected = segfix.refine(pred, model.offsets(image, pred), scale=1)
     assert np.array_equal(segfix.fix(image, pred, weights=model, scale=1), expected)
+    expected = segfix.refine(expected, model.offsets(image, expected), scale=1)
+    assert np.array_equal(segfix.fix(image, pred, weights=model, scale=1, passes=2), expected)
+    with pytest.raises(ValueError, match="Expected passes as a number from 1 on but got 0"):
+        segfix.fix(image, pred, weights=model, passes=0)
     with pytest.raises(TypeError, match="colour"):
         segfix.fix(image, pred, weights=model, colour="red")
     with pytest.warns(UserWarning, match="weights tiny look at photographs alone"):
