@@ -38,6 +38,7 @@ BATCH = 4
 DEPTH = (2, 16)  # pixels between a boundary and the cores beside it
 HIDDEN = (0, 0.5)  # share of the area without cores
 BLOB = 20  # standard deviation of what hides them
+STRIDES = (2, 4, 8)  # of the logits, which are enlarged
 NETWORKS = {"unet": (smp.Unet, 1), "fpn": (smp.FPN, 2)}
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint8]
@@ -124,12 +125,16 @@ def train(network: nn.Module, paths: list[Path], steps: int, seed: int) -> None:
 
 @torch.inference_mode()
 def predict(network: nn.Module, path: Path, seed: int) -> Labels:
-    """Each region's logits from its core and those of the others; the largest wins."""
+    """Each region's logits from its core and those of the others; the largest wins.
+
+    They are averaged over cells of a random stride first: each pixel's for itself are noise where
+    no core is near.
+    """
     with Image.open(path) as image, Image.open(label_path(path)) as labels:
         pixels = normalise(np.asarray(image.convert("RGB"), np.float32) / 255)
         ids = np.asarray(labels)
     rng = np.random.default_rng(seed)
-    seen, depth = visible(ids.shape, rng), rng.uniform(*DEPTH)
+    seen, depth, stride = visible(ids.shape, rng), rng.uniform(*DEPTH), int(rng.choice(STRIDES))
     regions = [k for k in np.unique(ids) if k != VOID]
     cores = [torch.from_numpy(core(ids == k, depth) & seen).float() for k in regions]
     union = torch.stack(cores).amax(0)
@@ -137,7 +142,9 @@ def predict(network: nn.Module, path: Path, seed: int) -> Labels:
     for k, own in zip(regions, cores, strict=True):
         inputs = torch.cat([pixels, own[None], (union - own)[None]])[None]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(inputs.contiguous(memory_format=torch.channels_last))[0, 0]
+            logits = network(inputs.contiguous(memory_format=torch.channels_last)).float()
+        logits = F.avg_pool2d(logits, stride, ceil_mode=True)
+        logits = F.interpolate(logits, ids.shape, mode="bilinear")[0, 0]
         label_map[logits > best] = int(k)
         best = best.maximum(logits)
     return label_map.numpy()
