@@ -28,11 +28,11 @@ from segfix.network.session import (
     WRONG,
     available_threads,
     check_image,
-    open_session,
     read_metadata,
     read_onnx,
     report_failures,
 )
+from segfix.network.split_session import open_network
 from segfix.network.tiles import Box, Size, enlarge_tile, tile_boxes
 from segfix.network.weights import check_digest, locate_weights
 from segfix.refinement.apply import PREDICTION_KEY, as_label_map, surroundings
@@ -73,8 +73,8 @@ class OffsetModel:
         self.digest = hashlib.sha256(content).hexdigest()
         if sha256 is not None:
             check_digest(path, self.digest, sha256)
-        self.session, self.device = open_session(path, content, device, self.threads)
-        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
+        self.session, self.device, names = open_network(path, content, device, self.threads)
+        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS, names)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
 
@@ -124,6 +124,16 @@ class OffsetModel:
             ValueError: The arrays are no photograph and no distances of its size.
             SegfixError: The network failed, or looks at photographs alone.
         """
+        names = (*OUTPUTS, WRONG) if self.conditioned else OUTPUTS
+        return self._run(names, image, distance)
+
+    def _run(
+        self,
+        names: tuple[str, ...],
+        image: NDArray[np.uint8],
+        distance: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.uint8], ...]:
+        """Compute some of the maps of `predict`, the sectors first."""
         if distance is not None:
             self.check_conditioned()
             if distance.shape != image.shape[:2] or distance.dtype != np.uint8:
@@ -134,12 +144,10 @@ class OffsetModel:
         with report_failures(image):
             size = image.shape[:2]
             inputs = {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
-            names: tuple[str, ...] = OUTPUTS
             if self.conditioned:
                 if distance is None:
                     distance = np.full(size, NO_PREDICTION, np.uint8)
                 inputs[DISTANCE] = np.ascontiguousarray(distance[None])
-                names = (*OUTPUTS, WRONG)
             with self._lock:
                 outputs = self.session.run(names, inputs)
             maps = tuple(output[0] for output in outputs)
@@ -254,20 +262,21 @@ class OffsetModel:
     ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one tile, and on the same tile of a prediction if there is one."""
         if layers is None:
-            return self.predict(image)
+            return self._run(OUTPUTS, image)
         distance = layer_distance(layers, look)
-        maps = self.predict(image, distance)
+        direction, wrong = self._run(("direction", WRONG), image, distance)
         # Farther from the prediction's boundaries the network was never told.
-        maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
-        return maps
+        wrong[distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
+        return direction, wrong
 
     def _encode(self, maps: Sequence[NDArray[np.uint8]], like: OffsetMap) -> NDArray[np.uint8]:
         """Turn the network's answers into the codes of an offset map like this one."""
-        direction, boundary, certainty = maps[:3]
         if like.conditioned:
-            confidence: NDArray[np.floating[Any]] = maps[3] / np.float32(255)
+            direction, wrong = maps
+            confidence: NDArray[np.floating[Any]] = wrong / np.float32(255)
             sure = confidence > LOWEST_WRONG
         else:
+            direction, boundary, certainty = maps
             product = boundary * (certainty / np.float32(255**2))
             confidence = calibrate(product, self._calibration)
             sure = boundary > BOUNDARY_THRESHOLD * 255
