@@ -106,7 +106,11 @@ class OffsetModel:
             )
 
     def predict(
-        self, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+        self,
+        image: NDArray[np.uint8],
+        distance: NDArray[np.uint8] | None = None,
+        *,
+        outputs: Sequence[str] = (),
     ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one photograph.
 
@@ -114,6 +118,7 @@ class OffsetModel:
             image: (H, W, 3) uint8 RGB, any size.
             distance: (H, W) uint8 of `segfix.geometry.label_distance` of a prediction, for a
                 conditioned network; None: there is no prediction.
+            outputs: Which of the maps, "direction" first, if not all: these take less time.
 
         Returns:
             Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
@@ -124,16 +129,6 @@ class OffsetModel:
             ValueError: The arrays are no photograph and no distances of its size.
             SegfixError: The network failed, or looks at photographs alone.
         """
-        names = (*OUTPUTS, WRONG) if self.conditioned else OUTPUTS
-        return self._run(names, image, distance)
-
-    def _run(
-        self,
-        names: tuple[str, ...],
-        image: NDArray[np.uint8],
-        distance: NDArray[np.uint8] | None = None,
-    ) -> tuple[NDArray[np.uint8], ...]:
-        """Compute some of the maps of `predict`, the sectors first."""
         if distance is not None:
             self.check_conditioned()
             if distance.shape != image.shape[:2] or distance.dtype != np.uint8:
@@ -148,9 +143,9 @@ class OffsetModel:
                 if distance is None:
                     distance = np.full(size, NO_PREDICTION, np.uint8)
                 inputs[DISTANCE] = np.ascontiguousarray(distance[None])
+            names = outputs or ((*OUTPUTS, WRONG) if self.conditioned else OUTPUTS)
             with self._lock:
-                outputs = self.session.run(names, inputs)
-            maps = tuple(output[0] for output in outputs)
+                maps = tuple(found[0] for found in self.session.run(names, inputs))
             if not all(one.shape == size and one.dtype == np.uint8 for one in maps):
                 raise ValueError("its answers are no maps of that size")
             if maps[0].max(initial=0) >= self.num_directions:
@@ -262,9 +257,9 @@ class OffsetModel:
     ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one tile, and on the same tile of a prediction if there is one."""
         if layers is None:
-            return self._run(OUTPUTS, image)
+            return self.predict(image, outputs=OUTPUTS)
         distance = layer_distance(layers, look)
-        direction, wrong = self._run(("direction", WRONG), image, distance)
+        direction, wrong = self.predict(image, distance, outputs=(OUTPUTS[0], WRONG))
         # Farther from the prediction's boundaries the network was never told.
         wrong[distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
         return direction, wrong

@@ -34,13 +34,12 @@ def open_network(
         graph = None
     if graph is None or graph.inputs.keys() != {"image", DISTANCE}:
         return *open_session(path, content, device, threads), None
-    first, device = open_session(
-        path, graph.extract(graph.find_shared("image", DISTANCE)), device, threads
-    )
+    # What both parts need at different times is the same memory.
+    open_part = partial(open_session, path, device=device, threads=threads, shared_arena=True)
+    first, device = open_part(graph.extract(graph.find_shared("image", DISTANCE)))
     if device != "cpu":
         # Features would travel to the CPU and back.
         return *open_session(path, content, device, threads), None
-    open_part = partial(open_session, path, device=device, threads=threads)
     return SplitSession(graph, first, open_part), device, [*graph.inputs, *graph.outputs]
 
 
