@@ -13,9 +13,19 @@ NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 NODE_INPUT, NODE_OUTPUT, NODE_KIND, TENSOR_NAME = 1, 2, 4, 8
 VALUE_NAME, VALUE_TYPE, TENSOR_TYPE, ELEMENT_TYPE = 1, 2, 1, 1
 """Numbers of fields."""
-ELEMENT_TYPES = {"float": 1, "uint8": 2, "int8": 3, "int64": 7, "float16": 10}
+ELEMENT_TYPES = {
+    "float": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "double": 11,
+}
 WIRE_SIZES = {1: 8, 5: 4}
 """Bytes of values that aren't numbers of any length, or as long as they say."""
+LONGEST_NUMBER = 10
 GROWING = ("DequantizeLinear", "Resize")
 """Nodes whose outputs take more memory than their inputs."""
 
@@ -166,12 +176,11 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryvi
 
 def read_number(message: memoryview, place: int) -> tuple[int, int]:
     """Read a number of a message, seven bits in a byte, and tell where it ends."""
-    number = shift = 0
-    for place, byte in enumerate(message[place : place + 10], place + 1):
-        number |= (byte & 127) << shift
+    number = 0
+    for count, byte in enumerate(message[place : place + LONGEST_NUMBER]):
+        number |= (byte & 127) << 7 * count
         if byte < 128:
-            return number, place
-        shift += 7
+            return number, place + count + 1
     raise ValueError("a broken message of protobuf")
 
 
