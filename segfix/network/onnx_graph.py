@@ -26,8 +26,6 @@ ELEMENT_TYPES = {
 WIRE_SIZES = {1: 8, 5: 4}
 """Bytes of values that aren't numbers of any length, or as long as they say."""
 LONGEST_NUMBER = 10
-GROWING = ("DequantizeLinear", "Resize")
-"""Nodes whose outputs take more memory than their inputs."""
 
 
 class Node(NamedTuple):
@@ -103,7 +101,8 @@ class OnnxGraph:
         """
         late, wanted = self.find_dependent(second) | self.outputs.keys(), set[str]()
         for node in reversed(self.nodes):
-            grows = node.kind in GROWING and not wanted.isdisjoint(node.outputs)
+            # What is enlarged takes more memory than what it was made of.
+            grows = node.kind == "Resize" and not wanted.isdisjoint(node.outputs)
             if grows or not late.isdisjoint(node.outputs):
                 late.update(node.outputs)
                 wanted.update(node.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from segfix.network.onnx_graph import OnnxGraph
 from segfix.network.session import DISTANCE, import_runtime, open_session
 
+QUANTIZED = b"DequantizeLinear"
+"""In files of networks in 8 bits. Taken apart they would be slower, as values change their layout
+where parts meet, and save but a quarter."""
 KEPT_PIXELS = 2048 * 2048
 """Of all photographs whose features are kept; as many as the largest tile has."""
 
@@ -21,17 +25,16 @@ KEPT_PIXELS = 2048 * 2048
 def open_network(
     path: Path, content: bytes, device: str, threads: int
 ) -> tuple[Any, str, list[str] | None]:
-    """Open a SegFix network, a conditioned one on a CPU in two parts; see `open_session`.
+    """Open a SegFix network, a conditioned one of floats on a CPU in two; see `open_session`.
 
     Returns:
         Its session or `SplitSession`, the name of the device, and the names of all inputs and
         outputs if it is in parts.
     """
-    try:
-        graph = OnnxGraph(content)
-    except ValueError:
-        # onnxruntime says so.
-        graph = None
+    graph = None
+    # Of a broken file, onnxruntime tells.
+    with suppress(ValueError):
+        graph = None if QUANTIZED in content else OnnxGraph(content)
     if graph is None or graph.inputs.keys() != {"image", DISTANCE}:
         return *open_session(path, content, device, threads), None
     # What both parts need at different times is the same memory.
@@ -79,7 +82,7 @@ class SplitSession:
 
     def _find_features(self, image: NDArray[Any]) -> dict[str, Any]:
         """Compute what depends on a photograph alone, or give what was kept."""
-        key = image.shape, hashlib.sha256(image).digest()
+        key = image.shape, hashlib.sha256(image.data).digest()
         found = self._kept.pop(key, None)
         if found is None:
             # Room is made before there is more.
