@@ -28,11 +28,11 @@ from segfix.network.session import (
     WRONG,
     available_threads,
     check_image,
-    open_session,
     read_metadata,
     read_onnx,
     report_failures,
 )
+from segfix.network.split_session import open_network
 from segfix.network.tiles import Box, Size, enlarge_tile, tile_boxes
 from segfix.network.weights import check_digest, locate_weights
 from segfix.refinement.apply import PREDICTION_KEY, as_label_map, surroundings
@@ -73,8 +73,8 @@ class OffsetModel:
         self.digest = hashlib.sha256(content).hexdigest()
         if sha256 is not None:
             check_digest(path, self.digest, sha256)
-        self.session, self.device = open_session(path, content, device, self.threads)
-        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
+        self.session, self.device, names = open_network(path, content, device, self.threads)
+        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS, names)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
 
@@ -106,7 +106,11 @@ class OffsetModel:
             )
 
     def predict(
-        self, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+        self,
+        image: NDArray[np.uint8],
+        distance: NDArray[np.uint8] | None = None,
+        *,
+        outputs: Sequence[str] = (),
     ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one photograph.
 
@@ -114,6 +118,7 @@ class OffsetModel:
             image: (H, W, 3) uint8 RGB, any size.
             distance: (H, W) uint8 of `segfix.geometry.label_distance` of a prediction, for a
                 conditioned network; None: there is no prediction.
+            outputs: Which of the maps, "direction" first, if not all: these take less time.
 
         Returns:
             Three (H, W) uint8 maps: sector, probability of boundary × 255, probability of that
@@ -134,15 +139,13 @@ class OffsetModel:
         with report_failures(image):
             size = image.shape[:2]
             inputs = {"image": np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
-            names: tuple[str, ...] = OUTPUTS
             if self.conditioned:
                 if distance is None:
                     distance = np.full(size, NO_PREDICTION, np.uint8)
                 inputs[DISTANCE] = np.ascontiguousarray(distance[None])
-                names = (*OUTPUTS, WRONG)
+            names = outputs or ((*OUTPUTS, WRONG) if self.conditioned else OUTPUTS)
             with self._lock:
-                outputs = self.session.run(names, inputs)
-            maps = tuple(output[0] for output in outputs)
+                maps = tuple(found[0] for found in self.session.run(names, inputs))
             if not all(one.shape == size and one.dtype == np.uint8 for one in maps):
                 raise ValueError("its answers are no maps of that size")
             if maps[0].max(initial=0) >= self.num_directions:
@@ -254,20 +257,21 @@ class OffsetModel:
     ) -> tuple[NDArray[np.uint8], ...]:
         """Run the network on one tile, and on the same tile of a prediction if there is one."""
         if layers is None:
-            return self.predict(image)
+            return self.predict(image, outputs=OUTPUTS)
         distance = layer_distance(layers, look)
-        maps = self.predict(image, distance)
+        direction, wrong = self.predict(image, distance, outputs=(OUTPUTS[0], WRONG))
         # Farther from the prediction's boundaries the network was never told.
-        maps[3][distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
-        return maps
+        wrong[distance > WRONG_WITHIN * DISTANCE_STEPS] = 0
+        return direction, wrong
 
     def _encode(self, maps: Sequence[NDArray[np.uint8]], like: OffsetMap) -> NDArray[np.uint8]:
         """Turn the network's answers into the codes of an offset map like this one."""
-        direction, boundary, certainty = maps[:3]
         if like.conditioned:
-            confidence: NDArray[np.floating[Any]] = maps[3] / np.float32(255)
+            direction, wrong = maps
+            confidence: NDArray[np.floating[Any]] = wrong / np.float32(255)
             sure = confidence > LOWEST_WRONG
         else:
+            direction, boundary, certainty = maps
             product = boundary * (certainty / np.float32(255**2))
             confidence = calibrate(product, self._calibration)
             sure = boundary > BOUNDARY_THRESHOLD * 255

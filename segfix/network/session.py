@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,9 @@ def import_runtime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple[Any, str]:
+def open_session(
+    path: Path, content: bytes, device: str, threads: int, *, shared_arena: bool = False
+) -> tuple[Any, str]:
     """Open an onnxruntime session on the device asked for, and tell that device's name.
 
     Args:
@@ -147,6 +150,7 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
         content: Its bytes, of `read_onnx`.
         device: See `load`.
         threads: Of the CPU.
+        shared_arena: Whether memory is taken from one arena with others, which the process keeps.
 
     Raises:
         FileFormatError: The file is no ONNX file.
@@ -164,6 +168,9 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
     # Plans of memory for every size of picture make runs faster by a hundredth, and pictures of
     # four sizes take twice the memory of one.
     options.enable_mem_pattern = False
+    if shared_arena:
+        make_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     # Failures are reported by us, in one line.
     options.log_severity_level = 4
     ort.set_default_logger_severity(4)
@@ -197,6 +204,16 @@ def open_session(path: Path, content: bytes, device: str, threads: int) -> tuple
         f"device {device!r} isn't available here: no such GPU, or its libraries don't load; "
         "pip install 'segfix-refine[cuda]' brings CUDA's, --device cpu does without."
     )
+
+
+@cache
+def make_arena() -> None:
+    """Make the arena that sessions share; where a program has made one, that is taken."""
+    ort = import_runtime()
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    with contextlib.suppress(RuntimeError):
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg({}))
 
 
 def is_onnx(content: bytes) -> bool:
@@ -237,7 +254,9 @@ def check_installation() -> None:
         )
 
 
-def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -> dict[str, Any]:
+def read_metadata(
+    session: Any, path: Path, kind: str, outputs: Sequence[str], names: list[str] | None = None
+) -> dict[str, Any]:
     """Read our metadata in an ONNX file.
 
     Args:
@@ -245,6 +264,7 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
         path: The file, for messages.
         kind: What the metadata must say it is, a key of `KINDS`.
         outputs: Of the network.
+        names: Of all inputs and outputs in the file; None: the session's.
 
     Raises:
         FileFormatError: The file is not one that `segfix export` made of such a network.
@@ -253,7 +273,8 @@ def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -
     found = None
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
-        names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
+        nodes = () if names else (*session.get_inputs(), *session.get_outputs())
+        names = names or [node.name for node in nodes]
         metadata = json.loads(text)
         expected = ["image", *outputs]
         if metadata.get("conditioned", False):

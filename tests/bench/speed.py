@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -28,15 +29,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import io, ndimage
 
-from segfix import refine
+from segfix import fix, refine
 from segfix.files import Entry, Pair
 from segfix.formats import OffsetMap, write_offset_map
 from segfix.geometry import NO_PREDICTION, label_distance, make_targets
 from segfix.jobs.run import Batch
 from segfix.metrics import class_boundary_f
+from segfix.network import split_session
 from segfix.network.offset_model import OffsetModel, load
-from segfix.network.session import DISTANCE, available_threads
-from segfix.network.weights import find_weights, shipped_weights
+from segfix.network.session import DISTANCE, WRONG, available_threads
+from segfix.network.split_session import KEPT_PIXELS
+from segfix.network.weights import find_weights
 from segfix.refinement.apply import RefineSettings
 from segfix.tasks.predict_offsets import predict_task
 from segfix.tasks.refine import refine_task
@@ -296,7 +299,7 @@ def bench_loader(folder: Path, repeats: int) -> tuple[float, float]:
 
 
 def bench_network(
-    folder: Path,
+    _: Path,
     repeats: int,
     ours: str,
     theirs: str,
@@ -307,10 +310,10 @@ def bench_network(
     """A photograph, width × height, through a network, ours with a prediction; CPU seconds."""
     image = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
     distance = label_distance(street()[: size[1], : size[0]])
-    path = shipped_weights().get(ours) or random_export(folder, ours)
-    new, old = (OffsetModel(file, "cpu", threads) for file in (path, find_weights(theirs)))
+    new, old = (OffsetModel(find_weights(name), "cpu", threads) for name in (ours, theirs))
     return compare(
-        lambda: new.predict(image, distance),
+        # As `OffsetModel.offsets` does.
+        lambda: new.predict(image, distance, outputs=("direction", WRONG)),
         lambda: old.predict(image),
         repeats,
         clock=time.process_time,
@@ -331,29 +334,23 @@ def bench_conditioned(_: Path, repeats: int, weights: str) -> tuple[float, float
     )
 
 
-def random_export(folder: Path, name: str) -> Path:
-    """What `segfix export` makes of a network that nobody has trained, in float or, _int8, not."""
-    from segfix.training.checkpoints import write_checkpoint
-    from segfix.training.export import export_onnx
-    from segfix.training.layouts import LabelledImage
-    from segfix.training.offset_networks import make_network, read_normalization
-    from segfix.training.quantize import quantize_onnx
+def bench_second(_: Path, repeats: int, weights: str) -> tuple[float, float]:
+    """The second prediction of a 2048×1024 photograph, fixed, and its first; CPU s, one thread."""
+    rng = np.random.default_rng(0)
+    model = OffsetModel(find_weights(weights), "cpu", threads=1)
+    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    first, second = street(), street(1)
 
-    backbone = name.removesuffix("_int8")
-    network = make_network(backbone, 8)
-    mean, std = read_normalization(network)
-    described = {"kind": "segfix", "backbone": backbone, "num_directions": 8, "boundary_width": 5}
-    described |= {"mean": [*mean], "std": [*std], "data": {}, "step": 0, "scores": {}}
-    write_checkpoint(folder, network, described)
-    path = folder / f"{name}.onnx"
-    export_onnx(folder / "model.safetensors", path)
-    if name != backbone:
-        labels = street()[:512, :512]
-        Image.fromarray(labels).save(folder / "labels.png")
-        Image.fromarray(np.stack([13 * labels] * 3, axis=2)).save(folder / "photograph.png")
-        image = LabelledImage(folder / "photograph.png", folder / "labels.png")
-        quantize_onnx(path, iter([image]))
-    return path
+    def look_anew() -> None:
+        image[0, 0] = rng.integers(0, 256, 3)
+        fix(image, first, weights=model)
+
+    with patch.object(split_session, "KEPT_PIXELS", KEPT_PIXELS):
+        # By turns, from the one that needs no other before it.
+        theirs, ours = compare(
+            look_anew, lambda: fix(image, second, weights=model), repeats, time.process_time
+        )
+    return ours, theirs
 
 
 def bench_predict(
@@ -461,9 +458,11 @@ def main(repeats: int, only: str, out: Path, before: Path | None) -> None:
             for threads in (1, 2)
         },
         **{
-            f"{ours}, refined map / the network alone": partial(
-                bench_conditioned, repeats=repeats, weights=ours
-            )
+            f"{ours}, {title}": partial(bench, repeats=repeats, weights=ours)
+            for title, bench in {
+                "refined map / the network alone": bench_conditioned,
+                "second prediction of a photograph / its first": bench_second,
+            }.items()
             for ours in NETWORKS
         },
         "loader of crops / training step": lambda f: bench_loader(f, repeats),
@@ -476,7 +475,9 @@ def main(repeats: int, only: str, out: Path, before: Path | None) -> None:
         if only not in title:
             continue
         try:
-            with tempfile.TemporaryDirectory() as name:
+            # They look at the same photographs again and again.
+            nothing_kept = patch.object(split_session, "KEPT_PIXELS", 0)
+            with tempfile.TemporaryDirectory() as name, nothing_kept:
                 ours, theirs = bench(Path(name))
         except ModuleNotFoundError as error:
             print(f"| {title} | {error.name} isn't installed | | | |")

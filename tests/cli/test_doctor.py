@@ -124,7 +124,8 @@ def test_a_device_that_is_not_there_gives_exit_status_three(
 
 def test_a_network_that_finds_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = np.zeros((48, 64), np.uint8)
-    monkeypatch.setattr(offset_model.OffsetModel, "predict", lambda *_: (nothing, nothing, nothing))
+    maps = (nothing, nothing, nothing)
+    monkeypatch.setattr(offset_model.OffsetModel, "predict", lambda *_, **__: maps)
     (problem,) = reported("--device", "cpu", status=1)["problems"]
     assert "finds 0% boundary" in problem
 

@@ -151,11 +151,14 @@ def test_a_reduced_photograph_is_looked_at_with_the_reduced_prediction(
     predict = OffsetModel.predict
 
     def note(
-        model: OffsetModel, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+        model: OffsetModel,
+        image: NDArray[np.uint8],
+        distance: NDArray[np.uint8] | None = None,
+        **outputs: Any,
     ) -> tuple[NDArray[np.uint8], ...]:
         assert distance is not None
         shown.append(distance)
-        return predict(model, image, distance)
+        return predict(model, image, distance, **outputs)
 
     monkeypatch.setattr(OffsetModel, "predict", note)
     label_map = blobs(60, 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,10 +33,13 @@ def seen(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ..
     predict = OffsetModel.predict
 
     def note(
-        model: OffsetModel, image: NDArray[np.uint8], distance: NDArray[np.uint8] | None = None
+        model: OffsetModel,
+        image: NDArray[np.uint8],
+        distance: NDArray[np.uint8] | None = None,
+        **outputs: Any,
     ) -> tuple[NDArray[np.uint8], ...]:
         shapes.append(image.shape)
-        return predict(model, image, distance)
+        return predict(model, image, distance, **outputs)
 
     monkeypatch.setattr(OffsetModel, "predict", note)
     return shapes
