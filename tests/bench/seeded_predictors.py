@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -47,15 +48,15 @@ Labels = npt.NDArray[np.uint8]
 def build(name: str) -> nn.Module:
     """On EfficientNet-Lite0, its first convolution seeing two more channels: the cores."""
     kind, reduction = NETWORKS[name]
-    network = on_lite(kind, reduction, 1)
-    encoder = network.network.encoder.model  # type: ignore[union-attr]
-    old = encoder.conv_stem  # type: ignore[union-attr]
+    network: Any = on_lite(kind, reduction, 1)
+    encoder = network.network.encoder.model
+    old = encoder.conv_stem
     stem = EncoderConv2d(5, old.out_channels, old.kernel_size, old.stride, bias=False)
     with torch.no_grad():
         stem.weight.mul_(0.1)
-        stem.weight[:, :3] = old.weight  # type: ignore[union-attr]
-    encoder.conv_stem = stem  # type: ignore[union-attr]
-    return network
+        stem.weight[:, :3] = old.weight
+    encoder.conv_stem = stem
+    return cast(nn.Module, network)
 
 
 def visible(shape: tuple[int, int], rng: np.random.Generator) -> Mask:

@@ -181,7 +181,7 @@ def test_gradients_of_dilated_convolutions(size: int, dilation: int) -> None:
     maps = torch.randn(2, 3, 9, 11, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 1, size, size, generator=generator, dtype=torch.float64)
     weight.requires_grad_()
-    own = DilatedConvolution.apply(maps, weight, dilation)  # type: ignore[no-untyped-call]
+    own = DilatedConvolution.apply(maps, weight, dilation)
     plain = nn.functional.conv2d(maps, weight, None, 1, "same", dilation, 3)
     torch.testing.assert_close(own, plain)
     towards = torch.randn(own.shape, generator=generator, dtype=torch.float64)
