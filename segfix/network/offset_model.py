@@ -73,8 +73,8 @@ class OffsetModel:
         self.digest = hashlib.sha256(content).hexdigest()
         if sha256 is not None:
             check_digest(path, self.digest, sha256)
-        self.session, self.device, names = open_network(path, content, device, self.threads)
-        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS, names)
+        self.session, self.device = open_network(path, content, device, self.threads)
+        self.metadata = read_metadata(self.session, path, "segfix network", OUTPUTS)
         # One inference at a time uses all threads; more at once would only fight for them.
         self._lock = threading.Lock()
 

@@ -254,9 +254,7 @@ def check_installation() -> None:
         )
 
 
-def read_metadata(
-    session: Any, path: Path, kind: str, outputs: Sequence[str], names: list[str] | None = None
-) -> dict[str, Any]:
+def read_metadata(session: Any, path: Path, kind: str, outputs: Sequence[str]) -> dict[str, Any]:
     """Read our metadata in an ONNX file.
 
     Args:
@@ -264,7 +262,6 @@ def read_metadata(
         path: The file, for messages.
         kind: What the metadata must say it is, a key of `KINDS`.
         outputs: Of the network.
-        names: Of all inputs and outputs in the file; None: the session's.
 
     Raises:
         FileFormatError: The file is not one that `segfix export` made of such a network.
@@ -273,8 +270,7 @@ def read_metadata(
     found = None
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
-        nodes = () if names else (*session.get_inputs(), *session.get_outputs())
-        names = names or [node.name for node in nodes]
+        names = [node.name for node in (*session.get_inputs(), *session.get_outputs())]
         metadata = json.loads(text)
         expected = ["image", *outputs]
         if metadata.get("conditioned", False):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from segfix.network.onnx_graph import OnnxGraph
-from segfix.network.session import DISTANCE, import_runtime, open_session
+from segfix.network.session import (
+    DISTANCE,
+    has_nvidia_driver,
+    import_runtime,
+    open_session,
+)
 
 QUANTIZED = b"DequantizeLinear"
 """In files of networks in 8 bits. Taken apart they would be slower, as values change their layout
@@ -22,28 +28,33 @@ KEPT_PIXELS = 2048 * 2048
 """Of all photographs whose features are kept; as many as the largest tile has."""
 
 
-def open_network(
-    path: Path, content: bytes, device: str, threads: int
-) -> tuple[Any, str, list[str] | None]:
-    """Open a SegFix network, a conditioned one of floats on a CPU in two; see `open_session`.
+def open_network(path: Path, content: bytes, device: str, threads: int) -> tuple[Any, str]:
+    """Open a SegFix network, a conditioned one of floats on a CPU in two parts; see `open_session`.
 
     Returns:
-        Its session or `SplitSession`, the name of the device, and the names of all inputs and
-        outputs if it is in parts.
+        Its session or `SplitSession`, and the name of the device.
     """
+    whole = None
+    if device != "cpu" and (device != "auto" or has_nvidia_driver()):
+        whole = open_session(path, content, device, threads)
+        if whole[1] != "cpu":
+            # Features would travel to the CPU and back.
+            return whole
     graph = None
     # Of a broken file, onnxruntime tells.
     with suppress(ValueError):
         graph = None if QUANTIZED in content else OnnxGraph(content)
     if graph is None or graph.inputs.keys() != {"image", DISTANCE}:
-        return *open_session(path, content, device, threads), None
+        return whole or open_session(path, content, "cpu", threads)
     # What both parts need at different times is the same memory.
-    open_part = partial(open_session, path, device=device, threads=threads, shared_arena=True)
+    open_part = partial(open_session, path, device="cpu", threads=threads, shared_arena=True)
     first, device = open_part(graph.extract(graph.find_shared("image", DISTANCE)))
-    if device != "cpu":
-        # Features would travel to the CPU and back.
-        return *open_session(path, content, device, threads), None
-    return SplitSession(graph, first, open_part), device, [*graph.inputs, *graph.outputs]
+    return SplitSession(graph, first, open_part), device
+
+
+def list_names(values: Iterable[str]) -> list[SimpleNamespace]:
+    """List values as a session of onnxruntime lists its inputs and outputs, by name alone."""
+    return [SimpleNamespace(name=name) for name in values]
 
 
 class SplitSession:
@@ -63,6 +74,8 @@ class SplitSession:
         self._second: dict[tuple[str, ...], Any] = {}
         self._kept: dict[tuple[tuple[int, ...], bytes], dict[str, Any]] = {}
         self.get_modelmeta = first.get_modelmeta
+        self.get_inputs = partial(list_names, graph.inputs)
+        self.get_outputs = partial(list_names, graph.outputs)
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[Any]:
         """Compute outputs as a session of onnxruntime does, without what the others would take.

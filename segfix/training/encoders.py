@@ -115,14 +115,12 @@ class EncoderConv2d(nn.Conv2d):
         if self.groups == 1 or not torch.is_autocast_enabled("cpu"):
             return cast(Tensor, self._conv_forward(maps, self.weight, self.bias))
         with torch.autocast("cpu", enabled=False):
+            found: Any
             if self.dilation[0] > 1 and self.bias is None and torch.is_grad_enabled():
-                convolve: Any = DilatedConvolution.apply
-                return cast(
-                    Tensor, convolve(maps.float(), self.weight, self.dilation[0]).to(maps.dtype)
-                )
-            return cast(
-                Tensor, self._conv_forward(maps.float(), self.weight, self.bias).to(maps.dtype)
-            )
+                found = DilatedConvolution.apply(maps.float(), self.weight, self.dilation[0])
+            else:
+                found = self._conv_forward(maps.float(), self.weight, self.bias)
+            return cast(Tensor, found.to(maps.dtype))
 
 
 class DilatedConvolution(torch.autograd.Function):

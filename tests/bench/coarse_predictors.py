@@ -142,25 +142,50 @@ def class_weights(samples: list[Sample], num_classes: int) -> Tensor:
 def train(
     network: nn.Module, samples: list[Sample], weights: Tensor, steps: int, seed: int
 ) -> None:
-    """Trains in place: AdamW on a one-cycle schedule, cross entropy without void, bf16."""
+    """Trains in place with cross entropy without void."""
     rng = np.random.default_rng(seed)
+    order: list[int] = []
+
+    def draw() -> list[tuple[Tensor, Tensor]]:
+        nonlocal order
+        if len(order) < BATCH:
+            order.extend(rng.permutation(len(samples)).tolist())
+        chosen, order = order[:BATCH], order[BATCH:]
+        return [augment(samples[i], rng) for i in chosen]
+
+    optimize(
+        network,
+        draw,
+        lambda logits, target: F.cross_entropy(logits, target, weights, ignore_index=VOID),
+        steps,
+    )
+
+
+def optimize(
+    network: nn.Module,
+    draw: Callable[[], list[tuple[Tensor, Tensor]]],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    steps: int,
+) -> None:
+    """Trains in place: AdamW on a one-cycle schedule, bf16.
+
+    Args:
+        network: Gives logits.
+        draw: Draws a batch: inputs and targets of each sample.
+        loss_of: Loss of the logits and the targets of a batch.
+        steps: How many.
+    """
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 1e-3, total_steps=steps, pct_start=0.1
     )
-    order: list[int] = []
     start, total = time.monotonic(), 0.0
     for step in range(1, steps + 1):
-        if len(order) < BATCH:
-            order.extend(rng.permutation(len(samples)).tolist())
-        chosen, order = order[:BATCH], order[BATCH:]
-        pairs = [augment(samples[i], rng) for i in chosen]
-        images = torch.stack([image for image, _ in pairs])
+        inputs, target = (torch.stack(parts) for parts in zip(*draw(), strict=True))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        target = torch.stack([ids for _, ids in pairs])
-        loss = F.cross_entropy(logits, target, weights, ignore_index=VOID)
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits, target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -11,7 +11,6 @@ the cores lie and what share of them is hidden differs from photograph to photog
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,21 +27,22 @@ from torch import Tensor, nn
 
 from segfix.training.encoders import EncoderConv2d
 from tests.bench.coarse_predictors import (
+    BATCH,
     VOID,
     augment,
     normalise,
     on_lite,
+    optimize,
     write_label_map,
 )
+from tests.bench.stand_in_predictors import Labels, find_core
 
-BATCH = 4
 DEPTH = (2, 16)  # pixels between a boundary and the cores beside it
 HIDDEN = (0, 0.5)  # share of the area without cores
 BLOB = 20  # standard deviation of what hides them
 STRIDES = (2, 4, 8)  # of the logits, which are enlarged
 NETWORKS = {"unet": (smp.Unet, 1), "fpn": (smp.FPN, 2)}
 Mask = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.uint8]
 
 
 def build(name: str) -> nn.Module:
@@ -65,14 +65,6 @@ def visible(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
     return np.asarray(field >= np.quantile(field, rng.uniform(*HIDDEN)))
 
 
-def core(mask: Mask, depth: float) -> Mask:
-    """What lies deeper than this; of thin parts their ridge."""
-    deep = ndimage.distance_transform_edt(mask)
-    parts, count = ndimage.label(mask)
-    deepest = np.asarray(ndimage.maximum(deep, parts, np.arange(count + 1)))[parts]
-    return np.asarray((deep > depth) | (mask & (deepest <= depth + 1) & (deep >= 0.6 * deepest)))
-
-
 def sample(path: Path, rng: np.random.Generator) -> tuple[Tensor, Tensor] | None:
     """One region of a random crop: (5, H, W) pixels and cores, (H, W) 0, 1 or void."""
     with Image.open(path) as image, Image.open(label_path(path)) as labels:
@@ -84,7 +76,7 @@ def sample(path: Path, rng: np.random.Generator) -> tuple[Tensor, Tensor] | None
     truth = ids.numpy() == rng.choice(found)
     known, depth = ids.numpy() != VOID, rng.uniform(*DEPTH)
     seen = visible(truth.shape, rng)
-    cores = np.stack([core(truth, depth) & seen, core(known & ~truth, depth) & seen])
+    cores = np.stack([find_core(truth, depth) & seen, find_core(known & ~truth, depth) & seen])
     target = torch.from_numpy(np.where(known, truth, VOID).astype(np.int64))
     return torch.cat([pixels, torch.from_numpy(cores.astype(np.float32))]), target
 
@@ -95,33 +87,21 @@ def label_path(image: Path) -> Path:
 
 
 def train(network: nn.Module, paths: list[Path], steps: int, seed: int) -> None:
-    """Train in place: AdamW on a one-cycle schedule, binary cross-entropy without void."""
+    """Train in place with binary cross-entropy without void."""
     rng = np.random.default_rng(seed)
-    network.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1e-3, total_steps=steps, pct_start=0.1
-    )
-    start, total = time.monotonic(), 0.0
-    for step in range(1, steps + 1):
+
+    def draw() -> list[tuple[Tensor, Tensor]]:
         found: list[tuple[Tensor, Tensor]] = []
         while len(found) < BATCH:
             if one := sample(paths[rng.integers(len(paths))], rng):
                 found.append(one)
-        inputs, target = (torch.stack(parts) for parts in zip(*found, strict=True))
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(inputs.contiguous(memory_format=torch.channels_last))[:, 0]
-        losses = F.binary_cross_entropy_with_logits(logits, (target == 1).float(), reduction="none")
-        loss = losses[target != VOID].mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        total += loss.item()
-        if step % 50 == 0:
-            seconds = time.monotonic() - start
-            click.echo(f"step {step}/{steps} loss {total / 50:.3f} {seconds:.0f} s")
-            total = 0.0
+        return found
+
+    def loss_of(logits: Tensor, target: Tensor) -> Tensor:
+        known = target != VOID
+        return F.binary_cross_entropy_with_logits(logits[:, 0][known], (target[known] == 1).float())
+
+    optimize(network, draw, loss_of, steps)
 
 
 @torch.inference_mode()
@@ -137,7 +117,7 @@ def predict(network: nn.Module, path: Path, seed: int) -> Labels:
     rng = np.random.default_rng(seed)
     seen, depth, stride = visible(ids.shape, rng), rng.uniform(*DEPTH), int(rng.choice(STRIDES))
     regions = [k for k in np.unique(ids) if k != VOID]
-    cores = [torch.from_numpy(core(ids == k, depth) & seen).float() for k in regions]
+    cores = [torch.from_numpy(find_core(ids == k, depth) & seen).float() for k in regions]
     union = torch.stack(cores).amax(0)
     best, label_map = torch.full(ids.shape, -torch.inf), torch.zeros(ids.shape, dtype=torch.uint8)
     for k, own in zip(regions, cores, strict=True):

@@ -47,15 +47,19 @@ def superpixels(image: npt.NDArray[np.uint8], labels: Labels) -> Labels:
     return np.asarray(counts.argmax(axis=1)[segments], np.uint8)
 
 
+def find_core(mask: npt.NDArray[np.bool_], depth: float) -> npt.NDArray[np.bool_]:
+    """What lies deeper than this; of thin parts their ridge."""
+    deep = ndimage.distance_transform_edt(mask)
+    parts, count = ndimage.label(mask)
+    deepest = np.asarray(ndimage.maximum(deep, parts, np.arange(count + 1)))[parts]
+    return np.asarray((deep > depth) | (mask & (deepest <= depth + 1) & (deep >= 0.6 * deepest)))
+
+
 def flooded(image: npt.NDArray[np.uint8], labels: Labels, core: float = CORE) -> Labels:
     """Cores of the regions, flooding the photograph's gradient; thin ones keep their ridge."""
     seeds = np.zeros(labels.shape, np.int32)
     for k in np.unique(labels):
-        mask = labels == k
-        depth = ndimage.distance_transform_edt(mask)
-        parts, count = ndimage.label(mask)
-        deepest = np.asarray(ndimage.maximum(depth, parts, np.arange(count + 1)))[parts]
-        seeds[(depth > core) | (mask & (deepest <= core + 1) & (depth >= 0.6 * deepest))] = k + 1
+        seeds[find_core(labels == k, core)] = k + 1
     gradient = sobel(image.mean(axis=2) / 255)  # type: ignore[no-untyped-call]
     return np.asarray(watershed(gradient, seeds) - 1, np.uint8)  # type: ignore[no-untyped-call]
 

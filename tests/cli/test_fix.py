@@ -298,7 +298,7 @@ def test_fixing_as_a_user_types_it(work: Path, conditioned_onnx: Path) -> None:
     assert done.stdout.startswith("a_fixed.png: 1 written; 5.00%")
     several = [*command, str(conditioned_onnx), "--passes", "2", "--overwrite"]
     done = subprocess.run(several, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout[-11:]) == (0, "in 2 passes\n"[-11:])
+    assert (done.returncode, done.stdout[-12:]) == (0, "in 2 passes\n")
     missing = subprocess.run([*command[:3], "x.png"], capture_output=True, text=True, check=False)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert missing.stderr == "segfix: x.png: no such file or folder.\n"

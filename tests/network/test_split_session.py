@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import segfix
 from segfix.geometry import NO_PREDICTION
+from segfix.network import session as session_module
 from segfix.network import split_session
 from segfix.network.offset_model import OffsetModel, load
 from segfix.network.onnx_graph import OnnxGraph, write_number
@@ -142,3 +143,22 @@ def test_broken_files_are_told(conditioned_onnx: Path, cut: int) -> None:
     for number in (0, 127, 128, 300, 2**35):
         tag = onnx.TensorProto(int64_data=[number]).SerializeToString()
         assert tag.endswith(write_number(number))
+
+
+@pytest.mark.parametrize(("found", "opened"), [("cuda:0", 1), ("cpu", 3)])
+def test_a_network_on_a_gpu_is_opened_once(
+    conditioned_onnx: Path, monkeypatch: pytest.MonkeyPatch, found: str, opened: int
+) -> None:
+    devices = []
+
+    def open_session(path: Path, content: bytes, device: str, threads: int, **how: Any) -> Any:
+        devices.append(device)
+        session, _ = session_module.open_session(path, content, "cpu", threads, **how)
+        return session, found
+
+    monkeypatch.setattr(split_session, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(split_session, "open_session", open_session)
+    model = OffsetModel(conditioned_onnx, "auto")
+    model.predict(look(40, 60)[0])
+    assert (model.device, isinstance(model.session, SplitSession)) == (found, found == "cpu")
+    assert devices == ["auto", "cpu", "cpu"][:opened]
