@@ -1,6 +1,6 @@
 """What a run costs: seconds and memory against pixels, files, classes and cores; prints Markdown.
 
-    python tests/bench/cost.py [--files 4]
+    python tests/bench/cost.py [--files 4] [--only WORD]
 
 Each figure is of whole `segfix` processes, as a user runs them, the least of three runs: CPU
 seconds (user and system) and peak memory as the kernel counts them. The cost of a file is the
@@ -118,13 +118,15 @@ def cost_per_file(
 @click.option(
     "--files", default=4, show_default=True, help="Of 2048×1024; of other sizes as many pixels."
 )
-def main(files: int) -> None:
+@click.option("--only", default="", help="Commands whose title holds this.")
+def main(files: int, only: str) -> None:
     """Measure."""
+    commands = {title: command for title, command in COMMANDS.items() if only in title}
     print(
         "| command | size | CPU s per file | CPU s of the first | peak MiB |\n|---|---|---|---|---|"
     )
     fits = {}
-    for title, command in COMMANDS.items():
+    for title, command in commands.items():
         points = []
         for size in SIZES:
             area = size[0] * size[1] / 1e6
@@ -151,14 +153,14 @@ def main(files: int) -> None:
         )
     print("\n| classes, 2048×1024 | " + " | ".join(str(number) for number in CLASSES) + " |")
     print("|---|" + "---|" * len(CLASSES))
-    for title in ("refine", "evaluate"):
+    for title in [title for title in ("refine", "evaluate") if title in commands]:
         seconds_of = [
             cost_per_file(COMMANDS[title], (2048, 1024), number, files)[0] for number in CLASSES
         ]
         print(f"| {title} | " + " | ".join(f"{seconds:.3f} s" for seconds in seconds_of) + " |")
     most = len(os.sched_getaffinity(0))
     print(f"\n| files per second, 1024×512 | 1 core | {most} cores | factor |\n|---|---|---|---|")
-    for title, command in COMMANDS.items():
+    for title, command in commands.items():
         with tempfile.TemporaryDirectory() as folder:
             number = 24 if title.startswith("predict") else 200
             make_folder(Path(folder), 1024, 512, 19, number)
