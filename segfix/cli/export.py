@@ -36,8 +36,8 @@ from segfix.errors import require_extra
     help="A SegFix network's convolutions in 8-bit integers, for CPUs: under a third of the size "
     "and down to half the time. Needs --calibrate, whose photographs tell the ranges of the 8-bit "
     "values; kept only if on none of these data sets mask F-score or direction accuracy falls by "
-    "more than 1 point; of a network that looks at predictions, too, neither with nor without these, "
-    "nor how well it tells wrong labels from right ones.",
+    "more than 1 point; of a network that looks at predictions, too, neither with nor without "
+    "these, nor how well it tells wrong labels from right ones.",
 )
 @click.option(
     "--flip",
