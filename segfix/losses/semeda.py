@@ -77,8 +77,16 @@ class EdgeNetwork(nn.Module):
         weight, bias = (p.to(maps.dtype) for p in self.convolutions[place].parameters())
         if frozen:
             weight, bias = weight.detach(), bias.detach()
-        # Zeros beyond the frame would draw an edge along it.
-        return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), weight, bias)
+        return F.conv2d(_replicate_frame(maps), weight, bias)
+
+
+def _replicate_frame(maps: Tensor) -> Tensor:
+    # Zeros beyond the frame would draw an edge along it.
+    if not torch.compiler.is_compiling():
+        return F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    # Inductor takes the gradient of that for one of another memory format, and fails.
+    maps = torch.cat((maps[..., :1, :], maps, maps[..., -1:, :]), -2)
+    return torch.cat((maps[..., :1], maps, maps[..., -1:]), -1)
 
 
 def edge_map(target: Tensor, *, ignore_index: int | None = IGNORE_INDEX) -> Tensor:
@@ -276,7 +284,7 @@ def sobel_loss(
         probability, truth = class_maps(logits, target, valid)
         smooth, slope = logits.new_tensor([1, 2, 1]) / 4, logits.new_tensor([-1, 0, 1]) / 2
         kernels = torch.stack([smooth.outer(slope), slope.outer(smooth)])[:, None]
-        difference = F.pad((probability - truth).flatten(0, 1)[:, None], (1,) * 4, "replicate")
+        difference = _replicate_frame((probability - truth).flatten(0, 1)[:, None])
         gradient = F.conv2d(difference, kernels).view(*probability.shape[:2], 2, *target.shape[1:])
         far = away_from_void(valid, 1)
         losses = sum_where(gradient.abs().mean(dim=(1, 2)), far) / far.sum(dim=(1, 2)).clamp(min=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from itertools import product
 
@@ -317,6 +318,22 @@ def test_compiled_equals_eager(loss: Case, batch: Batch) -> None:
     assert scores.grad is not None
     torch.testing.assert_close(value.detach(), expected)
     torch.testing.assert_close(scores.grad, gradient)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_compiles_semeda(batch: Batch) -> None:
+    torch.compiler.reset()
+    loss = SemedaLoss(EdgeNetwork(4))
+    # Of a size where inductor lays the network's maps out channels last.
+    logits, target = batch[0][:, :4].float().repeat(1, 1, 4, 4), batch[1].repeat(1, 4, 4) % 4
+    found = []
+    for each in (loss, torch.compile(loss, fullgraph=True)):
+        scores = logits.clone().requires_grad_()
+        value = each(scores, target)
+        torch.autograd.backward(value)
+        found += [value.detach(), scores.grad]
+    torch.testing.assert_close(found[2:], found[:2])
 
 
 @one_of_a_kind
