@@ -137,7 +137,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Files worked on at a time. [default: one per core; predict-offsets, segment: 2]",
+    help="Files worked on at a time. [default: one per core; where a network looks: 2]",
 )
 device = click.option(
     "--device",
@@ -150,7 +150,8 @@ device = click.option(
 weights = click.option(
     "--weights",
     metavar="NAME|FILE",
-    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_lite0]",
+    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_lite0; of "
+    "videos on a CPU hrnet_lite0_int8]",
 )
 bands = click.option(
     "--bands",
