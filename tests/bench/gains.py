@@ -9,9 +9,9 @@ differences to the input, and beside each the share of images made worse and the
 `gains.json` holds all scores, and these under "harm". Where ids mean nothing across photographs
 (ADE20K's and BSDS500's regions), `--regions` averages over all regions of all photographs, specks
 left out: else what two photographs call 16 would be one class, and one region alone in its number a
-class, too. The oracle takes exactly the right ones of
-the moves that the same directions propose, the next other label within 8 px along each: what
-deciding could gain.
+class, too; harm counts photographs as ever. The oracle takes exactly the right ones of the moves
+that the same directions propose, the next other label within 8 px along each: what deciding could
+gain.
 """
 
 from __future__ import annotations
