@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from segfix.tasks.predict_offsets import predict_folder
     from segfix.tasks.refine import refine_folder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "OffsetMap",
     "OffsetModel",
