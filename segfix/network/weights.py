@@ -19,10 +19,10 @@ HOME = "SEGFIX_HOME"
 
 COLUMNS = ("CPU ms/MP", "CamVid FPN", "DAVIS OSVOS", "harm rate")
 FIGURES = {
-    "hrnet_lite0": ("563", "+3.06 / +12.75", "+0.16 / +2.78", "0.18"),
-    "hrnet_lite0_int8": ("350", "+3.09 / +12.67", "–", "0.18"),
-    "hrnet_w18_small": ("601", "+1.44 / +9.07", "+0.04 / +0.70", "0.15"),
-    "hrnet_w18_small_int8": ("404", "+1.43 / +9.04", "–", "0.15"),
+    "hrnet_lite0": ("484", "+3.06 / +12.75", "+0.16 / +2.78", "0.18"),
+    "hrnet_lite0_int8": ("302", "+3.09 / +12.67", "–", "0.18"),
+    "hrnet_w18_small": ("450", "+1.44 / +9.07", "+0.04 / +0.70", "0.15"),
+    "hrnet_w18_small_int8": ("294", "+1.43 / +9.04", "–", "0.15"),
     "hrnet_w18_small_2x": ("–", "+1.52 / +9.89", "+0.05 / +0.77", "0.14"),
 }
 """What the table in README.md says of shipped weights, which tells how it was measured: CPU ms per

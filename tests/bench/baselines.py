@@ -76,7 +76,7 @@ class Picture:
         label_map: (H, W) ids that a network predicted.
         soft: Gives (C, H, W) probabilities of that network, or of the partner named.
         offsets: Gives the offset map of the weights named.
-        look: Gives the offset map that the default weights make for a label map.
+        look: Gives the offset map that conditioned weights make for a label map.
     """
 
     image: NDArray[np.uint8]
@@ -105,12 +105,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network's label maps of a set."""
+    """A network's label maps of a set, and the name of the weights that refine them."""
 
     name: str
     preds: Path
     data: Path
     work: Path
+    refiner: str
 
     @property
     def set_name(self) -> str:
@@ -143,7 +144,7 @@ class Predictor:
             return keep_model(source, "cpu").offsets(image)
 
         image = read_image(photograph.path)
-        look = partial(keep_model(DEFAULT_WEIGHTS, "cpu").offsets, image)
+        look = partial(keep_model(self.refiner, "cpu").offsets, image)
         return Picture(image, read_ids(self.preds / f"{stem}.png"), soft, offsets, look)
 
     def score(self, folder: Path, stems: Sequence[str]) -> dict[str, float]:
@@ -497,22 +498,24 @@ def tuned_row(method: Method, variant: int, setting: Setting, *, soft: bool) -> 
 
 def segfix_row(source: str, scale: float | None = None) -> Row:
     """Of the prediction itself."""
-    return Row(lambda picture, _: segfix(picture, picture.label_map, source, scale))
+    digest = None if source == TRUTH else keep_model(source, "cpu").digest
+    return Row(lambda picture, _: segfix(picture, picture.label_map, source, scale), digest)
 
 
-def look_row(name: str = "") -> Row:
+def look_row(source: str, name: str = "") -> Row:
     """Conditioned SegFix of the prediction or of another row's map."""
 
     def run(picture: Picture, done: dict[str, Ids]) -> Ids:
         label_map = done[name] if name else picture.label_map
         return refine(label_map, picture.look(label_map))
 
-    return Row(run, keep_model(DEFAULT_WEIGHTS, "cpu").digest)
+    return Row(run, keep_model(source, "cpu").digest)
 
 
-def after(name: str, row: Row) -> Row:
+def after(name: str, row: Row, source: str) -> Row:
     """SegFix of another row's map."""
-    return Row(lambda p, done: segfix(p, done[name], DEFAULT_WEIGHTS), row.setting, row.soft)
+    setting = [row.setting, keep_model(source, "cpu").digest]
+    return Row(lambda p, done: segfix(p, done[name], source), setting, row.soft)
 
 
 def ensemble_row(partner: str) -> Row:
@@ -546,16 +549,19 @@ def rows_of(predictor: Predictor, partners: Sequence[str]) -> dict[str, Row]:
         )
     for partner in partners:
         rows[f"ensemble with {partner}"] = ensemble_row(partner)
-    rows["SegFix"] = segfix_row(DEFAULT_WEIGHTS)
-    rows["SegFix, --preds"] = look_row()
-    rows["SegFix, the paper's scale 2"] = segfix_row(DEFAULT_WEIGHTS, 2)
+    weights = predictor.refiner
+    conditioned = keep_model(weights, "cpu").conditioned
+    rows["SegFix"] = segfix_row(weights)
+    if conditioned:
+        rows["SegFix, --preds"] = look_row(weights)
+    rows["SegFix, the paper's scale 2"] = segfix_row(weights, 2)
     rows[f"SegFix, {SECOND_WEIGHTS}"] = segfix_row(SECOND_WEIGHTS)
     first = ["DenseCRF" + NUMBERS[last], "DenseCRF of soft-max" + NUMBERS[last]]
     for name in [*first, *(f"ensemble with {partner}" for partner in partners)]:
         if name in rows:
-            rows[f"{name} → SegFix"] = after(name, rows[name])
-    if first[0] in rows:
-        rows[f"{first[0]} → SegFix, --preds"] = look_row(first[0])
+            rows[f"{name} → SegFix"] = after(name, rows[name], weights)
+    if conditioned and first[0] in rows:
+        rows[f"{first[0]} → SegFix, --preds"] = look_row(weights, first[0])
     rows["ground-truth offsets"] = segfix_row(TRUTH)
     rows["ground-truth offsets, scale 2"] = segfix_row(TRUTH, 2)
     return {name: row for name, row in rows.items() if predictor.weights.exists() or not row.soft}
@@ -597,15 +603,18 @@ def parse_named(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
 @click.option("--work", type=click.Path(path_type=Path), required=True)
 @click.option("--set", "sets", multiple=True, required=True, callback=parse_named, help="NAME=DIR")
 @click.option("--preds", multiple=True, required=True, callback=parse_named, help="SET/NAME=DIR")
+@click.option("--weights", default=DEFAULT_WEIGHTS, show_default=True)
 @click.pass_context
-def main(context: click.Context, work: Path, sets: dict[str, Path], preds: dict[str, Path]) -> None:
+def main(
+    context: click.Context, work: Path, sets: dict[str, Path], preds: dict[str, Path], weights: str
+) -> None:
     """Compare."""
     import cv2
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     context.obj = [
-        Predictor(name, folder, sets[name.partition("/")[0]], work)
+        Predictor(name, folder, sets[name.partition("/")[0]], work, weights)
         for name, folder in preds.items()
     ]
 
@@ -633,7 +642,7 @@ def probabilities(network: torch.nn.Module, image: NDArray[np.uint8]) -> Soft:
 @click.pass_obj
 def prepare(predictors: list[Predictor]) -> None:
     """Probabilities of the networks, and offset maps."""
-    models = [load(DEFAULT_WEIGHTS), load(SECOND_WEIGHTS)]
+    models = [load(predictors[0].refiner), load(SECOND_WEIGHTS)]
     for predictor in predictors:
         for entry in predictor.photographs():
             labels = Entry(predictor.data / "labels" / f"{entry.stem}.png", entry.stem)
@@ -825,7 +834,7 @@ def speed(
     second = read_network(by_name[f"{predictor.set_name}/{partner}"].weights)
     model, slow_model = (
         OffsetModel(find_weights(name), "cpu", threads=1)
-        for name in (DEFAULT_WEIGHTS, SECOND_WEIGHTS)
+        for name in (predictor.refiner, SECOND_WEIGHTS)
     )
     entries = predictor.photographs()
     pictures = [

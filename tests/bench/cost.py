@@ -124,6 +124,8 @@ def cost_per_file(
 def main(files: int, only: str) -> None:
     """Measure."""
     commands = {title: command for title, command in COMMANDS.items() if only in title}
+    if not commands:
+        raise click.UsageError(f"no command's title holds {only!r}.")
     print(
         "| command | size | CPU s per file | CPU s of the first | peak MiB |\n|---|---|---|---|---|"
     )
@@ -152,9 +154,11 @@ def main(files: int, only: str) -> None:
             f"| {title} | {start:.2f} s | {1000 * per_file:.0f} ms | {1000 * per_mp:.0f} ms "
             f"| {off:.0%} |"
         )
-    print("\n| classes, 2048×1024 | " + " | ".join(str(number) for number in CLASSES) + " |")
-    print("|---|" + "---|" * len(CLASSES))
-    for title in [title for title in ("refine", "evaluate") if title in commands]:
+    of_label_maps = [title for title in ("refine", "evaluate") if title in commands]
+    if of_label_maps:
+        print("\n| classes, 2048×1024 | " + " | ".join(str(number) for number in CLASSES) + " |")
+        print("|---|" + "---|" * len(CLASSES))
+    for title in of_label_maps:
         seconds_of = [
             cost_per_file(COMMANDS[title], (2048, 1024), number, files)[0] for number in CLASSES
         ]

@@ -412,14 +412,18 @@ def bench_one_file(folder: Path, repeats: int) -> tuple[float, float]:
     return bench_start(folder, repeats, *options, peer=IMPORTS)
 
 
-def bench_fix(folder: Path, repeats: int) -> tuple[float, float]:
-    """`segfix fix` of a photograph of 1 MP and its prediction."""
+def bench_fix(
+    folder: Path, repeats: int, size: tuple[int, int] = (1334, 750), weights: str = "hrnet_lite0"
+) -> tuple[float, float]:
+    """`segfix fix` of a photograph, width × height, and its prediction."""
+    width, height = size
     noise = np.random.default_rng(0).integers(0, 256, (24, 42, 3), dtype=np.uint8)
-    photograph = Image.fromarray(noise).resize((1334, 750), Image.Resampling.BICUBIC)
+    photograph = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
     photograph.save(folder / "a.jpg", quality=95)
-    Image.fromarray(street()[:750, :1334]).save(folder / "a.png")
+    Image.fromarray(street()[:height, :width]).save(folder / "a.png")
     options = ("fix", "a.jpg", "a.png", "--device", "cpu", "--overwrite", "-q")
-    return bench_start(folder, repeats, *options, peer=f"{IMPORTS}, onnxruntime")
+    peer = f"{IMPORTS}, onnxruntime"
+    return bench_start(folder, repeats, *options, "--weights", weights, peer=peer)
 
 
 @click.command()
@@ -468,7 +472,11 @@ def main(repeats: int, only: str, out: Path, before: Path | None) -> None:
         "loader of crops / training step": lambda f: bench_loader(f, repeats),
         "segfix --help / bare interpreter": lambda f: bench_start(f, repeats, "--help"),
         "segfix refine of a file / its imports": lambda f: bench_one_file(f, repeats),
+        "segfix fix of 480×360 / its imports": lambda f: bench_fix(f, repeats, SIZES[0]),
         "segfix fix of a megapixel / its imports": lambda f: bench_fix(f, repeats),
+        "segfix fix of a megapixel, int8 / its imports": lambda f: bench_fix(
+            f, repeats, weights="hrnet_lite0_int8"
+        ),
     }
     print("| | ours | peer | ratio | before |\n|---|---|---|---|---|")
     for title, bench in benches.items():

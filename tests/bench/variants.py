@@ -2,7 +2,7 @@
 
     python tests/bench/variants.py --data DIR[:WEIGHT] [--data …] --calibrate DIR --out DIR
 
-Boundary widths and numbers of directions all start from the shipped network's backbone with new
+Boundary widths and numbers of directions all start from a shipped network's backbone with new
 heads, in the same order of crops; backbones start from scratch. Each is exported to
 `OUT/NAME.onnx`; one that is there already is not trained again.
 """
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from segfix.network.session import METADATA_KEY
 from segfix.network.weights import DEFAULT_WEIGHTS, find_checkpoint
-from segfix.training.offset_networks import SegFixNet, load_checkpoint
+from segfix.training.offset_networks import load_checkpoint, make_network
 
 FAR = 100
 """Stands for γ = ∞: on photographs of these sizes nearly every pixel is boundary."""
@@ -29,18 +29,18 @@ DIRECTIONS = {"m4": 4, "m16": 16}  # m = 8 is gamma5
 BACKBONES = ("hrnet_w18_small", "hrnet_w18_small_2x", "hrnet_w18")
 
 
-def new_heads(num_directions: int, out: Path) -> Path:
-    """A checkpoint with the shipped backbone and untrained heads, the same for every call."""
-    path = out / f"start-m{num_directions}.safetensors"
+def new_heads(weights: str, num_directions: int, out: Path) -> Path:
+    """A checkpoint with a shipped backbone and untrained heads, the same for every call."""
+    path = out / f"start-{weights}-m{num_directions}.safetensors"
     if path.exists():
         return path
-    shipped, metadata = load_checkpoint(find_checkpoint(DEFAULT_WEIGHTS))
+    shipped, metadata = load_checkpoint(find_checkpoint(weights))
     torch.manual_seed(0)
-    network = SegFixNet(DEFAULT_WEIGHTS, num_directions)
+    network = make_network(metadata["backbone"], num_directions)
     network.backbone.load_state_dict(shipped.backbone.state_dict())
     about = metadata | {"kind": "segfix", "num_directions": num_directions}
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(weights, path, {METADATA_KEY: json.dumps(about)})
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, path, {METADATA_KEY: json.dumps(about)})
     return path
 
 
@@ -54,12 +54,14 @@ def segfix(*arguments: object) -> None:
 @click.option("--data", multiple=True, required=True)
 @click.option("--calibrate", multiple=True, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--weights", default=DEFAULT_WEIGHTS, show_default=True, help="With checkpoint.")
 @click.option("--steps", type=int, default=500, show_default=True)
 @click.option("--backbone-steps", type=int, default=800, show_default=True)
 def main(
     data: tuple[str, ...],
     calibrate: tuple[str, ...],
     out: Path,
+    weights: str,
     steps: int,
     backbone_steps: int,
 ) -> None:
@@ -70,7 +72,7 @@ def main(
         m, gamma = DIRECTIONS.get(name, 8), WIDTHS.get(name, 5)
         runs[name] = [
             *("--num-directions", m, "--boundary-width", gamma, "--steps", steps),
-            *("--init", new_heads(m, out), "--lr", 1e-3, "--warmup", 50, "--ema", 0.99),
+            *("--init", new_heads(weights, m, out), "--lr", 1e-3, "--warmup", 50, "--ema", 0.99),
         ]
     for name in BACKBONES:
         runs[name] = ["--backbone", name, "--steps", backbone_steps, "--ema", 0.99]
