@@ -290,8 +290,8 @@ def train(
     }
     if of_segfix:
         void_given = options.first_given("ignore_index") is not None
-        settings = make_settings(SegFixSettings, given)
-        train_segfix(data, out, settings, void_given=void_given, **shared)
+        wanted = make_settings(SegFixSettings, given)
+        train_segfix(data, out, wanted, void_given=void_given, **shared)
     else:
         named = given["loss_weights"]
         weights = {
