@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +76,18 @@ class DeviceError(SegfixError):
 
 class MissingExtraError(SegfixError):
     """A package of an optional extra isn't installed."""
+
+
+class SeveralFaultsError(SegfixError):
+    """A file can't be made, for several reasons.
+
+    Args:
+        texts: Of each, complete; none: they are told elsewhere.
+    """
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        super().__init__(" ".join(texts))
+        self.texts = texts
 
 
 class Interrupted(KeyboardInterrupt):

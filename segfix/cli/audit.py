@@ -62,6 +62,7 @@ def audit(
     """
     with options.missing_extra("report"):
         import jinja2  # noqa: F401
+    from segfix.evaluation.checks import check_void_of
     from segfix.instances.listing import holds_instances
     from segfix.jobs.run import run_task
     from segfix.report.audit_page import check_files, write_audit
@@ -73,6 +74,9 @@ def audit(
     pairs = pair_labels(
         images, labels, out, recursive=batch.recursive, naming=naming, passed_over=passed
     )
+    given = options.first_given("ignore_index") is not None
+    maps = [pair.entry for pair in pairs if pair.partner]
+    check_void_of(maps, labels, ignore_index, given=given, key=key)
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
     task = audit_task(model, ignore_index=ignore_index, key=key)

@@ -79,6 +79,7 @@ def show(
             "Nothing to draw on IMAGES: give --preds, --refined, --labels or --offsets."
         )
     panels = choose_panels(panels, given)
+    from segfix.evaluation.checks import check_void_of
     from segfix.files import list_entries
     from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
     from segfix.jobs.run import run_task
@@ -110,6 +111,10 @@ def show(
     chosen = tuple(dict.fromkeys(panels))
     settings = ShowSettings(chosen, opacity, ignore_index, arrows, captions, bands)
     sheets = pair_maps(entries, maps, **naming)
+    if labels is not None:
+        void_given = options.first_given("ignore_index") is not None
+        truths = [truth for sheet in sheets if (truth := sheet.maps["labels"])]
+        check_void_of(truths, labels, ignore_index, given=void_given)
     summary = run_task(show_task(settings), sheets, out, batch, passed_over=passed)
     finish(summary, out, batch)
 

@@ -31,6 +31,7 @@ def targets(
     LABELS is a ground-truth label map or a folder of them. 'segfix refine' applies the results as
     it applies predicted offsets.
     """
+    from segfix.evaluation.checks import check_void_of
     from segfix.formats import LABEL_SUFFIXES
     from segfix.jobs.run import run_task
     from segfix.jobs.sources import list_inputs
@@ -51,4 +52,6 @@ def targets(
         recursive=batch.recursive,
         passed_over=passed,
     )
+    void_given = options.first_given("ignore_index") is not None
+    check_void_of(entries, labels, ignore_index, given=void_given)
     finish(run_task(task, entries, out, batch, passed_over=passed), out, batch)

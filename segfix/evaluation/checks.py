@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfix.errors import ArgumentError, SegfixError
-from segfix.formats import LabelMap
+from segfix.files import Entry
+from segfix.formats import LabelMap, read_label_map
+from segfix.jobs.urls import fetch_job
 
 
 def read_ids(label_map: LabelMap, path: Path) -> NDArray[np.integer[Any]]:
@@ -77,3 +81,32 @@ def check_void(
             f"{labels} holds {held[0]} and void ({ignore_index}) alone. For masks of 0 and 255 say "
             f"--void -1, or --void {ignore_index} if that is what you mean."
         )
+
+
+def check_void_of(
+    maps: Iterable[Entry],
+    labels: Path | str,
+    ignore_index: int,
+    *,
+    given: bool,
+    key: str | None = None,
+) -> None:
+    """Do as `check_void` before any work, reading label maps until two ids beside void are found.
+
+    Args:
+        maps: The files of the ground truth; of those that can't be read, the work itself tells.
+        labels: See `check_void`.
+        ignore_index: See `check_void`.
+        given: See `check_void`.
+        key: The array of an .npz file that is meant; None: the largest.
+    """
+    held: set[int] = set()
+    for entry in maps:
+        if given or len(held - {ignore_index}) > 1:
+            return
+        with suppress(SegfixError, ValueError, OSError, MemoryError), fetch_job(entry) as near:
+            held.update(np.unique(read_label_map(near.path, key=key).ids()).tolist())
+    classes = [{"name": one, "pixels": 1} for one in held - {ignore_index}]
+    check_void(
+        {"classes": classes, "void": ignore_index in held}, labels, ignore_index, given=given
+    )

@@ -88,6 +88,11 @@ class InstanceFile:
             raise FileFormatError(f"{self.path}: can't be written as JSON ({error}).") from error
 
 
+def name_image(path: Path, image: int | str) -> str:
+    """Name an image of a file in messages."""
+    return f"{path}: image {image!r}"
+
+
 def is_instance_input(preds: Path) -> bool:
     """Tell instances and panoptic segments from label maps by the files' names.
 

@@ -41,7 +41,8 @@ def measure_coco_ap(
     are the areas of masks, whatever boxes the results hold; crowds are neither hit nor missed.
 
     Args:
-        preds: Result JSON: a list of image_id, category_id, segmentation and score.
+        preds: Result JSON: a list of image_id, category_id, segmentation and score; or annotation
+            JSON, whose instances count as sure.
         labels: Annotation JSON.
         boundary: Whether to measure Boundary AP, too.
         replicas: Number of replicas to score, too.
@@ -53,11 +54,19 @@ def measure_coco_ap(
     from pycocotools.cocoeval import COCOeval
 
     truth, results = read_json(labels), read_json(preds)
+    unscored = holds_annotations(results)
+    if unscored:
+        results = [
+            {"score": 1, **item} if isinstance(item, dict) else item
+            for item in results["annotations"]
+        ]
     check_documents(preds, results, labels, truth)
     sizes = read_sizes(labels, truth["images"])
     names = name_categories(truth["categories"])
     check_references(labels, truth["annotations"], sizes, names)
     notes = check_results(preds, results, labels, sizes, names)
+    if unscored:
+        notes.append("annotations, not results: without a score, an instance counts as sure (1)")
     without = sum(item.get("area") is None for item in truth["annotations"])
     if without:
         notes.append(f"{without} annotations state no area: their masks' is taken")
@@ -81,6 +90,13 @@ def measure_coco_ap(
         if replicas
     ]
     return summarize("coco", len(sizes), mean, per_class, notes, join_replicas(drawn))
+
+
+def holds_annotations(document: Any) -> bool:
+    """Tell whether a JSON document holds annotations of instances, as fixed ones are scored."""
+    annotations = document.get("annotations") if isinstance(document, dict) else None
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    return isinstance(first, dict) and "segmentation" in first
 
 
 def add_averages(

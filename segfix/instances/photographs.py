@@ -17,7 +17,12 @@ from segfix.files import Entry, Pair
 from segfix.files.limits import check_bytes
 from segfix.files.provenance import content_digest
 from segfix.formats import LabelMap, read_label_map
-from segfix.instances.by_image import ImageInstances, read_document, sort_instances
+from segfix.instances.by_image import (
+    ImageInstances,
+    name_image,
+    read_document,
+    sort_instances,
+)
 from segfix.instances.cityscapes import PREDICTION_LIST, read_list
 from segfix.instances.listing import name_images, pair_images
 from segfix.instances.masks import decode_mask
@@ -119,6 +124,8 @@ def pair_instances(
     *,
     naming: Mapping[str, Any] | None = None,
     file_names: Mapping[int | str, str] | None = None,
+    share: bool = False,
+    missing: list[str] | None = None,
 ) -> Iterator[Pair]:
     """Pair photographs with their instances in files, of which one is in memory at a time.
 
@@ -128,6 +135,9 @@ def pair_instances(
         root: Folder of the files.
         naming: Of `pair_entries`.
         file_names: Of images by their ids, for files that don't tell them.
+        share: Whether a photograph may have instances in several files: it is yielded once for
+            each, with another stem every time.
+        missing: Receives the names of images with instances, but without a photograph.
 
     Yields:
         For every photograph a pair with an `InstanceEntry`, or with a problem; and each file or
@@ -147,7 +157,10 @@ def pair_instances(
             found = [([file.stem], InstanceEntry(file.path, file.stem, str(error)))]
         names = dict(enumerate(names for names, _ in found))
         pairs = pair_images(names, photographs, naming=naming, chosen=file.chosen)
-        for number, (_, entry) in enumerate(found):
+        if not pairs and len(found) == len(photographs) == 1 and _holds_shapes(found[0][1]):
+            # Their files name no photograph, but it shows whether they lie on it.
+            pairs = {0: Pair(found[0][1], photographs[0])}
+        for number, (stems, entry) in enumerate(found):
             pair = pairs.get(number)
             photograph, problem = pair.partner if pair else None, entry.problem
             if pair and pair.entry.problem:
@@ -155,12 +168,18 @@ def pair_instances(
             if photograph is None:
                 if problem:
                     yield Pair(replace(entry, problem=problem), None)
+                elif entry.items and missing is not None:
+                    missing.append(stems[0])
+            elif photograph.path in owners and share and entry.items:
+                stem = ".".join([photograph.stem, file.stem, *([f"{number}"] if number else [])])
+                yield Pair(replace(photograph, stem=stem, problem=problem), entry)
             elif photograph.path in owners:
                 # Listed in several files, it has its instances in one.
                 if entry.items or entry.problem:
                     problem = problem or (
                         f"{entry.where}: of {photograph.path}, as are the instances of "
-                        f"{owners[photograph.path]}; keep one of them."
+                        f"{owners[photograph.path]}; keep one of them, or run segfix fix, which "
+                        "looks at it for each."
                     )
                     yield Pair(replace(entry, problem=problem), None)
             elif not entry.items and not problem:
@@ -169,6 +188,10 @@ def pair_instances(
                 owners[photograph.path] = entry.where
                 yield Pair(replace(photograph, problem=photograph.problem or problem), entry)
     yield from _pair_rest([one for one in photographs if one.path not in owners], empty)
+
+
+def _holds_shapes(entry: InstanceEntry) -> bool:
+    return any(isinstance(item, Shape) for item in entry.items)
 
 
 def _pair_rest(photographs: Sequence[Entry], empty: Mapping[Path, Entry]) -> Iterator[Pair]:
@@ -207,7 +230,7 @@ def _read_entries(
             InstanceEntry(
                 path,
                 stem,
-                where=f"{path}: image {image.image!r}",
+                where=name_image(path, image.image),
                 items=[items[place] for place in image.places],
                 size=image.size,
                 panoptic=is_panoptic(document) and bool(image.places),

@@ -23,6 +23,7 @@ from segfix.formats.images import turn_upright
 from segfix.instances.by_image import (
     ImageInstances,
     InstanceFile,
+    name_image,
     read_document,
     read_file_names,
     sort_instances,
@@ -69,6 +70,7 @@ def refine_instance_files(
     naming: Mapping[str, Any] | None = None,
     name: str | None = None,
     photographs: Mapping[str, str] | None = None,
+    looked: Mapping[str, Entry | None] | None = None,
 ) -> Summary:
     """Refine a file or a folder of instances.
 
@@ -83,6 +85,7 @@ def refine_instance_files(
         naming: Of `pair_entries`.
         name: Of the result of a single file, which may lie beside it; None: as the file.
         photographs: See `Run`.
+        looked: See `Run`.
 
     Returns:
         Of each file a row as `refine_instances` reports it, but the images that `failed` and those
@@ -102,7 +105,11 @@ def refine_instance_files(
     files = list_instance_files(
         preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
     )
-    maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+    maps = (
+        list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+        if looked is None
+        else []
+    )
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
     check_results((out / (name or _name(file)) for file in files), inputs)
     # Of one file the images are worked on side by side, of many the files.
@@ -117,6 +124,7 @@ def refine_instance_files(
         max_failures=spread.max_failures,
         quiet=spread.quiet or not one,
         photographs=photographs,
+        looked=looked,
     )
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
@@ -249,7 +257,7 @@ def _refine_json(file: Entry, content: InstanceFile, output: Output, run: Run) -
     instances: list[Any] = list(content.instances)
 
     def work(image: ImageInstances) -> Row:
-        where = f"{file.path}: image {image.image!r}"
+        where = name_image(file.path, image.image)
         offsets = find_partner(where, pairs.get(image.image), run)
         offset_map, like = read_offset_map(offsets.path), name_map_of(offsets, run)
         refine = _refine_shapes_of if content.tool in GEO_TOOLS else _refine_masks_of

@@ -15,22 +15,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError
+from segfix.errors import SegfixError, SeveralFaultsError
 from segfix.files import Entry, Pair
 from segfix.files.pairing import Partners
 from segfix.files.provenance import content_digest, is_whole, read_record
 from segfix.formats import LabelMap, OffsetMap, write_label_map
 from segfix.formats.label_maps import pixel_digest
-from segfix.instances.by_image import ImageInstances
+from segfix.instances.by_image import ImageInstances, name_image
 from segfix.instances.listing import pair_images
 from segfix.jobs.run import Batch
 from segfix.jobs.task import Output, Row, Skipped
 from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
 
 NO_OFFSETS = "no offset map of that name; run predict-offsets on its image"
-NO_PHOTOGRAPH = (
-    "no photograph of that name that could be looked at; say with --map or --suffix which one it is"
-)
+NO_PHOTOGRAPH = "no photograph of that name; say with --map or --suffix which one it is"
 Form = Literal["polygons", "rle"]
 
 INSTANCE_KIND = "refined instances"
@@ -69,7 +67,9 @@ class Run:
         max_failures: Stop after this many failed images of a file.
         quiet: No progress bar over the images of a file.
         photographs: Where offset maps are made on the way, the paths of photographs by those of
-            offset maps that messages don't name; None: the user has given the offset maps.
+            offset maps that messages don't name.
+        looked: Where offset maps are made on the way, that of each image (`where` of its
+            `InstanceEntry`), None where this has failed and is told; None: the user has given them.
     """
 
     maps: Sequence[Entry] | Partners
@@ -81,6 +81,7 @@ class Run:
     max_failures: int | None = None
     quiet: bool = True
     photographs: Mapping[str, str] | None = None
+    looked: Mapping[str, Entry | None] | None = None
 
 
 def refine_images(
@@ -123,9 +124,8 @@ def refine_images(
     summary = Batch(images, work, "image").run(
         workers=run.workers, max_failures=run.max_failures, quiet=run.quiet
     )
-    if summary.failed and not summary.done:
-        all_of = f" None of {len(images)} images could be refined." if len(images) > 1 else ""
-        raise SegfixError(summary.failed[0] + all_of)
+    if images and not summary.done:
+        raise SeveralFaultsError(summary.failed)
     # What holds a faulty instance is tried again, so that it is told again.
     done = {row["output"] for row in summary.done if not row.get("faults")}
     record["offsets"] = {name: offsets[name] if name in done else None for name in offsets}
@@ -152,6 +152,9 @@ def refine_images(
 
 def pair_file(file: Entry, images: Sequence[ImageInstances], run: Run) -> dict[Any, Pair]:
     """Find the offset map of each image of a file, see `pair_images`."""
+    if run.looked is not None:
+        found = {one.image: run.looked.get(name_image(file.path, one.image)) for one in images}
+        return {image: Pair(file, offsets) for image, offsets in found.items() if offsets}
     names = {image.image: image.names for image in images}
     return pair_images(names, run.maps, naming=run.naming, chosen=file.chosen)
 
@@ -160,13 +163,17 @@ def find_partner(where: str, pair: Pair | None, run: Run) -> Entry:
     """Give the offset map of an image.
 
     Raises:
-        SegfixError: There is none; the text begins with `where`.
+        SegfixError: There is none; the text begins with `where`, or was told before.
     """
+    if run.looked and where in run.looked:
+        if offsets := run.looked[where]:
+            return offsets
+        raise SeveralFaultsError
     if pair is not None and pair.partner is not None:
         return pair.partner
     if pair is not None and pair.entry.problem:
         raise SegfixError(f"{where}: {pair.entry.problem}")
-    missing = NO_OFFSETS if run.photographs is None else NO_PHOTOGRAPH
+    missing = NO_OFFSETS if run.looked is None else NO_PHOTOGRAPH
     raise SegfixError(
         f"{missing}, or give --annotations with the file names of image ids", path=where
     )

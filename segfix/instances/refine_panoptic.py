@@ -15,7 +15,7 @@ from segfix.files import Entry
 from segfix.files.provenance import content_digest
 from segfix.files.reading import path_within
 from segfix.formats import LabelMap, read_offset_map
-from segfix.instances.by_image import ImageInstances
+from segfix.instances.by_image import ImageInstances, name_image
 from segfix.instances.coco import write_json
 from segfix.instances.panoptic import read_panoptic, read_panoptic_map
 from segfix.instances.photographs import check_size
@@ -51,7 +51,7 @@ def refine_panoptic(file: Entry, document: Any, output: Output, run: Run) -> Row
         pair = pairs.get(image.image)
         own = start_record("refined panoptic map", source, run)
         try:
-            offsets = find_partner(f"{file.path}: image {image.image!r}", pair, run)
+            offsets = find_partner(name_image(file.path, image.image), pair, run)
             offset_map = read_offset_map(offsets.path)
             check_size(
                 str(source), label_map.shape, offset_map.codes.shape, name_map_of(offsets, run)

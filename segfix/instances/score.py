@@ -10,7 +10,7 @@ from typing import Any
 
 from segfix.instances.cityscapes_ap import measure_cityscapes_ap
 from segfix.instances.coco import read_json
-from segfix.instances.coco_ap import measure_coco_ap
+from segfix.instances.coco_ap import holds_annotations, measure_coco_ap
 from segfix.instances.panoptic_quality import measure_panoptic_quality
 
 
@@ -20,8 +20,9 @@ def evaluate_instances(
     """Score instance or panoptic predictions of whichever kind the files are.
 
     Args:
-        preds: A COCO result JSON, a COCO panoptic JSON with its PNG folder beside it, or a
-            Cityscapes folder of `*_pred.txt` and masks.
+        preds: A COCO result JSON, or annotation JSON, each instance of which has a score of 1; a
+            COCO panoptic JSON with its PNG folder beside it, or a Cityscapes folder of
+            `*_pred.txt` and masks.
         labels: The ground truth in the same format: a COCO annotation JSON, a panoptic JSON, a
             folder of `*_gtFine_instanceIds.png`.
         workers: Threads, for Cityscapes and panoptic files.
@@ -42,6 +43,6 @@ def evaluate_instances(
     how: dict[str, Any] = {"boundary": boundary, "replicas": replicas}
     if preds.is_dir():
         return measure_cityscapes_ap(preds, labels, workers=workers, **how)
-    if isinstance(read_json(preds, peek=True), list):
+    if isinstance(read_json(preds, peek=True), list) or holds_annotations(read_json(preds)):
         return measure_coco_ap(preds, labels, **how)
     return measure_panoptic_quality(preds, labels, workers=workers, **how)

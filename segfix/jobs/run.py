@@ -13,7 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from segfix.errors import OUT_OF_MEMORY, Interrupted, PassedOverError, SegfixError
+from segfix.errors import (
+    OUT_OF_MEMORY,
+    Interrupted,
+    PassedOverError,
+    SegfixError,
+    SeveralFaultsError,
+)
 from segfix.files.places import StagedPath
 from segfix.jobs.pool import hide_progress, work_through
 from segfix.jobs.run_settings import RunSettings
@@ -70,6 +76,8 @@ class Summary:
         except PassedOverError as passed:
             self._passed.append(passed)
             self.passed_over[passed.kind] += 1
+        except SeveralFaultsError as errors:
+            self.failed += errors.texts
         except SegfixError as error:
             self.failed.append(str(error))
         except MemoryError:

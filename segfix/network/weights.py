@@ -130,9 +130,16 @@ def fetch_weights(url: str, sha256: str) -> Path:
             "another file than that SHA-256 is of", path=url, advice="nothing was kept"
         ) from error
     except OSError as error:
-        # Those of requests, too.
-        reason = " ".join(str(error).split())[:200]
-        raise SegfixError(f"can't be fetched ({reason})", path=url) from error
+        # Those of requests, too: of an answer, of the disk, and of none.
+        answer = getattr(error, "response", None)
+        if answer is not None:
+            reason = f"can't be fetched ({answer.status_code} {answer.reason})"
+        elif error.strerror:
+            reason = f"can't be kept ({error.strerror})"
+        else:
+            reason = "can't be reached"
+        advice = "check the address, or download it by other means and give the file (--weights)"
+        raise SegfixError(reason, path=url, advice=advice) from error
     return path
 
 

@@ -42,8 +42,20 @@ PROMOTE = (
     "UPDATE gpkg_geometry_columns SET geometry_type_name = 'MULTIPOLYGON' WHERE table_name = ?"
 )
 
+ALL_TRIGGERS = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+
 BOUNDS = {"ST_MinX": 0, "ST_MinY": 1, "ST_MaxX": 2, "ST_MaxY": 3}
 """Functions that the index of a layer calls where a row changes, and what they give."""
+
+
+TRIGGERS = re.compile(r"(?i)(rtree|gpkg)_|trigger_(insert|delete)_feature_count_")
+"""Beginnings of the names that the standard and GDAL give to triggers."""
+
+COUNTED = ("gpkg_geometry_columns", "gpkg_ogr_contents")
+"""What changes with a layer."""
+
+STEPS = 1_000_000
+"""Instructions of SQLite between two looks at how many are left."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +98,36 @@ def read_layers(path: Path, document: bytes) -> list[AnnotatedImage]:
         One image of all. Rows with a fault are regions with one.
 
     Raises:
-        FileFormatError: It is no GeoPackage, or a layer's coordinate reference system is unknown.
+        FileFormatError: It is no GeoPackage, a layer's coordinate reference system is unknown, or
+            a trigger that isn't known would run where polygons are changed.
     """
     shapes, others = [], 0
+    changing = {*COUNTED}
     try:
         with _open(document) as connection:
+            # Writing needs it on, for the triggers of spatial indices call our functions.
+            connection.execute("PRAGMA trusted_schema = OFF")
             for layer in _list_layers(connection):
                 for _, blob in _list_rows(connection, layer):
                     shape = _read_shape(blob, layer.crs)
                     others += shape is None
-                    shapes += [] if shape is None else [shape]
+                    if shape is not None:
+                        shapes.append(shape)
+                        changing.add(layer.table.lower())
                     if shape and not layer.crs:
                         raise SegfixError(
                             f"layer {layer.table} has no coordinate reference system",
                             path=path,
                             advice="assign it the one that it was drawn in (ogr2ogr -a_srs)",
                         )
+            for name, table in connection.execute(ALL_TRIGGERS):
+                if table.lower() in changing and not TRIGGERS.match(name):
+                    raise FileFormatError(
+                        f"its trigger {name} would run where {table} is changed, and such SQL of a "
+                        "file isn't run",
+                        path=path,
+                        advice="remove it (DROP TRIGGER), or export the layers to a new file",
+                    )
     except (sqlite3.Error, struct.error, *FAULTS) as error:
         raise FileFormatError(
             f"not a readable GeoPackage ({error})", path=path, advice="export it again"
@@ -151,7 +177,22 @@ def _open(document: bytes) -> Iterator[sqlite3.Connection]:
                 name, 1, lambda blob, place=place: _read_geometry(blob).bounds[place]
             )
         connection.create_function("ST_IsEmpty", 1, lambda blob: _read_geometry(blob).is_empty)
-        yield connection
+        # Views and triggers are programs of the file's. A row has some 100 bytes, and its change
+        # takes some 1,000 instructions.
+        left = 20 + len(document) // 10_000
+
+        def is_over() -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        connection.set_progress_handler(is_over, STEPS)
+        try:
+            yield connection
+        except sqlite3.OperationalError as error:
+            if left < 0:
+                raise sqlite3.OperationalError("SQL that it holds runs without end") from error
+            raise
 
 
 def _list_layers(connection: sqlite3.Connection) -> list[Layer]:

@@ -29,7 +29,10 @@ MEANINGS: dict[Fit, str] = {
     "crop": "the middle of the photograph alone",
     "stretch-image": "stretching",
 }
-"""What may explain a prediction whose aspect ratio isn't the photograph's."""
+"""What may explain a prediction whose aspect ratio isn't the photograph's, the likeliest first."""
+
+AS_GOOD = 0.02
+"""Difference between shares of boundaries that meet the photograph's, which tells nothing."""
 
 STRIDES, MULTIPLE = (1, 2, 4, 8, 16, 32), 32
 """Networks that pad sizes to multiples answer at full size or a stride of it."""
@@ -173,7 +176,7 @@ def advise_fit(label_map: LabelMap, offset_map: OffsetMap) -> str:
     """Word which --fit may explain that a prediction has another size than its photograph.
 
     Where aspect ratios differ, how many of the prediction's boundaries meet the photograph's under
-    each is told, the best first.
+    each is told, the best first; of those about as good, the likeliest.
     """
     size = offset_map.codes.shape
     shape = label_map.shape
@@ -183,16 +186,17 @@ def advise_fit(label_map: LabelMap, offset_map: OffsetMap) -> str:
         return "height and width are swapped: turn or transpose it as its photograph"
     if not label_map.array.any():
         return "--fit letterbox, corner, crop or stretch-image says how it came about"
-    found: list[tuple[float, Fit]] = []
+    shares: dict[Fit, float] = {}
     for fit in MEANINGS:
         pair = apply_fit(label_map, offset_map, fit)
-        found.append((boundary_share(pair[0].layers(), pair[1].codes > 0)[0], fit))
-    found.sort(reverse=True)
-    (share, best), *rest = found
-    others = ", ".join(f"{fit} {share:.0%}" for share, fit in rest)
+        shares[fit] = boundary_share(pair[0].layers(), pair[1].codes > 0)[0]
+    highest = max(shares.values())
+    best = next(fit for fit in MEANINGS if shares[fit] >= highest - AS_GOOD)
+    rest = sorted((fit for fit in MEANINGS if fit != best), key=lambda fit: -shares[fit])
+    others = ", ".join(f"{fit} {shares[fit]:.0%}" for fit in rest)
     return (
-        f"another aspect ratio: {MEANINGS[best]} would fit best, --fit {best} ({share:.0%} of its "
-        f"boundaries meet the photograph's; {others})"
+        f"another aspect ratio: {MEANINGS[best]} would fit best, --fit {best} ({shares[best]:.0%} "
+        f"of its boundaries meet the photograph's; {others})"
     )
 
 

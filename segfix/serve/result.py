@@ -88,7 +88,7 @@ def fix_upload(upload: Upload, fixing: Fixing, *, pictures: bool) -> Result:
         how: dict[str, Any] = {"refining": upload.refining, "reading": upload.reading}
         if upload.form and not holds_instances(upload.prediction, recursive=False):
             raise SegfixError("as is for instances, not for label maps and arrays; leave it out.")
-        how |= {"form": upload.form, "simplify": upload.simplify}
+        how |= {"form": upload.form, "simplify": upload.simplify, "passes": upload.passes}
         fixing = replace(fixing, **how, offsets=upload.folder / "offsets")
         one = RunSettings(workers=1)
         summary = fix_files(upload.image, upload.prediction, folder, name, fixing, one)

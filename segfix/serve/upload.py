@@ -41,6 +41,7 @@ class Upload:
         reading: How the prediction is read, and what of it is written.
         form: What all instances become; None: they stay polygons or masks.
         simplify: How far polygons may leave the pixels' edges, pixels.
+        passes: How often the prediction is looked at and refined.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Upload:
     reading: FileSettings
     form: Form | None = None
     simplify: float = 0.5
+    passes: int = 1
 
 
 def between(lowest: float, highest: float, kind: type = float) -> Callable[[str], Any]:
@@ -85,6 +87,7 @@ FIELDS: dict[str, tuple[Any, str, Callable[[str], Any]]] = {
     "empty": ("keep", "keep or drop", {"keep": "keep", "drop": "drop"}.__getitem__),
     "as": (None, "polygons or rle", {"polygons": "polygons", "rle": "rle"}.__getitem__),
     "simplify": (0.5, "0 … 64", STEPS),
+    "passes": (1, "1 … 4", between(1, 4, int)),
 }
 """The other form fields, options of `segfix fix`: what each is unless it says anything, what it may
 be, and its reader."""
@@ -124,7 +127,7 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Uplo
         paths = {name: await keep_file(form, name, folder) for name in FILES}
         given = read_fields({name: form[name] for name in form if name not in FILES})
     refining = {name: given.pop(name) for name in ("scale", "iterate", "min_confidence", "keep")}
-    written = given.pop("as"), given.pop("simplify")
+    written = given.pop("as"), given.pop("simplify"), given.pop("passes")
     drop_empty = given.pop("empty") == "drop"
     if refining["iterate"] and refining["scale"] is not None:
         raise HTTPException(400, "scale has no effect with iterate; give one of them.")

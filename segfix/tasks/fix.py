@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segfix.errors import ArgumentError, PairingError, require_extra
-from segfix.files import Pair, list_entries, pair_entries
+from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.provenance import NOT_TAKEN
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.listing import holds_instances
@@ -22,7 +22,7 @@ from segfix.instances.refine_images import Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import check_folders, check_results, refuse_problems
-from segfix.jobs.task import Job, Task
+from segfix.jobs.task import Job, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import load
 from segfix.refinement.apply import RefineSettings
@@ -299,46 +299,77 @@ def fix_instances(
     place = TemporaryDirectory() if fixing.offsets is None else nullcontext(fixing.offsets)
     with place as folder, require_extra("eval"):
         offsets = Path(folder)
-        # What has no instance is not to be refined, and of whatever else is wrong, the refinement
-        # of its file tells.
-        passed = Counter[str]()
-        # Beside the photographs, as LabelMe's, they aren't passed over.
-        counted = None if images.resolve() == preds.resolve() else passed
-        faults: list[str] = []
-
-        def list_jobs() -> Iterator[Pair]:
-            for job in list_photographs(images, offsets, preds, passed_over=counted, **listed):
-                if isinstance(job.partner, InstanceEntry) and job.partner.items:
-                    yield job if fixing.seen else Pair(job.entry, None)
-                elif job.entry.problem and InstanceEntry in map(type, (job.entry, job.partner)):
-                    # Not of a photograph that nothing is known of.
-                    faults.append(job.entry.problem)
-
-        how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
-        task = predict_task(fixing.model, reading=fixing.seen, **how)
-        looked = run_task(task, list_jobs(), offsets, spread)
-        if not (looked.done or looked.skipped):
-            if looked.failed or faults:
-                return replace(looked, failed=[*looked.failed, *faults])
-            raise PairingError(
-                f"no photograph in {images} has instances in {preds}; names must be equal up to a "
-                "known suffix (--suffix adds one, --map pairs any names, --annotations has the "
-                "file names of image ids)."
-            )
+        looked, found = look_at_instances(images, preds, offsets, fixing, spread, **listed)
         if spread.max_failures and len(looked.failed) >= spread.max_failures:
             return Summary(failed=looked.failed, left=looked.left)
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         photographs = {row["output"]: row["input"] for row in looked.done}
         # Those that are kept can be named.
-        listed["photographs"] = photographs if fixing.offsets is None else {}
-        if images.is_file():
-            # Two files that the user named are a pair, whatever their names.
-            offsets = Path(looked.done[0]["output"] if looked.done else looked.skipped[0])
+        listed |= {"photographs": photographs if fixing.offsets is None else {}, "looked": found}
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,
-        failed=[*looked.failed, *summary.failed],
-        passed_over=summary.passed_over + looked.passed_over + passed,
+        # A file that can't be read was told before.
+        failed=list(dict.fromkeys([*looked.failed, *summary.failed])),
+        passed_over=summary.passed_over + looked.passed_over,
         looked=looked.done,
     )
+
+
+def look_at_instances(
+    images: Path, preds: Path, offsets: Path, fixing: Fixing, spread: RunSettings, **listed: Any
+) -> tuple[Summary, dict[str, Entry | None]]:
+    """Look at each photograph with its instances, once for each file of them.
+
+    Args:
+        images: See `fix_instances`.
+        preds: See `fix_instances`.
+        offsets: Folder of the offset maps.
+        fixing: See `fix_instances`.
+        spread: See `fix_instances`.
+        listed: `annotations`, `recursive`, `naming`, see `fix_instances`.
+
+    Returns:
+        What became of the photographs, and the offset maps by `where` of their `InstanceEntry`,
+        None where there is none. What has no instance is left out, and of whatever else is wrong,
+        the refinement of its file tells.
+
+    Raises:
+        PairingError: There is none to look at, and nothing is wrong either.
+    """
+    passed = Counter[str]()
+    # Beside the photographs, as LabelMe's, they aren't passed over.
+    counted = None if images.resolve() == preds.resolve() else passed
+    asked: dict[str, Path] = {}
+    missing: list[str] = []
+    faulty = False
+
+    def list_jobs() -> Iterator[Pair]:
+        nonlocal faulty
+        how: dict[str, Any] = {**listed, "passed_over": counted, "share": True, "missing": missing}
+        for job in list_photographs(images, offsets, preds, **how):
+            if isinstance(job.partner, InstanceEntry) and job.partner.items:
+                asked[job.partner.where] = offsets / name_png(job)
+                yield job if fixing.seen else Pair(job.entry, None)
+            elif job.entry.problem and InstanceEntry in map(type, (job.entry, job.partner)):
+                # Not of a photograph that nothing is known of.
+                faulty = True
+
+    how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
+    task = predict_task(fixing.model, reading=fixing.seen, **how)
+    looked = run_task(task, list_jobs(), offsets, spread)
+    if not (looked.done or looked.skipped or looked.failed or faulty):
+        some = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
+        told = f", which has those of {some}" if missing else ""
+        raise PairingError(
+            f"no photograph in {images} has instances in {preds}{told}; names must be equal up to "
+            "a known suffix (--suffix adds one, --map pairs any names, --annotations has the file "
+            "names of image ids)."
+        )
+    looked.passed_over += passed
+    made = {*(row["output"] for row in looked.done), *looked.skipped}
+    return looked, {
+        where: Entry(path, path.stem) if f"{path}" in made else None
+        for where, path in asked.items()
+    }

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segfix.errors import SegfixError
 from segfix.formats import LabelMap, read_label_map
 from segfix.formats.arguments import as_array, describe
 from segfix.formats.array_kinds import spare_axes
 from segfix.formats.images import Photograph, open_photograph, orientation_of, turn_back
 from segfix.formats.label_maps import ARRAY_SUFFIXES
 from segfix.formats.tiff import NODATA
+from segfix.instances.listing import INSTANCE_SUFFIXES
 from segfix.network.offset_model import OffsetModel, load
 from segfix.refinement.apply import RefineSettings, as_label_map
 from segfix.refinement.kept_ids import find_kept
@@ -76,7 +78,7 @@ def fix(
         TypeError: `image` or `prediction` is nothing of the kind, such as an open file.
         ValueError: `image` is no photograph, `prediction` is of another size, an array has a mask,
             or `passes` is no number from 1 on.
-        SegfixError: A file can't be read, or the weights can't be used.
+        SegfixError: A file can't be read, or holds instances, or the weights can't be used.
         DeviceError: The device isn't there.
 
     Example:
@@ -207,6 +209,14 @@ def _open_prediction(
 ) -> tuple[LabelMap, Callable[[NDArray[Any]], Any]]:
     """Open a prediction: its array and palette, and what makes its kind of such an array."""
     if isinstance(prediction, str | os.PathLike):
+        path = Path(prediction)
+        if path.suffix.lower() in INSTANCE_SUFFIXES and path.is_file():
+            raise SegfixError(
+                "a file of instances or polygons, as segfix.fix_folder and the command segfix fix "
+                "take it",
+                path=path,
+                advice="segfix.fix takes pictures and arrays",
+            )
         file = read_label_map(Path(prediction), masks=True, shape=size)
         if Path(prediction).suffix.lower() not in ARRAY_SUFFIXES:
             return file, partial(_to_picture, palette=file.palette, alpha=file.transparency)

@@ -133,6 +133,8 @@ def list_photographs(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
+    share: bool = False,
+    missing: list[str] | None = None,
 ) -> Iterable[Pair]:
     """List photographs, each with its prediction if there are any.
 
@@ -144,6 +146,8 @@ def list_photographs(
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
         passed_over: Of `list_entries`, for the photographs.
+        share: See `pair_instances`.
+        missing: See `pair_instances`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -167,7 +171,8 @@ def list_photographs(
         )
         root = preds if preds.is_dir() else preds.parent
         file_names = read_file_names(annotations) if annotations else None
-        jobs = pair_instances(maps, entries, root, naming=naming, file_names=file_names)
+        how: dict[str, Any] = {"naming": naming, "file_names": file_names}
+        jobs = pair_instances(maps, entries, root, share=share, missing=missing, **how)
         # Of one file, how many there are is known soon.
         jobs = list(jobs) if len(maps) == 1 else jobs
     elif preds is not None:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segfix.evaluation.checks import check_void_of
+from segfix.files import Entry
 from segfix.losses import segfix_loss, wrong_label_loss
 from segfix.metrics import offset_counts, offset_scores
 from segfix.training.crop_targets import OffsetTargets, make_validation_targets
@@ -38,6 +40,7 @@ def train_segfix(
     pretrained: bool | Path = False,
     init: Path | None = None,
     run: RunSettings | None = None,
+    void_given: bool = False,
 ) -> dict[str, float]:
     """Train the SegFix network.
 
@@ -49,12 +52,14 @@ def train_segfix(
         pretrained: Start from the backbone's ImageNet weights, or from a file of weights.
         init: Start from this checkpoint's weights.
         run: See `fit`.
+        void_given: Whether the void id is meant even where a data set holds one other id alone.
 
     Returns:
         Mask F-score and direction accuracy on `val`, in [0, 1]; empty without `val`.
 
     Raises:
         SegfixError: Data are missing or broken, or `init` is another network.
+        ArgumentError: Labels are masks of 0 and 255, of which 255 would be void.
     """
     settings = settings or SegFixSettings()
     crops, optimization = settings.crops, settings.optimization
@@ -62,6 +67,8 @@ def train_segfix(
     find = partial(find_labelled_images, ignore_index=crops.ignore_index, instances=instances)
     sources = find_sources(data, find)
     held_out = [pair for folder in val for pair in find(folder, "val")]
+    if not void_given:
+        check_void_ids(*(source.images for source in sources), ignore_index=crops.ignore_index)
     torch.manual_seed(optimization.seed)
     network = make_network(settings.backbone, settings.num_directions, pretrained=pretrained)
     if init is not None:
@@ -87,6 +94,13 @@ def train_segfix(
         evaluate=evaluate if held_out else None,
         run=run,
     )
+
+
+def check_void_ids(*sets: Sequence[LabelledImage], ignore_index: int) -> None:
+    """Refuse data sets of masks of 0 and 255, see `check_void_of`; the published have their own."""
+    for images in sets:
+        plain = [Entry(pair.labels, "") for pair in images if pair.void == (ignore_index,)]
+        check_void_of(plain, images[0].labels.parent, ignore_index, given=False)
 
 
 def describe_training(

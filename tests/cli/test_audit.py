@@ -53,6 +53,17 @@ def test_the_worst_come_first_with_their_regions(audit: tuple[object, ...]) -> N
     assert page.index("1. b") < page.index("2. c") < page.index("3. a")
 
 
+def test_masks_of_0_and_255_are_refused_unless_void_is_meant(audit: tuple[object, ...]) -> None:
+    for stem in "abc":
+        mask = np.where(pixels(Path(f"labels/{stem}.png")) == 2, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(f"labels/{stem}.png")
+    refused = run(*audit)
+    assert refused.exit_code == 2
+    assert "labels holds 0 and void (255) alone. For masks of 0 and 255 say" in flat(refused.stderr)
+    assert not Path("audit").exists()
+    assert run(*audit, "--void", "-1").exit_code == 0
+
+
 def test_what_is_no_label_map_is_passed_over_aloud(audit: tuple[object, ...]) -> None:
     Path("labels/notes.txt").touch()
     run("predict-offsets", "images", "--weights", audit[-1], "-o", "looked")

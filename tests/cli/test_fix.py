@@ -181,7 +181,7 @@ def test_a_file_of_instances_is_fixed_here(
     assert found.exit_code == 1
     assert found.stdout.startswith("results_fixed.json: 1 written, 1 failed; 1 of 2 instances")
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
-    assert line.startswith("failed: results.json: image 1: no photograph of that name that could")
+    assert line.startswith("failed: results.json: image 1: no photograph of that name; say")
     assert len(json.loads(Path("results_fixed.json").read_text())) == 2
     refused = run("fix", "images", *preds, *weights, "--shard", "1/2")
     assert (refused.exit_code, "--shard is for label maps" in flat(refused.stderr)) == (2, True)

@@ -60,6 +60,35 @@ def test_masks_of_0_and_255_are_refused_unless_void_is_meant(
     assert "90.45" in run("evaluate", "preds", "labels", "--void", "-1").stdout
 
 
+@pytest.mark.parametrize(
+    "command", [("targets", "labels"), ("show", "images", "--labels", "labels")]
+)
+def test_masks_of_0_and_255_are_not_void_unasked_where_nothing_is_scored(
+    work: Path, command: tuple[str, ...]
+) -> None:
+    original = pixels(Path("labels/a.png"))
+    rewrite("labels", to_mask)
+    refused = run(*command, "-o", "out")
+    assert refused.exit_code == 2
+    assert "labels holds 0 and void (255) alone. For masks of 0 and 255 say --void -1" in flat(
+        refused.stderr
+    )
+    assert not Path("out").exists()
+    for void in ("-1", "255"):
+        assert run(*command, "-o", void, "--void", void).exit_code == 0
+    # Of one object and void where others show that there are more.
+    Image.fromarray(original).save("labels/a.png")
+    assert run(*command, "-o", "out").exit_code == 0
+
+
+def test_a_broken_label_map_is_told_by_the_work_itself(work: Path) -> None:
+    Path("labels/a.png").write_bytes(b"no picture")
+    done = run("targets", "labels", "-o", "out")
+    assert done.exit_code == 1
+    assert "a.png" in done.stderr
+    assert len(list(Path("out").glob("*.png"))) == 2
+
+
 @both
 def test_grey_stored_as_colours_is_ids(work: Path, command: str) -> None:
     expected = run_json("evaluate", "preds", "labels")["sets"]

@@ -47,6 +47,9 @@ def test_without_a_recipe_the_defaults_are_those_of_the_library(
     assert run("train", "--precision", "no", "--recipe", "quick").exit_code == 0
     assert calls[0] == calls[1]
     assert calls[0]["settings"] == SegFixSettings()
+    assert not calls[0]["void_given"]
+    assert run("train", "--void", "255").exit_code == 0
+    assert calls[2]["void_given"]
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -149,6 +149,21 @@ def test_ids_may_be_texts_and_names_may_repeat(coco: tuple[Path, Path]) -> None:
     assert result["class"][f"car ({PERSON})"]["ap"] is None
 
 
+def test_annotations_are_predictions_without_a_score(coco: tuple[Path, Path]) -> None:
+    preds, labels = coco
+    expected = evaluate_instances(preds, labels)
+    document = json.loads(labels.read_text())
+    document["annotations"] = json.loads(preds.read_text())
+    for item in document["annotations"]:
+        del item["score"]
+    preds.write_text(json.dumps(document))
+    found = evaluate_instances(preds, labels)
+    assert found["mean"] == expected["mean"]
+    assert found["notes"][0].startswith("annotations, not results: without a score, an instance")
+    edited(preds, lambda table: table["annotations"].insert(1, 7))
+    assert fault(preds, labels).startswith(f"{preds}: results[1] has no 'image_id'")
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2", "[\x80", '"text"', "[" * 100_000])
 def test_broken_json_is_named(coco: tuple[Path, Path], text: str) -> None:
     preds, labels = coco

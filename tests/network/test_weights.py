@@ -243,8 +243,14 @@ def test_weights_are_fetched_with_their_checksum_only(
     assert weights.fetch_weights("http://127.0.0.1:9/strong.onnx", digest) == path
     with pytest.raises(SegfixError, match="there is another file of that name"):
         weights.fetch_weights(f"{server}/strong.onnx", "0" * 64)
-    with pytest.raises(SegfixError, match=r"weak\.onnx: can't be fetched \(.*404"):
+    with pytest.raises(SegfixError, match=r"weak\.onnx: can't be fetched \(404 File not"):
         weights.fetch_weights(f"{server}/weak.onnx", digest)
+    with pytest.raises(SegfixError) as unreached:
+        weights.fetch_weights("http://127.0.0.1:9/weak.onnx", digest)
+    assert str(unreached.value) == (
+        "http://127.0.0.1:9/weak.onnx: can't be reached; check the address, or download it by "
+        "other means and give the file (--weights)."
+    )
     with pytest.raises(SegfixError, match="the name of shipped weights"):
         weights.fetch_weights(f"{server}/{DEFAULT_WEIGHTS}.onnx", digest)
 

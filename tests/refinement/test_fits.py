@@ -198,3 +198,15 @@ def test_a_smaller_prediction_of_a_turned_photograph_is_turned() -> None:
 
 def test_the_command_offers_every_fit() -> None:
     assert OFFERED == FITS
+
+
+@pytest.mark.parametrize("everywhere", [0, 1])
+def test_of_fits_as_good_as_each_other_the_likeliest_is_named(everywhere: int) -> None:
+    ids = scene(135, 240)
+    advice = advise_fit(
+        LabelMap(padded("letterbox", ids, (160, 200))),
+        OffsetMap(np.full(ids.shape, everywhere, np.uint8)),
+    )
+    share = f"{everywhere:.0%}"
+    assert f"--fit letterbox ({share} of its" in advice
+    assert f"; corner {share}, crop {share}, stretch-image {share})" in advice

@@ -120,6 +120,9 @@ def test_settings_are_those_of_segfix_fix(service: Service) -> None:
     assert (
         b'"min_confidence": 0.5' in post(service.port, IMAGE, PREDICTION, min_confidence=0.5).body
     )
+    assert b'"passes": 3' in post(service.port, IMAGE, PREDICTION, passes=3).body
+    refused = post(service.port, IMAGE, PREDICTION, passes=5)
+    assert (refused.status, refused.error) == (400, "passes: expected 1 … 4.")
     make_scores(Path("soft.npy"), np.array(Image.open(PREDICTION)))
     answer = post(service.port, IMAGE, Path("soft.npy"), argmax="true", accept=FORM)
     name, content = answer.parts["result"]

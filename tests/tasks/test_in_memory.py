@@ -279,3 +279,16 @@ def test_the_network_is_kept_until_its_file_changes(
     assert in_memory.keep_model(device="cpu") is in_memory.keep_model(device="cpu")
     path.write_bytes(tiny_onnx.read_bytes())
     assert in_memory.keep_model(path, "cpu").metadata["name"] == "tiny"
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.geojson", "x.gpkg", "x.XML", "x.txt"])
+def test_files_of_instances_are_for_the_functions_of_folders(
+    work: Path, conditioned_onnx: Path, name: str
+) -> None:
+    Path(name).write_text("[]")
+    with pytest.raises(SegfixError) as refused:
+        fix("images/a.png", name, conditioned_onnx)
+    assert str(refused.value) == (
+        f"{name}: a file of instances or polygons, as segfix.fix_folder and the command segfix fix "
+        "take it; segfix.fix takes pictures and arrays."
+    )

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segfix.errors import FileFormatError, SegfixError
+from segfix.errors import ArgumentError, FileFormatError, SegfixError
 from segfix.geometry import fill_void_bands, make_targets
 from segfix.losses import segfix_loss
 from segfix.training import loop, offset_training
@@ -310,3 +310,26 @@ def test_scores_of_a_half_right_network_are_those_counted_by_hand(data: Path) ->
     assert scores["mask_f"] == pytest.approx(2 * overlap / (predicted.sum() + true.sum()))
     known = predicted & (targets.direction_map != 255)
     assert scores["direction_accuracy"] == pytest.approx((known & half).sum() / known.sum())
+
+
+def test_masks_of_0_and_255_are_refused_unless_void_is_meant(
+    write_pair: WritePair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4:] = 255
+    write_pair(tmp_path / "masks", "a", mask)
+
+    class MadeError(Exception):
+        pass
+
+    def make_network(*_given: Any, **_options: Any) -> None:
+        raise MadeError
+
+    monkeypatch.setattr(offset_training, "make_network", make_network)
+    data, out = [DataFolder(tmp_path / "masks")], tmp_path / "out"
+    with pytest.raises(ArgumentError, match=r"masks.labels holds 0 and void \(255\) alone"):
+        train_segfix(data, out)
+    with pytest.raises(MadeError):
+        train_segfix(data, out, void_given=True)
+    with pytest.raises(MadeError):
+        train_segfix(data, out, SegFixSettings(crops=CropSettings(ignore_index=-1)))

@@ -84,7 +84,7 @@ def test_the_one_image_of_a_file_may_be_named_after_it() -> None:
     write_json(Path("preds/a.json"), [item])
     write_json(Path("preds/b.json"), [item, item | {"image_id": 1}])
     done = run("preds")
-    assert "1 written, 1 failed" in done.stdout
+    assert "1 written, 2 failed" in done.stdout
     assert Path("refined/a.json").exists()
 
 

@@ -179,6 +179,16 @@ def test_the_spatial_index_of_a_layer_follows() -> None:
         assert np.allclose(area.bounds, row, rtol=1e-6)
 
 
+def test_triggers_of_gdal_and_of_other_tables_may_stay() -> None:
+    path = trigger(
+        """CREATE TABLE gpkg_ogr_contents (table_name TEXT PRIMARY KEY, feature_count INTEGER);
+        CREATE TRIGGER "trigger_delete_feature_count_my houses" AFTER DELETE ON "my houses" BEGIN
+          UPDATE gpkg_ogr_contents SET feature_count = feature_count - 1; END;
+        CREATE TRIGGER log AFTER UPDATE ON notes BEGIN DELETE FROM notes; END"""
+    )
+    assert run(path).exit_code == 0
+
+
 def test_one_offset_map_is_that_of_the_only_file_whatever_their_names() -> None:
     path = write_geojson([[ONE]], path=Path("shapes.geojson"))
     assert "no offset map of that name" in run(path).stderr
@@ -201,9 +211,39 @@ def tell(code: str) -> Path:
     return path
 
 
+def trigger(sql: str) -> Path:
+    """Write a layer with SQL of a stranger's, who may call it as GDAL does."""
+    path = write_gpkg([[ONE]])
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript(sql)
+    return path
+
+
+ENDLESS = """
+CREATE TABLE counted (n); CREATE TRIGGER rtree_x AFTER UPDATE ON "my houses" BEGIN
+  INSERT INTO counted SELECT count(*) FROM (WITH RECURSIVE c(n) AS
+    (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c); END;
+"""
+
+
 @pytest.mark.parametrize(
     ("write", "text"),
     [
+        (
+            lambda: trigger(
+                'CREATE TRIGGER log AFTER UPDATE ON "my houses" BEGIN DELETE FROM notes; END'
+            ),
+            "its trigger log would run where my houses is changed, and such SQL of a file isn't",
+        ),
+        (lambda: trigger(ENDLESS), "its rows can't be changed (SQL that it holds runs without end"),
+        (
+            lambda: trigger(
+                """DROP TABLE gpkg_contents; CREATE VIEW gpkg_contents AS WITH RECURSIVE
+                c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)
+                SELECT n AS table_name, 'features' AS data_type FROM c"""
+            ),
+            "not a readable GeoPackage (SQL that it holds runs without end)",
+        ),
         (lambda: write_geojson([[corners(200, 90, 9, 9)]]), "none of its 1 shapes lies on the"),
         (
             lambda: changed(write_geojson([[ONE]], UTM), UTM, "EPSG:9"),
