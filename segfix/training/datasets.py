@@ -18,7 +18,7 @@ from segfix.training.crop_targets import ClassTargets, OffsetTargets
 from segfix.training.layouts import VOID, LabelledImage, folder_name
 from segfix.training.settings import CropSettings, DataFolder
 
-REAL = 0.5
+REAL = 0.4
 """Share of the crops of photographs with predictions that are seen with one of these."""
 
 

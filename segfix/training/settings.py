@@ -182,7 +182,7 @@ class SegFixSettings:
     predicted: float = setting(
         0.75,
         "Share of crops that hrnet_lite0 to 2 see together with a prediction: their labels, "
-        "perturbed, or in half of them one that the data set has in preds/.",
+        "perturbed, or in two fifths of them one that the data set has in preds/.",
         min=0,
         max=1,
     )
