@@ -37,6 +37,7 @@ from segfix.cli.predict_offsets import load_model
 @options.naming
 @options.weights
 @options.device
+@options.bands
 @options.batch
 def audit(
     images: Path,
@@ -48,6 +49,7 @@ def audit(
     naming: dict[str, Any],
     weights: str | None,
     device: str,
+    bands: tuple[int, ...] | None,
     batch: options.BatchOptions,
 ) -> None:
     """Rank label maps by how surely their photographs contradict them.
@@ -75,7 +77,7 @@ def audit(
     )
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
-    task = audit_task(model, ignore_index=ignore_index, key=key)
+    task = audit_task(model, ignore_index=ignore_index, key=key, bands=bands)
     summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"

@@ -98,7 +98,11 @@ def without_photograph(labels: Entry) -> Entry:
 
 
 def audit_task(
-    model: OffsetModel, *, ignore_index: int = 255, key: str | None = None
+    model: OffsetModel,
+    *,
+    ignore_index: int = 255,
+    key: str | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Task[Pair]:
     """Make the task of auditing label maps, each a pair with its photograph.
 
@@ -106,27 +110,35 @@ def audit_task(
         model: A network that looks at label maps, too.
         ignore_index: Void id.
         key: The array of an .npz file that is meant; None: the largest.
+        bands: See `segfix.formats.read_image`.
 
     Raises:
         SegfixError: The network looks at photographs alone.
     """
     model.check_conditioned()
-    work = partial(audit_file, model=model, ignore_index=ignore_index, key=key)
+    work = partial(audit_file, model=model, ignore_index=ignore_index, key=key, bands=bands)
     return Task(work, "map", network=True, takes="label map")
 
 
 def audit_file(
-    pair: Pair, output: Output, *, model: OffsetModel, ignore_index: int, key: str | None
+    pair: Pair,
+    output: Output,
+    *,
+    model: OffsetModel,
+    ignore_index: int,
+    key: str | None,
+    bands: Sequence[int] | None = None,
 ) -> Row:
     """Write the offset map of one label map, with what contradicts this in its record.
 
     Returns:
-        The `Suspicion`, as a dictionary, and `image`, the photograph's path.
+        The `Suspicion`, as a dictionary, `image`, the photograph's path, and the `scaling` of
+        values that weren't bytes.
     """
     labels, image = pair.entry, pair.partner
     if image is None:
         raise SegfixError("no photograph of that name", path=labels.path)
-    with open_photograph(image.path) as photograph:
+    with open_photograph(image.path, bands) as photograph:
         size = photograph.shape[0], photograph.shape[1]
         source = {
             **model.record(photograph.shape, None),
@@ -134,6 +146,7 @@ def audit_file(
             "labels": content_digest(labels.path),
             "void": ignore_index,
             **({"key": key} if key else {}),
+            **({"bands": list(bands)} if bands else {}),
         }
         output.check({"source": source}, following=(PREDICTION_KEY, AUDIT_KEY))
         found = read_label_map(labels.path, key=key)
@@ -151,7 +164,8 @@ def audit_file(
     )
     source |= offset_map.source | {AUDIT_KEY: asdict(suspicion)}
     write_offset_map(output.path, replace(offset_map, source=source))
-    return {**asdict(suspicion), "image": f"{image.path}"}
+    scaling = {"scaling": photograph.scaling} if photograph.scaling else {}
+    return {**asdict(suspicion), "image": f"{image.path}", **scaling}
 
 
 def rank_maps(pairs: Sequence[Pair], summary: Summary, out: Path) -> list[Audited]:
