@@ -69,7 +69,7 @@ def audit(
     from segfix.report.audit_page import check_files, write_audit
     from segfix.tasks.audit import OFFSETS, audit_task, pair_labels, rank_maps
 
-    if holds_instances(labels, recursive=batch.recursive):
+    if holds_instances(labels, recursive=batch.recursive, images=images):
         raise click.UsageError(f"{labels} holds instances, and label maps are audited.")
     passed = Counter[str]()
     pairs = pair_labels(

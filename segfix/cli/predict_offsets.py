@@ -100,7 +100,7 @@ def predict_offsets(
         summary = run_task(frame_task(model, max_side=max_side), frames, out, batch)
     else:
         if preds is not None:
-            refuse_others(preds, recursive=batch.recursive)
+            refuse_others(preds, recursive=batch.recursive, images=images)
         passed = Counter[str]()
         jobs = list_photographs(
             images,

@@ -95,15 +95,17 @@ def turned_note(turns: Sequence[int | None]) -> str:
     return note
 
 
-def refuse_others(preds: Path, *, recursive: bool) -> bool:
+def refuse_others(preds: Path, *, recursive: bool, images: Path | None = None) -> bool:
     """Refuse options that would be ignored, since PREDS holds other predictions.
+
+    Args are as those of `holds_instances`.
 
     Returns:
         Whether it holds instances.
     """
     from segfix.instances.listing import holds_instances
 
-    instances = holds_instances(preds, recursive=recursive)
+    instances = holds_instances(preds, recursive=recursive, images=images)
     names = OF_LABEL_MAPS if instances else ("annotations", "form", "simplify")
     what = "files of instances" if instances else "label maps and arrays"
     if given := options.first_given(*names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -99,8 +100,13 @@ def refine_instance_files(
         )
     check_folders({"the offset maps": offsets, **({} if name else {"PREDS": preds})}, out)
     lists = holds_lists(preds)
+    passed = Counter[str]()
     files = list_instance_files(
-        preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
+        preds,
+        away=[offsets, out],
+        recursive=recursive,
+        leave_out=[out, offsets],
+        passed_over=passed,
     )
     maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
@@ -123,7 +129,7 @@ def refine_instance_files(
     task = Task(work, "file", (lambda _: name) if name else _name)
     with require_extra("eval"):  # or polygons, whose packages tell
         over_files = replace(spread, workers=1, quiet=True) if one else spread
-        summary = run_task(task, files, out, over_files)
+        summary = run_task(task, files, out, over_files, passed_over=passed)
     for row in summary.done:
         summary.failed += row.pop("failed", [])
         summary.left += row.pop("left", 0)

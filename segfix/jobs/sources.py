@@ -7,10 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segfix.errors import ArgumentError, PairingError
 from segfix.files import Entry, list_entries
-from segfix.formats import LABEL_SUFFIXES, OFFSET_SUFFIXES
+from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
 
 
 def check_folders(sources: Mapping[str, Path | None], out: Path) -> None:
@@ -106,6 +107,53 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
         source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out
     )
     return refuse_problems(entries)
+
+
+def list_both(
+    images: Path,
+    preds: Path,
+    out: Path,
+    *,
+    what: str = "predictions",
+    recursive: bool = False,
+    one_per_stem: bool = True,
+    passed_over: Counter[str] | None = None,
+) -> tuple[list[Entry], list[Entry]]:
+    """List predictions and photographs.
+
+    Args:
+        images: A photograph or a folder of them.
+        preds: A label map or a folder of them.
+        out: Folder of the results.
+        what: What the label maps are, for messages.
+        recursive: Whether to go into folders within.
+        one_per_stem: Of `list_entries`, for the label maps.
+        passed_over: Of `list_entries`; of one folder, receives what is neither.
+
+    Returns:
+        Entries of label maps, and of photographs.
+
+    Raises:
+        PairingError: There is nothing to list.
+    """
+    others = Counter[str](), Counter[str]()
+    how: dict[str, Any] = {"recursive": recursive}
+    maps = list_entries(
+        preds,
+        LABEL_SUFFIXES,
+        what=what,
+        leave_out=[out, images],
+        one_per_stem=one_per_stem,
+        passed_over=others[0],
+        **how,
+    )
+    photographs = list_entries(
+        images, IMAGE_SUFFIXES, what="images", leave_out=[out, preds], passed_over=others[1], **how
+    )
+    if passed_over is not None:
+        same = images.resolve() == preds.resolve()
+        passed_over.update(others[0] & others[1] if same else others[0] + others[1])
+    return maps, photographs
 
 
 def list_preds(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
-from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label_map, write_offset_map
+from segfix.formats import read_label_map, write_offset_map
 from segfix.formats.images import open_photograph
 from segfix.geometry.suspicion import Region, Suspicion, find_suspicion
 from segfix.jobs.run import Summary
-from segfix.jobs.sources import check_folders, check_results
+from segfix.jobs.sources import check_folders, check_results, list_both
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.apply import PREDICTION_KEY
@@ -66,18 +66,16 @@ def pair_labels(
         out: Folder of the results.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `pair_entries`.
-        passed_over: Of `list_entries`.
+        passed_over: Of `list_both`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
         ArgumentError: A result would replace an input.
     """
     check_folders({"IMAGES": images, "LABELS": labels}, out)
-    how: dict[str, Any] = {"recursive": recursive, "passed_over": passed_over}
-    photographs = list_entries(
-        images, IMAGE_SUFFIXES, what="images", leave_out=[out, labels], **how
+    maps, photographs = list_both(
+        *(images, labels, out), what="label maps", recursive=recursive, passed_over=passed_over
     )
-    maps = list_entries(labels, LABEL_SUFFIXES, what="label maps", leave_out=[out, images], **how)
     pairs = [
         pair if pair.partner or pair.entry.problem else Pair(without_photograph(pair.entry), None)
         for pair in pair_entries(maps, photographs, leave=NOT_TAKEN["photograph"], **(naming or {}))

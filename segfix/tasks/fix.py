@@ -12,16 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segfix.errors import ArgumentError, PairingError, require_extra
-from segfix.files import Pair, list_entries, pair_entries
+from segfix.files import Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.listing import holds_instances
 from segfix.instances.photographs import InstanceEntry
 from segfix.instances.refine_files import refine_instance_files
 from segfix.instances.refine_images import Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
-from segfix.jobs.sources import check_folders, check_results, refuse_problems
+from segfix.jobs.sources import check_folders, check_results, list_both, refuse_problems
 from segfix.jobs.task import Job, Task
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import load
@@ -182,7 +181,7 @@ def fix_files(
         check_folders(sources, out)
     if fixing.offsets is not None:
         check_folders({"IMAGES": images, "PREDS": preds}, fixing.offsets)
-    if holds_instances(preds, recursive=recursive):
+    if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
         )
@@ -208,28 +207,14 @@ def list_predictions(
 ) -> list[Pair]:
     """List label maps, soft predictions and arrays of masks, each with its photograph.
 
-    Files of other kinds are counted in `passed_over`, see `list_entries`.
+    Files of other kinds are counted in `passed_over`, see `list_both`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
         ArgumentError: A result would replace an input.
     """
-    entries = list_entries(
-        preds,
-        LABEL_SUFFIXES,
-        what="predictions",
-        recursive=recursive,
-        leave_out=[out, images],
-        one_per_stem=argmax,
-        passed_over=passed_over,
-    )
-    photographs = list_entries(
-        images,
-        IMAGE_SUFFIXES,
-        what="images",
-        recursive=recursive,
-        leave_out=[out, preds],
-        passed_over=passed_over,
+    entries, photographs = list_both(
+        *(images, preds, out), recursive=recursive, one_per_stem=argmax, passed_over=passed_over
     )
     check_results(
         (out / (name or name_result(entry, argmax=argmax)) for entry in entries),

@@ -143,7 +143,7 @@ def list_photographs(
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
-        passed_over: Of `list_entries`, for the photographs.
+        passed_over: Of `list_entries`, for the folder of the photographs.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -151,19 +151,26 @@ def list_photographs(
     """
     check_folders({"IMAGES": images, "PREDS": preds}, out)
     leave_out = [out] if preds is None else [out, preds]
+    instances = preds is not None and holds_instances(preds, recursive=recursive, images=images)
+    # Beside the photographs, as LabelMe's, they aren't passed over.
+    beside = instances and preds is not None and images.resolve() == preds.resolve()
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,
         what="images",
         recursive=recursive,
         leave_out=leave_out,
-        passed_over=passed_over,
+        passed_over=None if beside else passed_over,
     )
     maps: list[Entry] = []
     jobs: Iterable[Pair] = [Pair(entry, None) for entry in entries]
-    if preds is not None and holds_instances(preds, recursive=recursive):
+    if preds is not None and instances:
         maps = list_instance_files(
-            preds, away=[images, out], recursive=recursive, leave_out=[out, images]
+            preds,
+            away=[images, out],
+            recursive=recursive,
+            leave_out=[out, images],
+            passed_over=passed_over if beside else None,
         )
         root = preds if preds.is_dir() else preds.parent
         file_names = read_file_names(annotations) if annotations else None

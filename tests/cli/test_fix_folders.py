@@ -1,0 +1,84 @@
+"""`segfix fix` on folders as data sets have them: what is taken, what is counted, what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.commands import run
+
+
+@pytest.fixture
+def weights(conditioned_onnx: Path) -> tuple[object, ...]:
+    return ("--weights", conditioned_onnx)
+
+
+def write_coco(path: Path, *stems: str) -> None:
+    """Write the right half of each photograph of `work` as COCO's annotations."""
+    ring = [22, 0, 40, 0, 40, 24, 22, 24]
+    items = [
+        {"id": n, "image_id": n, "category_id": 1, "iscrowd": 0, "segmentation": [ring]}
+        for n, _ in enumerate(stems)
+    ]
+    images: list[dict[str, Any]] = [
+        {"id": n, "file_name": f"{stem}.png", "width": 40, "height": 24}
+        for n, stem in enumerate(stems)
+    ]
+    categories = [{"id": 1, "name": "x"}]
+    document = {"images": images, "annotations": items, "categories": categories}
+    path.write_text(json.dumps(document))
+
+
+def test_coco_json_may_lie_beside_its_photographs(work: Path, weights: tuple[object, ...]) -> None:
+    pytest.importorskip("pycocotools")
+    write_coco(Path("images/_annotations.coco.json"), *"abc")
+    Path("images/readme.txt").touch()
+    done = run("fix", "images", "images", *weights)
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "fixed: 1 written, 1 passed over: 1 .txt; 3 of 3 instances changed\n",
+    )
+    for split, stems in (("train", "ab"), ("valid", "c")):
+        Path("data", split).mkdir(parents=True)
+        for stem in stems:
+            shutil.copy(f"images/{stem}.png", f"data/{split}")
+        write_coco(Path("data", split, "_annotations.coco.json"), *stems)
+    done = run("fix", "data", "data", "-r", *weights, "-o", "again")
+    assert done.stdout == "again: 2 written; 3 of 3 instances changed\n"
+    made = run("predict-offsets", "images", "--preds", "images", *weights)
+    assert made.stdout == "offsets: 3 written, 1 passed over: 1 .txt\n"
+    assert "images holds instances" in run("audit", "images", "images", *weights).stderr
+
+
+def test_label_maps_in_a_folder_with_json_stay_label_maps(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    for stem in "abc":
+        shutil.copy(f"preds/{stem}.png", f"images/{stem}_pred.png")
+    write_coco(Path("images/all.json"), *"abc")
+    Path("images/readme.txt").touch()
+    done = run("fix", "images", "images", *weights)
+    assert "6 written, 2 passed over: 1 .json, 1 .txt" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_what_lies_beside_instances_is_counted(work: Path, weights: tuple[object, ...]) -> None:
+    pytest.importorskip("shapely", reason="needs the extra: pip install 'segfix-refine[polygons]'")
+    Path("labelme").mkdir()
+    points = [[22, 0], [40, 0], [40, 24], [22, 24]]
+    shape = {"label": "x", "points": points, "shape_type": "polygon"}
+    document = {"version": "5.5.0", "shapes": [shape], "imagePath": "a.png"}
+    Path("labelme/a.json").write_text(json.dumps(document))
+    shutil.copy("images/a.png", "labelme/a.png")
+    Path("labelme/readme.txt").touch()
+    Path("labelme/b.json").symlink_to("nowhere.json")
+    told = "1 written, 2 passed over: 1 .txt, 1 dangling link"
+    assert told in run("fix", "images", "labelme", *weights).stdout
+    assert told in run("fix", "labelme", "labelme", *weights, "-o", "again").stdout
+    assert run("predict-offsets", "images", *weights).exit_code == 0
+    assert told in run("refine", "labelme").stdout
