@@ -72,16 +72,18 @@ def audit(
     if holds_instances(labels, recursive=batch.recursive, images=images):
         raise click.UsageError(f"{labels} holds instances, and label maps are audited.")
     passed = Counter[str]()
-    pairs = pair_labels(
+    pairs, unpaired = pair_labels(
         images, labels, out, recursive=batch.recursive, naming=naming, passed_over=passed
     )
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
     task = audit_task(model, ignore_index=ignore_index, key=key, bands=bands)
     summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
+    summary.unpaired = unpaired
+    told: dict[str, Any] = {"partner": "label map"}
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"
-        finish(summary, out, batch, note=note)
+        finish(summary, out, batch, note=note, **told)
         return
     ranked = rank_maps(pairs, summary, out / OFFSETS)
     sources = {"IMAGES": f"{images}", "LABELS": f"{labels}"}
@@ -91,4 +93,4 @@ def audit(
             out, ranked, sources=sources, failed=failed, examples=examples
         )
     note = f"; {out / 'audit.html'} shows the worst"
-    finish(summary, out, batch, note=note, weights=model.source)
+    finish(summary, out, batch, note=note, weights=model.source, **told)

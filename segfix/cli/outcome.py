@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segfix.errors import one_line
+from segfix.report.wording import tell_number
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
@@ -30,7 +31,13 @@ PRECISION_TITLES = {
 
 
 def finish(
-    summary: Summary, out: Path, batch: BatchOptions, *, note: str = "", **extra: Any
+    summary: Summary,
+    out: Path,
+    batch: BatchOptions,
+    *,
+    note: str = "",
+    partner: str = "prediction",
+    **extra: Any,
 ) -> None:
     """Report a run and exit with 1 if anything failed.
 
@@ -39,6 +46,7 @@ def finish(
         out: The output folder.
         batch: Whether to print JSON instead of a sentence, or failures only.
         note: End of the sentence.
+        partner: What some photographs are without.
         extra: More entries of the JSON.
     """
     if batch.as_json:
@@ -49,6 +57,7 @@ def finish(
             "failed": summary.failed,
             "passed_over": dict(summary.passed_over),
             "not_tried": summary.left,
+            **({} if summary.unpaired is None else {"unpaired": summary.unpaired}),
             **extra,
         }
         click.echo(json.dumps(report, indent=2))
@@ -60,6 +69,8 @@ def finish(
             parts.append(f"{len(summary.failed)} failed")
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
+        if summary.unpaired:
+            parts.append(f"{tell_number(summary.unpaired, 'photograph')} without a {partner}")
         if summary.passed_over:
             parts.append(count_passed(summary.passed_over))
         end = note + scaling_note([*summary.done, *summary.looked]) if summary.done else ""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import ArgumentError, PairingError
-from segfix.files import Entry, list_entries
+from segfix.files import Entry, Pair, list_entries
+from segfix.files.provenance import NOT_TAKEN, own_kind
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
 
 
@@ -154,6 +155,20 @@ def list_both(
         same = images.resolve() == preds.resolve()
         passed_over.update(others[0] & others[1] if same else others[0] + others[1])
     return maps, photographs
+
+
+def count_unpaired(photographs: Iterable[Entry], pairs: Iterable[Pair]) -> int:
+    """Count photographs that no prediction is of.
+
+    Args:
+        photographs: The files; results of ours and predictions among them don't count.
+        pairs: Predictions, each with its photograph.
+    """
+    known = {one.path for pair in pairs for one in (pair.entry, pair.partner) if one}
+    return sum(
+        one.path not in known and own_kind(one.path) not in NOT_TAKEN["photograph"]
+        for one in photographs
+    )
 
 
 def list_preds(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segfix.errors import ArgumentError, PairingError, require_extra
-from segfix.files import Pair, pair_entries
+from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN
 from segfix.instances.listing import holds_instances
 from segfix.instances.photographs import InstanceEntry
@@ -20,7 +20,13 @@ from segfix.instances.refine_files import refine_instance_files
 from segfix.instances.refine_images import Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
-from segfix.jobs.sources import check_folders, check_results, list_both, refuse_problems
+from segfix.jobs.sources import (
+    check_folders,
+    check_results,
+    count_unpaired,
+    list_both,
+    refuse_problems,
+)
 from segfix.jobs.task import Job, Task
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import load
@@ -186,12 +192,13 @@ def fix_files(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
         )
     passed = Counter[str]()
-    pairs = list_predictions(
+    pairs, unpaired = list_predictions(
         images, preds, out, name, argmax=fixing.reading.argmax, passed_over=passed, **listed
     )
     if announce:
         announce(pairs)
-    return run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
+    summary = run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
+    return replace(summary, unpaired=unpaired)
 
 
 def list_predictions(
@@ -204,10 +211,13 @@ def list_predictions(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> list[Pair]:
+) -> tuple[list[Pair], int | None]:
     """List label maps, soft predictions and arrays of masks, each with its photograph.
 
     Files of other kinds are counted in `passed_over`, see `list_both`.
+
+    Returns:
+        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -221,7 +231,8 @@ def list_predictions(
         (entry.path for entry in (*entries, *photographs)),
     )
     leave = NOT_TAKEN["photograph"]
-    return pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
+    pairs = pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
+    return pairs, None if preds.is_file() else count_unpaired(photographs, pairs)
 
 
 def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
@@ -290,14 +301,16 @@ def fix_instances(
         # Beside the photographs, as LabelMe's, they aren't passed over.
         counted = None if images.resolve() == preds.resolve() else passed
         faults: list[str] = []
+        unpaired: list[Entry] = []
 
         def list_jobs() -> Iterator[Pair]:
             for job in list_photographs(images, offsets, preds, passed_over=counted, **listed):
                 if isinstance(job.partner, InstanceEntry) and job.partner.items:
                     yield job if fixing.seen else Pair(job.entry, None)
                 elif job.entry.problem and InstanceEntry in map(type, (job.entry, job.partner)):
-                    # Not of a photograph that nothing is known of.
                     faults.append(job.entry.problem)
+                elif job.entry.problem:
+                    unpaired.append(job.entry)
 
         how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
         task = predict_task(fixing.model, reading=fixing.seen, **how)
@@ -326,4 +339,5 @@ def fix_instances(
         failed=[*looked.failed, *summary.failed],
         passed_over=summary.passed_over + looked.passed_over + passed,
         looked=looked.done,
+        unpaired=None if images.is_file() else count_unpaired(unpaired, ()),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import run
+from tests.cli.commands import run, run_json
 
 
 @pytest.fixture
@@ -77,8 +77,40 @@ def test_what_lies_beside_instances_is_counted(work: Path, weights: tuple[object
     shutil.copy("images/a.png", "labelme/a.png")
     Path("labelme/readme.txt").touch()
     Path("labelme/b.json").symlink_to("nowhere.json")
-    told = "1 written, 2 passed over: 1 .txt, 1 dangling link"
+    told = " 2 passed over: 1 .txt, 1 dangling link"
     assert told in run("fix", "images", "labelme", *weights).stdout
+    told = f"1 written,{told}"
     assert told in run("fix", "labelme", "labelme", *weights, "-o", "again").stdout
     assert run("predict-offsets", "images", *weights).exit_code == 0
     assert told in run("refine", "labelme").stdout
+
+
+def test_photographs_without_a_prediction_are_counted(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    for stem in "bc":
+        for folder in ("preds", "labels"):
+            Path(folder, f"{stem}.png").unlink()
+    done = run("fix", "images", "preds", *weights, "--keep-offsets", "kept")
+    assert (done.exit_code, done.stderr) == (0, "weights conditioned on cpu\n")
+    assert done.stdout.startswith("fixed: 1 written, 2 photographs without a prediction; 5.00%")
+    audited = run("audit", "images", "labels", *weights)
+    assert audited.stdout.startswith("audit: 1 written, 2 photographs without a label map; ")
+    # Neither results of ours, nor predictions among the photographs, nor those of one file.
+    shutil.copy("kept/a.png", "images/a_offsets.png")
+    shutil.copytree("preds", "images/preds")
+    report = run_json("fix", "images", "images/preds", "-r", *weights, "-o", "again")
+    assert (len(report["done"]), report["unpaired"]) == (1, 2)
+    assert "without" not in run("fix", "images", "preds/a.png", *weights).stdout
+
+
+def test_photographs_without_instances_are_counted(work: Path, weights: tuple[object, ...]) -> None:
+    pytest.importorskip("pycocotools")
+    write_coco(Path("coco.json"), "a", "b")
+    document = json.loads(Path("coco.json").read_text())
+    del document["annotations"][1]
+    Path("coco.json").write_text(json.dumps(document))
+    # Of b, it is known that it has none.
+    done = run("fix", "images", "coco.json", *weights)
+    told = "1 written, 1 photograph without a prediction; 1 of 1 instance"
+    assert done.stdout.startswith(f"coco_fixed.json: {told}")
