@@ -46,6 +46,9 @@ def holds_instances(preds: Path, *, recursive: bool, images: Path | None = None)
     Returns:
         Whether PREDS is a file of instances, a YOLO data set, or a folder of such files without
         label maps.
+
+    Raises:
+        PairingError: Nothing but a folder within, `labels`, holds some.
     """
     if holds_lists(preds) or is_yolo_set(preds):
         return True
@@ -72,7 +75,21 @@ def holds_instances(preds: Path, *, recursive: bool, images: Path | None = None)
             found = found or is_label_file(path)
         else:
             found = found or suffix in INSTANCE_SUFFIXES
+    if not (found or recursive):
+        _advise_labels(preds)
     return found
+
+
+def _advise_labels(folder: Path) -> None:
+    """Raise `PairingError` if nothing but `data.yaml` is missing of a YOLO data set."""
+    from segfix.polygons.yolo import LABELS, is_label_file
+
+    labels = folder / LABELS
+    if any(map(is_label_file, labels.rglob("*.txt"))):
+        raise PairingError(
+            f"{folder}: YOLO's labels lie in {labels}, and no data.yaml is here; take {labels}, or "
+            "add data.yaml."
+        )
 
 
 def is_yolo_set(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from segfix.instances.by_image import (
     sort_instances,
 )
 from segfix.instances.cityscapes import holds_lists, read_list
-from segfix.instances.listing import list_instance_files, name_images, pair_images
+from segfix.instances.listing import is_yolo_set, list_instance_files, name_images, pair_images
 from segfix.instances.panoptic import is_panoptic
 from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_images import (
@@ -80,7 +80,7 @@ def refine_instance_files(
         settings: How to refine.
         spread: How the files are spread; of one file, `workers` is the images worked on at a time.
         annotations: COCO JSON with the file names of image ids.
-        recursive: Whether to go into folders within.
+        recursive: Whether to go into folders within, as is done for YOLO data sets, too.
         naming: Of `pair_entries`.
         name: Of the result of a single file, which may lie beside it; None: as the file.
         photographs: See `Run`.
@@ -108,7 +108,8 @@ def refine_instance_files(
         leave_out=[out, offsets],
         passed_over=passed,
     )
-    maps = list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
+    recursive = recursive or lists or is_yolo_set(preds)
+    maps = list_offsets(offsets, recursive=recursive, leave_out=[out])
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
     check_results((out / (name or _name(file)) for file in files), inputs)
     # Of one file the images are worked on side by side, of many the files.

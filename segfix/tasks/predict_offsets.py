@@ -28,7 +28,7 @@ from segfix.formats import (
 from segfix.formats.arguments import as_path
 from segfix.formats.images import Photograph, open_photograph, turn_transform
 from segfix.instances.by_image import read_file_names
-from segfix.instances.listing import holds_instances, list_instance_files
+from segfix.instances.listing import holds_instances, is_yolo_set, list_instance_files
 from segfix.instances.photographs import pair_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings, Workers
@@ -158,7 +158,7 @@ def list_photographs(
         images,
         IMAGE_SUFFIXES,
         what="images",
-        recursive=recursive,
+        recursive=recursive or (instances and preds is not None and is_yolo_set(preds)),
         leave_out=leave_out,
         passed_over=None if beside else passed_over,
     )

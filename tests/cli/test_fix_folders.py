@@ -114,3 +114,30 @@ def test_photographs_without_instances_are_counted(work: Path, weights: tuple[ob
     done = run("fix", "images", "coco.json", *weights)
     told = "1 written, 1 photograph without a prediction; 1 of 1 instance"
     assert done.stdout.startswith(f"coco_fixed.json: {told}")
+
+
+def test_a_data_set_of_ultralytics_is_read_with_its_folders(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    pytest.importorskip("shapely", reason="needs the extra: pip install 'segfix-refine[polygons]'")
+    for split, stems in (("train", "ab"), ("val", "c")):
+        for folder in ("images", "labels"):
+            Path("set", folder, split).mkdir(parents=True)
+        for stem in stems:
+            shutil.copy(f"images/{stem}.png", f"set/images/{split}")
+            Path(f"set/labels/{split}/{stem}.txt").write_text("0 0.55 0 1 0 1 1 0.55 1\n")
+    for command in (("fix", "set", "set"), ("fix", "set/images", "set"), ("refine", "set")):
+        done = run(*command)
+        assert (done.exit_code, done.stdout) == (2, "")
+        advice = "take set/labels, or add data.yaml."
+        told = f"set: YOLO's labels lie in set/labels, and no data.yaml is here; {advice}"
+        assert done.stderr.replace("\\", "/") == f"segfix: {told}\n"
+    Path("set/data.yaml").write_text("names: {0: x}\n")
+    told = "3 written; 3 of 3 instances changed"
+    for images in ("set", "set/images"):
+        done = run("fix", images, "set", *weights, "-o", f"fixed_{len(images)}")
+        assert (done.exit_code, told in done.stdout) == (0, True), done.output
+    assert run("predict-offsets", "set/images", "-r", *weights).exit_code == 0
+    done = run("refine", "set")
+    assert (done.exit_code, told in done.stdout) == (0, True), done.output
+    assert Path("refined/labels/val/c.txt").is_file()
