@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segfix.errors import one_line
-from segfix.report.wording import tell_number
+from segfix.errors import one_line, tell_number, tell_share
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
@@ -101,7 +100,8 @@ def tell_links(pairs: Iterable[Pair], *, quiet: bool = False) -> None:
     if linked and not quiet:
         first = linked[0]
         text = (
-            f"segfix: names differ; {len(linked)} files are paired like {first.entry.path} with "
+            f"segfix: names differ; {tell_number(len(linked), 'file')} "
+            f"{'is' if len(linked) == 1 else 'are'} paired like {first.entry.path} with "
             f"{first.partner.path if first.partner else None} (--map pairs them otherwise)."
         )
         click.echo(shortened(text), err=True)
@@ -118,8 +118,9 @@ def warn_of_others(number: int, total: int, example: str, preds: Path) -> None:
     """
     if number:
         text = (
-            f"segfix: {number} of {total} offset maps were made for other predictions, such as "
-            f"that of {example}; run predict-offsets again with --preds {preds}."
+            f"segfix: {tell_share(number, total, 'offset map', 'was', 'were')} made for other "
+            f"predictions, such as that of {example}; run predict-offsets again with --preds "
+            f"{preds}."
         )
         click.echo(shortened(text), err=True)
 

@@ -128,9 +128,10 @@ def warn_of_huge(pixels: list[int]) -> None:
     huge = sum(number > HUGE for number in pixels)
     if huge:
         click.echo(
-            f"segfix: {huge} of {len(pixels)} have more than {HUGE // 10**6} megapixels, and the "
-            "network has learnt from sides of 320 to 1536 pixels: where predictions are off by "
-            "many pixels, reduce the photographs to that and 'refine --fit image' (docs/speed.md).",
+            f"segfix: {huge} of {len(pixels)} {'has' if huge == 1 else 'have'} more than "
+            f"{HUGE // 10**6} megapixels, and the network has learnt from sides of 320 to 1536 "
+            "pixels: where predictions are off by many pixels, reduce the photographs to that and "
+            "'refine --fit image' (docs/speed.md).",
             err=True,
         )
 

@@ -141,3 +141,15 @@ def test_a_data_set_of_ultralytics_is_read_with_its_folders(
     done = run("refine", "set")
     assert (done.exit_code, told in done.stdout) == (0, True), done.output
     assert Path("refined/labels/val/c.txt").is_file()
+
+
+def test_one_thing_is_told_in_the_singular(work: Path, weights: tuple[object, ...]) -> None:
+    pytest.importorskip("pycocotools")
+    write_coco(Path("images/a.json"), "a")
+    done = run("fix", "images/a.png", "images/a.json", *weights, "--keep-offsets", "offsets")
+    assert "1 of 1 instance changed" in done.stdout
+    Path("preds/b.png").unlink()
+    Path("preds/c.png").unlink()
+    done = run("refine", "preds")
+    told = "1 of 1 offset map was made for other predictions, such as that of preds"
+    assert told in done.stderr
