@@ -12,7 +12,7 @@ from typing import Any
 from segfix.errors import ArgumentError, PairingError
 from segfix.files import Entry, Pair, list_entries
 from segfix.files.provenance import NOT_TAKEN, own_kind
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES
+from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES, VIDEO_SUFFIXES
 
 
 def check_folders(sources: Mapping[str, Path | None], out: Path) -> None:
@@ -110,6 +110,17 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
     return refuse_problems(entries)
 
 
+def refuse_video(images: Path) -> None:
+    """Raise `ArgumentError` if a video is given where photographs are looked at."""
+    if images.suffix.lower() in VIDEO_SUFFIXES and not images.is_dir():
+        raise ArgumentError(
+            "a video, not a photograph",
+            path=images,
+            advice=f"'segfix predict-offsets {images}' looks at its frames, 'segfix refine' takes "
+            "their predictions (docs/video.md)",
+        )
+
+
 def list_both(
     images: Path,
     preds: Path,
@@ -136,7 +147,9 @@ def list_both(
 
     Raises:
         PairingError: There is nothing to list.
+        ArgumentError: `images` is a video.
     """
+    refuse_video(images)
     others = Counter[str](), Counter[str]()
     how: dict[str, Any] = {"recursive": recursive}
     maps = list_entries(

@@ -32,7 +32,7 @@ from segfix.instances.listing import holds_instances, is_yolo_set, list_instance
 from segfix.instances.photographs import pair_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings, Workers
-from segfix.jobs.sources import check_folders, check_results, list_preds
+from segfix.jobs.sources import check_folders, check_results, list_preds, refuse_video
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
@@ -147,9 +147,10 @@ def list_photographs(
 
     Raises:
         PairingError: There is nothing to list or to pair.
-        ArgumentError: A result would replace an input.
+        ArgumentError: A result would replace an input, or `images` is a video.
     """
     check_folders({"IMAGES": images, "PREDS": preds}, out)
+    refuse_video(images)
     leave_out = [out] if preds is None else [out, preds]
     instances = preds is not None and holds_instances(preds, recursive=recursive, images=images)
     # Beside the photographs, as LabelMe's, they aren't passed over.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import run, run_json
+from tests.cli.commands import flat, run, run_json
 
 
 @pytest.fixture
@@ -153,3 +153,16 @@ def test_one_thing_is_told_in_the_singular(work: Path, weights: tuple[object, ..
     done = run("refine", "preds")
     told = "1 of 1 offset map was made for other predictions, such as that of preds"
     assert told in done.stderr
+
+
+def test_videos_are_sent_to_the_command_that_takes_them(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    Path("clip.mp4").touch()
+    for command in ("fix", "audit"):
+        done = run(command, "clip.mp4", "preds", *weights)
+        assert done.exit_code == 2
+        assert "clip.mp4: a video, not a photograph; 'segfix predict-offsets" in flat(done.stderr)
+    shutil.copy("clip.mp4", "images")
+    told = run("fix", "images", "preds", *weights).stdout
+    assert "1 .mp4 (videos go to predict-offsets)" in told
