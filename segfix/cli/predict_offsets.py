@@ -47,7 +47,7 @@ max_side_option = click.option(
 @click.option("--key", metavar="NAME", help="Array of .npz files in PREDS. [default: the largest]")
 @annotations_option
 @options.naming
-@options.weights
+@options.weights_of_videos
 @options.device
 @max_side_option
 @options.bands
