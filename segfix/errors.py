@@ -132,6 +132,26 @@ def require_extra(extra: str) -> Iterator[None]:
         ) from error
 
 
+def tell_number(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> tell_number(1, "image"), tell_number(0, "pixel")
+        ('1 image', '0 pixels')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def tell_share(number: int, total: int, noun: str, verb: str = "is", plural: str = "are") -> str:
+    """Write how many of some things do what follows.
+
+    Example:
+        >>> tell_share(1, 3, "image"), tell_share(2, 3, "image", "has", "have")
+        ('1 of 3 images is', '2 of 3 images have')
+    """
+    return f"{number} of {tell_number(total, noun)} {verb if number == 1 else plural}"
+
+
 def one_line(text: object) -> str:
     r"""Escape what a terminal would obey or hide in a text that quotes names and files.
 

@@ -146,8 +146,10 @@ class Commands(click.Group):
                 leave(ended.code)
             raise
         finally:
-            # Python would look through all that was imported for garbage, before it ends anyway.
-            gc.freeze()
+            # Python would look through all that was imported for garbage, before it ends anyway;
+            # of what torch imports, some then writes that it has leaked.
+            if "torch" not in sys.modules:
+                gc.freeze()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
         return list(COMMANDS)

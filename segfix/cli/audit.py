@@ -37,6 +37,7 @@ from segfix.cli.predict_offsets import load_model
 @options.naming
 @options.weights
 @options.device
+@options.bands
 @options.batch
 def audit(
     images: Path,
@@ -48,6 +49,7 @@ def audit(
     naming: dict[str, Any],
     weights: str | None,
     device: str,
+    bands: tuple[int, ...] | None,
     batch: options.BatchOptions,
 ) -> None:
     """Rank label maps by how surely their photographs contradict them.
@@ -68,10 +70,10 @@ def audit(
     from segfix.report.audit_page import check_files, write_audit
     from segfix.tasks.audit import OFFSETS, audit_task, pair_labels, rank_maps
 
-    if holds_instances(labels, recursive=batch.recursive):
+    if holds_instances(labels, recursive=batch.recursive, images=images):
         raise click.UsageError(f"{labels} holds instances, and label maps are audited.")
     passed = Counter[str]()
-    pairs = pair_labels(
+    pairs, unpaired = pair_labels(
         images, labels, out, recursive=batch.recursive, naming=naming, passed_over=passed
     )
     given = options.first_given("ignore_index") is not None
@@ -79,11 +81,13 @@ def audit(
     check_void_of(maps, labels, ignore_index, given=given, key=key)
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
-    task = audit_task(model, ignore_index=ignore_index, key=key)
+    task = audit_task(model, ignore_index=ignore_index, key=key, bands=bands)
     summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
+    summary.unpaired = unpaired
+    told: dict[str, Any] = {"partner": "label map"}
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"
-        finish(summary, out, batch, note=note)
+        finish(summary, out, batch, note=note, **told)
         return
     ranked = rank_maps(pairs, summary, out / OFFSETS)
     sources = {"IMAGES": f"{images}", "LABELS": f"{labels}"}
@@ -93,4 +97,4 @@ def audit(
             out, ranked, sources=sources, failed=failed, examples=examples
         )
     note = f"; {out / 'audit.html'} shows the worst"
-    finish(summary, out, batch, note=note, weights=model.source)
+    finish(summary, out, batch, note=note, weights=model.source, **told)

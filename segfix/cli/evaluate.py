@@ -13,7 +13,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import count_passed, list_failures, tell_links
-from segfix.errors import one_line
+from segfix.errors import one_line, tell_share
 from segfix.report.wording import notes
 
 FIRST = "PREDS"
@@ -259,8 +259,8 @@ def pair_sets(
         spare = [entry.path for entry in preds if entry.path not in used]
         if spare and not quiet:
             note = (
-                f"note: {name}: {len(spare)} of {len(preds)} files are of no ground truth, or of "
-                f"one that another file is scored for ({spare[0]})"
+                f"note: {name}: {tell_share(len(spare), len(preds), 'file')} of no ground truth, "
+                f"or of one that another file is scored for ({spare[0]})"
             )
             click.echo(one_line(note), err=True)
     return pairs

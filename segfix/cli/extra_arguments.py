@@ -40,12 +40,27 @@ def advise(command: str, given: Sequence[str]) -> str:
     first = command == "predict-offsets" or paths[0].is_file()
     if any(_holds_photographs(path) for path in paths):
         first = _holds_photographs(paths[0])
+    elif all(path.is_file() for path in paths):
+        first = not _looks_like_photograph(paths[1])
     images, preds = typed if first else typed[::-1]
     if all(path.is_file() for path in paths):
         return f"; a photograph and its mask: segfix fix {images} {preds}"
     if command == "refine" and not first and not _holds_photographs(paths[1]):
         return f"; a folder of offset maps: segfix refine {typed[0]} --offsets {last}"
     return f"; first: segfix predict-offsets {images}; then: segfix refine {preds}"
+
+
+def _looks_like_photograph(path: Path) -> bool:
+    """Tell whether a file can't be a label map since it is a photograph."""
+    from segfix.errors import SegfixError
+    from segfix.formats import read_label_map
+    from segfix.formats.soft_masks import PHOTOGRAPH
+
+    try:
+        read_label_map(path)
+    except SegfixError as error:
+        return error.found == PHOTOGRAPH
+    return False
 
 
 def _holds_photographs(path: Path) -> bool:

@@ -106,7 +106,7 @@ def fix(
             f"{preds}: a JPEG file holds no label map. The photograph comes first: "
             f"segfix fix {preds} {images}"
         )
-    instances = refuse_others(preds, recursive=batch.recursive)
+    instances = refuse_others(preds, recursive=batch.recursive, images=images)
     from segfix.refinement.apply import RefineSettings
     from segfix.tasks.fix import fix_files, place_results
     from segfix.tasks.fixing import Fixing

@@ -16,7 +16,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import list_failures
-from segfix.errors import PairingError, SegfixError, one_line
+from segfix.errors import PairingError, SegfixError, one_line, tell_number
 from segfix.report.wording import interval, layout, name_score, percent, plain_cell, with_note
 
 JSON_ALONE = re.compile(r"[sr]q_|boundary_.*_")
@@ -86,7 +86,7 @@ def report_instances(
 def mean_table(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """Means, a column per set, with the difference to the first and its interval."""
     first = next(iter(results.values()))
-    rows = [[f"{first['images']} images", *results]]
+    rows = [[tell_number(first["images"], "image"), *results]]
     for key in first["mean"]:
         if not JSON_ALONE.match(key) and all(key in one["mean"] for one in results.values()):
             rows.append([name_score(key), *cells(results, changes, ("mean", key))])

@@ -147,11 +147,13 @@ device = click.option(
     metavar="auto|cpu|cuda[:N]|tensorrt[:N]",
     help="Where the network runs; auto takes a GPU that works, else the CPU, and says so.",
 )
-weights = click.option(
-    "--weights",
-    metavar="NAME|FILE",
-    help="Shipped weights by name, or an ONNX file of 'segfix export'. [default: hrnet_lite0; of "
-    "videos on a CPU hrnet_lite0_int8]",
+weights, weights_of_videos = (
+    click.option(
+        "--weights",
+        metavar="NAME|FILE",
+        help=f"Shipped weights by name, or an ONNX file of 'segfix export'. [default: {default}]",
+    )
+    for default in ("hrnet_lite0", "hrnet_lite0; of videos on a CPU hrnet_lite0_int8")
 )
 bands = click.option(
     "--bands",

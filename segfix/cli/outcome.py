@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segfix.errors import one_line
+from segfix.errors import one_line, tell_number, tell_share
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
@@ -30,7 +30,13 @@ PRECISION_TITLES = {
 
 
 def finish(
-    summary: Summary, out: Path, batch: BatchOptions, *, note: str = "", **extra: Any
+    summary: Summary,
+    out: Path,
+    batch: BatchOptions,
+    *,
+    note: str = "",
+    partner: str = "prediction",
+    **extra: Any,
 ) -> None:
     """Report a run and exit with 1 if anything failed.
 
@@ -39,6 +45,7 @@ def finish(
         out: The output folder.
         batch: Whether to print JSON instead of a sentence, or failures only.
         note: End of the sentence.
+        partner: What some photographs are without.
         extra: More entries of the JSON.
     """
     if batch.as_json:
@@ -49,6 +56,7 @@ def finish(
             "failed": summary.failed,
             "passed_over": dict(summary.passed_over),
             "not_tried": summary.left,
+            **({} if summary.unpaired is None else {"unpaired": summary.unpaired}),
             **extra,
         }
         click.echo(json.dumps(report, indent=2))
@@ -60,6 +68,8 @@ def finish(
             parts.append(f"{len(summary.failed)} failed")
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
+        if summary.unpaired:
+            parts.append(f"{tell_number(summary.unpaired, 'photograph')} without a {partner}")
         if summary.passed_over:
             parts.append(count_passed(summary.passed_over))
         end = note + scaling_note([*summary.done, *summary.looked]) if summary.done else ""
@@ -90,7 +100,8 @@ def tell_links(pairs: Iterable[Pair], *, quiet: bool = False) -> None:
     if linked and not quiet:
         first = linked[0]
         text = (
-            f"segfix: names differ; {len(linked)} files are paired like {first.entry.path} with "
+            f"segfix: names differ; {tell_number(len(linked), 'file')} "
+            f"{'is' if len(linked) == 1 else 'are'} paired like {first.entry.path} with "
             f"{first.partner.path if first.partner else None} (--map pairs them otherwise)."
         )
         click.echo(shortened(text), err=True)
@@ -107,8 +118,9 @@ def warn_of_others(number: int, total: int, example: str, preds: Path) -> None:
     """
     if number:
         text = (
-            f"segfix: {number} of {total} offset maps were made for other predictions, such as "
-            f"that of {example}; run predict-offsets again with --preds {preds}."
+            f"segfix: {tell_share(number, total, 'offset map', 'was', 'were')} made for other "
+            f"predictions, such as that of {example}; run predict-offsets again with --preds "
+            f"{preds}."
         )
         click.echo(shortened(text), err=True)
 

@@ -47,7 +47,7 @@ max_side_option = click.option(
 @click.option("--key", metavar="NAME", help="Array of .npz files in PREDS. [default: the largest]")
 @annotations_option
 @options.naming
-@options.weights
+@options.weights_of_videos
 @options.device
 @max_side_option
 @options.bands
@@ -100,7 +100,7 @@ def predict_offsets(
         summary = run_task(frame_task(model, max_side=max_side), frames, out, batch)
     else:
         if preds is not None:
-            refuse_others(preds, recursive=batch.recursive)
+            refuse_others(preds, recursive=batch.recursive, images=images)
         passed = Counter[str]()
         jobs = list_photographs(
             images,
@@ -128,9 +128,10 @@ def warn_of_huge(pixels: list[int]) -> None:
     huge = sum(number > HUGE for number in pixels)
     if huge:
         click.echo(
-            f"segfix: {huge} of {len(pixels)} have more than {HUGE // 10**6} megapixels, and the "
-            "network has learnt from sides of 320 to 1536 pixels: where predictions are off by "
-            "many pixels, reduce the photographs to that and 'refine --fit image' (docs/speed.md).",
+            f"segfix: {huge} of {len(pixels)} {'has' if huge == 1 else 'have'} more than "
+            f"{HUGE // 10**6} megapixels, and the network has learnt from sides of 320 to 1536 "
+            "pixels: where predictions are off by many pixels, reduce the photographs to that and "
+            "'refine --fit image' (docs/speed.md).",
             err=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import finish, warn_of_others
+from segfix.errors import tell_number
 
 if TYPE_CHECKING:
     from segfix.jobs.run import Summary
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PLURAL = re.compile(r"s\b")
 
 OF_LABEL_MAPS = ("fit", "soft", "argmax", "key")
 """Options that say nothing to files of instances."""
@@ -64,21 +68,32 @@ def emptied_note(emptied: Sequence[Any], empty: str) -> str:
     """Word what the summary says of instances of which nothing would be left."""
     if not emptied:
         return ""
-    what = (
-        "of which nothing was left are left out"
-        if empty == "drop"
-        else "would have vanished and stay as they were (--empty drop leaves them out)"
-    )
-    return f"; {len(emptied)} instances {what}"
+    told, one = tell_number(len(emptied), "instance"), len(emptied) == 1
+    if empty == "drop":
+        return f"; {told} of which nothing was left {'is' if one else 'are'} left out"
+    stay, them = ("stays as it was", "it") if one else ("stay as they were", "them")
+    return f"; {told} would have vanished and {stay} (--empty drop leaves {them} out)"
 
 
 def left_alone_note(rows: Sequence[Mapping[str, Any]]) -> str:
     """Word what of geo-referenced features stayed as it was, or was lost."""
     counts = sum((Counter(row.get("left_alone")) for row in rows), Counter[str]())
-    counted = " and ".join(f"{number} {what}" for what, number in counts.items())
-    note = f"; {counted} stay as they are" if counted else ""
-    flattened = sum(row.get("flattened", 0) for row in rows)
-    return note + f"; {flattened} polygons that changed lost their heights" * bool(flattened)
+    stay = "stays as it is" if counts.total() == 1 else "stay as they are"
+    note = f"; {list_counts(counts)} {stay}" if counts else ""
+    if flattened := sum(row.get("flattened", 0) for row in rows):
+        note += f"; heights are lost of {tell_number(flattened, 'polygon')} that changed"
+    return note
+
+
+def list_counts(counts: Mapping[str, int]) -> str:
+    """Word numbers of things by their plurals.
+
+    Example:
+        >>> list_counts({"crowd regions": 1, "voids": 2})
+        '1 crowd region and 2 voids'
+    """
+    words = {what: PLURAL.sub("", what) if one == 1 else what for what, one in counts.items()}
+    return " and ".join(f"{number} {words[what]}" for what, number in counts.items() if number)
 
 
 def turned_note(turns: Sequence[int | None]) -> str:
@@ -86,24 +101,26 @@ def turned_note(turns: Sequence[int | None]) -> str:
     unsure = turns.count(None)
     note = ""
     if len(turns) > unsure:
-        note += f"; {len(turns) - unsure} turned as EXIF says of their photographs, and back"
+        note += f"; {len(turns) - unsure} turned as EXIF says of the photographs, and back"
     if unsure:
         note += (
-            f"; {unsure} taken as upright, though EXIF says that their photographs are stored "
+            f"; {unsure} taken as upright, though EXIF says that the photographs are stored "
             "turned, and boundaries don't tell"
         )
     return note
 
 
-def refuse_others(preds: Path, *, recursive: bool) -> bool:
+def refuse_others(preds: Path, *, recursive: bool, images: Path | None = None) -> bool:
     """Refuse options that would be ignored, since PREDS holds other predictions.
+
+    Args are as those of `holds_instances`.
 
     Returns:
         Whether it holds instances.
     """
     from segfix.instances.listing import holds_instances
 
-    instances = holds_instances(preds, recursive=recursive)
+    instances = holds_instances(preds, recursive=recursive, images=images)
     names = OF_LABEL_MAPS if instances else ("annotations", "form", "simplify")
     what = "files of instances" if instances else "label maps and arrays"
     if given := options.first_given(*names):
@@ -126,13 +143,12 @@ def finish_instances(
         others[0]["input"] if others else "",
         preds,
     )
-    note = f"; {changed} of {total} instances changed{emptied_note(emptied, empty)}"
+    note = f"; {changed} of {tell_number(total, 'instance')} changed{emptied_note(emptied, empty)}"
     if nothing := sum(row.get("nothing", 0) for row in summary.done):
-        note += f"; {nothing} have no mask"
+        note += f"; {nothing} {'has' if nothing == 1 else 'have'} no mask"
     note += left_alone_note(summary.done)
     note += turned_note([turn for row in summary.done for turn in row.get("turned", ())])
     kept = sum((Counter(row.get("kept")) for row in summary.done), Counter[str]())
     if kept:
-        counted = " and ".join(f"{number} {what}" for what, number in kept.items() if number)
-        note += f"; {counted} kept as they were (--keep none refines them, too)"
+        note += f"; {list_counts(kept)} kept unchanged (--keep none refines such, too)"
     finish(summary, out, batch, note=note, emptied=emptied)

@@ -18,7 +18,7 @@ from segfix.cli.evaluate import (
     pair_sets,
 )
 from segfix.cli.outcome import list_failures, tell_links
-from segfix.errors import one_line
+from segfix.errors import one_line, tell_number
 
 if TYPE_CHECKING:
     from segfix.files import Entry, Pair
@@ -137,8 +137,6 @@ def report(
 
 def finish_page(out: Path, summary: dict[str, Any], *, quiet: bool) -> None:
     """Say what is on the page, list failures, and exit with 1 if there are any."""
-    from segfix.report.wording import tell_number
-
     if not quiet:
         kilobytes = out.stat().st_size / 1000
         number = tell_number(summary["images"], "image")

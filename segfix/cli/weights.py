@@ -11,7 +11,7 @@ import click
 
 from segfix.cli import options
 from segfix.cli.outcome import precision_lines
-from segfix.errors import one_line
+from segfix.errors import one_line, tell_number
 
 
 @click.command()
@@ -103,7 +103,7 @@ def describe(row: dict[str, Any]) -> Iterator[str]:
     )
     scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
     data = ", ".join(row["data"])
-    yield f"  last trained {row['step']} steps on {data}; {scores or 'unscored'}"
+    yield f"  last trained {tell_number(row['step'], 'step')} on {data}; {scores or 'unscored'}"
     if row.get("conditioned"):
         yield "  looks at predictions, too: predict-offsets --preds"
     for line in precision_lines(row):

@@ -21,7 +21,7 @@ HINTS = {
     **dict.fromkeys((".txt", ".json", ".xml", ".geojson", ".gpkg"), ""),
     **dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'segfix-refine[heif]' reads them"),
     **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jp2", ".avif"), "lossy: export label maps as PNG"),
-    **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm"), "videos are given one by one"),
+    **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm"), "videos go to predict-offsets"),
 }
 """What helps to read files of an ending that are passed over."""
 

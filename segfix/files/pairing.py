@@ -112,10 +112,8 @@ def pair_entries(
         if len(several) > 1 and leave:
             found = [one for one in several if own_kind(one.path) not in leave]
         if len(found) > 1:
-            problem = (
-                f"{entry.path}: {found[0].path} and {found[1].path} both fit; --suffix with "
-                "the ending of one kind takes that."
-            )
+            advice = _advise_folder(found) or "--suffix with the ending of one kind takes that"
+            problem = f"{entry.path}: {found[0].path} and {found[1].path} both fit; {advice}."
             pairs.append(Pair(replace(entry, problem=problem), None))
         else:
             pairs.append(Pair(entry, found[0] if found else None))
@@ -224,11 +222,12 @@ def _refuse_unpaired(
     entries = [pair.entry for pair in pairs]
     several = [number for number, found in enumerate(fitting) if len(found) > 1]
     if propose and len(several) > 1:
-        stems = sorted(one.stem for one in fitting[several[0]])
-        endings = [stem.removeprefix(core_of(stem)) for stem in stems]
+        found = sorted(fitting[several[0]], key=lambda one: one.stem)
+        endings = " or ".join(filter(None, map(_ending, found)))
         raise PairingError(
-            f"several files fit each, such as {entries[several[0]].path}: {', '.join(stems)}; "
-            f"--suffix {' or '.join(filter(None, endings))} takes one kind."
+            f"several files fit each, such as {entries[several[0]].path}: "
+            f"{', '.join(one.stem for one in found)}; "
+            f"{_advise_folder(found) or f'--suffix {endings} takes one kind'}."
         )
     if not any(entry.problem for entry in entries):
         advice = ""
@@ -242,6 +241,17 @@ def _refuse_unpaired(
             f"no file has a partner: {_sample(entries)} on one side, {_sample(partners)} on the "
             f"other; {advice}."
         )
+
+
+def _ending(entry: Entry) -> str:
+    """What a stem has beyond the picture's name."""
+    return entry.stem.removeprefix(core_of(entry.stem))
+
+
+def _advise_folder(entries: Sequence[Entry]) -> str:
+    """Word what takes one of several files, if only their folders tell them apart; or ""."""
+    alike = len(set(map(_ending, entries))) == 1
+    return f"give one of their folders, such as {entries[0].path.parent}" if alike else ""
 
 
 def _sample(entries: Sequence[Entry]) -> str:

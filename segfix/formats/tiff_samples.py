@@ -112,7 +112,8 @@ class TiffSamples:
         example = "4,3,2" if self.bands > 3 else ",".join("321"[-self.bands :])
         raise FileFormatError(
             f"{self.path}: {self.named_bands()}; say which are red, green and blue, such as "
-            f"--bands {self.suggest_bands() or example}."
+            f"--bands {self.suggest_bands() or example}; commands without that option need files "
+            "of RGB."
         )
 
     def named_bands(self) -> str:

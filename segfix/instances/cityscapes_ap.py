@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, tell_number
 from segfix.files import list_entries
 from segfix.files.reading import open_picture
 from segfix.instances.boundaries import take_lesser_overlap
@@ -84,7 +84,7 @@ def measure_cityscapes_ap(
     unknown = [identity for found in unlisted for identity in found]
     if unknown:
         notes.append(
-            f"{len(unknown)} instances are of class ids that Cityscapes doesn't score "
+            f"{tell_number(len(unknown), 'instance')} of class ids that Cityscapes doesn't score "
             f"({list_some(unknown)}): not counted"
         )
     return summarize("cityscapes", len(pairs), mean, per_class, notes, join_replicas(drawn))

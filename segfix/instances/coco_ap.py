@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError, PairingError
+from segfix.errors import FileFormatError, PairingError, tell_number, tell_share
 from segfix.files.limits import check_pixels
 from segfix.instances.boundaries import compare_bands
 from segfix.instances.coco import check_items, check_table, is_number, read_json
@@ -69,7 +69,8 @@ def measure_coco_ap(
         notes.append("annotations, not results: without a score, an instance counts as sure (1)")
     without = sum(item.get("area") is None for item in truth["annotations"])
     if without:
-        notes.append(f"{without} annotations state no area: their masks' is taken")
+        told = tell_number(without, "annotation")
+        notes.append(f"no area is stated in {told}: the mask's is taken")
     results = [item for item in results if item["category_id"] in names]
     with contextlib.redirect_stdout(io.StringIO()):
         scorer = COCOeval(
@@ -199,8 +200,8 @@ def check_results(
     strangers = [item["image_id"] for item in results if item["image_id"] not in sizes]
     if strangers:
         raise PairingError(
-            f"{preds}: {len(strangers)} of {len(results)} results are of images that {labels} "
-            f"lacks (image_id {strangers[0]!r}); use the annotations of the same split."
+            f"{preds}: {tell_share(len(strangers), len(results), 'result')} of images that "
+            f"{labels} lacks (image_id {strangers[0]!r}); use the annotations of the same split."
         )
     unknown = [item["category_id"] for item in results if item["category_id"] not in names]
     if results and len(unknown) == len(results):
@@ -211,12 +212,13 @@ def check_results(
     notes = []
     if unknown:
         notes.append(
-            f"{len(unknown)} of {len(results)} results are of unknown categories "
+            f"{tell_share(len(unknown), len(results), 'result')} of unknown categories "
             f"({list_some(unknown)}): not counted"
         )
     silent = len(sizes) - len({item["image_id"] for item in results})
     if silent:
-        notes.append(f"{silent} of {len(sizes)} images have no result: their objects are missed")
+        told = tell_share(silent, len(sizes), "image", "has", "have")
+        notes.append(f"{told} no result: their objects are missed")
     return notes
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segfix.errors import ArgumentError, PairingError
+from segfix.errors import ArgumentError, PairingError, SegfixError
 from segfix.files import Entry, Pair, list_entries, pair_entries
 from segfix.files.pairing import Partners
 from segfix.files.places import StagedPath
-from segfix.formats import LABEL_SUFFIXES
+from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.cityscapes import PREDICTION_LIST, holds_lists
 
 GEO_SUFFIXES = (".geojson", ".gpkg")
@@ -20,22 +23,39 @@ GEO_SUFFIXES = (".geojson", ".gpkg")
 INSTANCE_SUFFIXES = (".json", ".xml", ".txt", *GEO_SUFFIXES)
 """File name endings of instances and panoptic tables."""
 
-SHAPES = re.compile(rb'"shapes"\s*:')
-"""In LabelMe's JSON, near the beginning."""
+BESIDE = (
+    *IMAGE_SUFFIXES,
+    *LABEL_SUFFIXES,
+    *(".wld", ".prj", ".tfw", ".jgw", ".pgw", ".tifw", ".jpgw", ".pngw", ".yaml", ".yml"),
+)
+"""File name endings of what belongs to instances: photographs, where they lie, masks, classes."""
+
+SHAPES, IMAGES = re.compile(rb'"shapes"\s*:'), re.compile(rb'"(images|annotations)"\s*:')
+"""In LabelMe's JSON, near the beginning, and in that of COCO's kind."""
 
 
-def holds_instances(preds: Path, *, recursive: bool) -> bool:
+def holds_instances(preds: Path, *, recursive: bool, images: Path | None = None) -> bool:
     """Tell instances from label maps.
+
+    Args:
+        preds: A file or a folder.
+        recursive: Whether to go into folders within.
+        images: The photographs; if they are in the same folder, pictures that a JSON of COCO's kind
+            lists beside it are no label maps.
 
     Returns:
         Whether PREDS is a file of instances, a YOLO data set, or a folder of such files without
         label maps.
+
+    Raises:
+        PairingError: Nothing but a folder within, `labels`, holds some.
     """
     if holds_lists(preds) or is_yolo_set(preds):
         return True
     if not preds.is_dir():
         return preds.suffix.lower() in INSTANCE_SUFFIXES
-    found = False
+    list_photographs = functools.cache(_list_photographs)
+    both, found = images is not None and images.resolve() == preds.resolve(), False
     for path in preds.glob("**/*" if recursive else "*"):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix not in (*INSTANCE_SUFFIXES, *LABEL_SUFFIXES):
@@ -44,6 +64,8 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
         if path.parent.name and path.parent.with_suffix(".json").is_file():
             continue
         if suffix in LABEL_SUFFIXES and not _is_photograph(path):
+            if both and path.name in list_photographs(path.parent):
+                continue
             return False
         if suffix == ".txt":
             # Here and below: with all tools' readers, it takes as long to import as a small label
@@ -53,7 +75,21 @@ def holds_instances(preds: Path, *, recursive: bool) -> bool:
             found = found or is_label_file(path)
         else:
             found = found or suffix in INSTANCE_SUFFIXES
+    if not (found or recursive):
+        _advise_labels(preds)
     return found
+
+
+def _advise_labels(folder: Path) -> None:
+    """Raise `PairingError` if nothing but `data.yaml` is missing of a YOLO data set."""
+    from segfix.polygons.yolo import LABELS, is_label_file
+
+    labels = folder / LABELS
+    if any(map(is_label_file, labels.rglob("*.txt"))):
+        raise PairingError(
+            f"{folder}: YOLO's labels lie in {labels}, and no data.yaml is here; take {labels}, or "
+            "add data.yaml."
+        )
 
 
 def is_yolo_set(folder: Path) -> bool:
@@ -70,15 +106,37 @@ def _is_photograph(path: Path) -> bool:
     """Tell whether a picture lies beside LabelMe's JSON of it, or beside shapes."""
     if any(path.with_suffix(suffix).is_file() for suffix in GEO_SUFFIXES):
         return True
+    return _begins_with(path.with_suffix(".json"), SHAPES)
+
+
+def _begins_with(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Tell whether something is in the beginning of a file."""
     try:
-        with path.with_suffix(".json").open("rb") as file:
-            return SHAPES.search(file.read(1 << 16)) is not None
+        with path.open("rb") as file:
+            return pattern.search(file.read(1 << 16)) is not None
     except OSError:
         return False
 
 
+def _list_photographs(folder: Path) -> set[str]:
+    """List the pictures that JSON of COCO's kind in a folder names."""
+    from segfix.instances.by_image import read_file_names
+
+    found = set[str]()
+    for path in folder.glob("*.json"):
+        with suppress(SegfixError):
+            if _begins_with(path, IMAGES):
+                found.update(PurePosixPath(name).name for name in read_file_names(path).values())
+    return found
+
+
 def list_instance_files(
-    preds: Path, *, away: Sequence[Path], recursive: bool, leave_out: Sequence[Path]
+    preds: Path,
+    *,
+    away: Sequence[Path],
+    recursive: bool,
+    leave_out: Sequence[Path],
+    passed_over: Counter[str] | None = None,
 ) -> list[Entry]:
     """List what `holds_instances` knows; of Cityscapes, folders within are always read.
 
@@ -87,6 +145,7 @@ def list_instance_files(
         away: The other folders of the run, none of which may be behind a URL either.
         recursive: Whether to go into folders within.
         leave_out: See `list_entries`.
+        passed_over: Of `list_entries`, but for what belongs to instances.
 
     Raises:
         ArgumentError: One is behind a URL.
@@ -102,6 +161,7 @@ def list_instance_files(
     from segfix.polygons.yolo import LABELS
 
     lists, yolo_set = holds_lists(preds), is_yolo_set(preds)
+    others = Counter[str]()
     files = list_entries(
         preds,
         (".txt",) if lists or yolo_set else INSTANCE_SUFFIXES,
@@ -109,12 +169,18 @@ def list_instance_files(
         recursive=recursive or lists or yolo_set,
         leave_out=leave_out,
         one_per_stem=False,
+        passed_over=others,
     )
     if lists:
-        return [file for file in files if file.path.name.endswith(PREDICTION_LIST)]
-    if yolo_set:
-        files = [file for file in files if file.stem.startswith(f"{LABELS}/")]
-    return _of_one_kind(preds, files)
+        found = [file for file in files if file.path.name.endswith(PREDICTION_LIST)]
+    else:
+        labels = f"{LABELS}/" if yolo_set else ""
+        found = _of_one_kind(preds, [file for file in files if file.stem.startswith(labels)])
+    if passed_over is not None:
+        left = set(files) - set(found)
+        others.update(file.path.suffix.lower() for file in left)
+        passed_over.update({kind: others[kind] for kind in others.keys() - set(BESIDE)})
+    return found
 
 
 def _of_one_kind(preds: Path, files: Sequence[Entry]) -> list[Entry]:

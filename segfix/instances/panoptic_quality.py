@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import FileFormatError
+from segfix.errors import FileFormatError, tell_number
 from segfix.files.reading import open_picture, path_within
 from segfix.instances import boundaries
 from segfix.instances.coco import check_items, check_table, is_number, read_json
@@ -147,8 +147,8 @@ def check_categories(path: Path, table: Any, labels: Path, categories: Mapping[A
                 unknown.append(segment["category_id"])
     if unknown:
         raise FileFormatError(
-            f"{path}: {len(unknown)} segments are of categories that {labels} doesn't list "
-            f"({list_some(unknown)}); use its category ids."
+            f"{path}: {tell_number(len(unknown), 'segment')} of categories that {labels} doesn't "
+            f"list ({list_some(unknown)}); use its category ids."
         )
 
 
@@ -167,7 +167,8 @@ def pair_annotations(
     spare = set(found) - {item["image_id"] for item in truth["annotations"]}
     if not spare:
         return pairs, []
-    return pairs, [f"{len(spare)} predicted images without ground truth ({list_some(spare)})"]
+    told = f"{tell_number(len(spare), 'predicted image')} without ground truth"
+    return pairs, [f"{told} ({list_some(spare)})"]
 
 
 def match_segments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +30,7 @@ from segfix.instances.by_image import (
     sort_instances,
 )
 from segfix.instances.cityscapes import holds_lists, read_list
-from segfix.instances.listing import list_instance_files, name_images, pair_images
+from segfix.instances.listing import is_yolo_set, list_instance_files, name_images, pair_images
 from segfix.instances.panoptic import is_panoptic
 from segfix.instances.photographs import check_size, decode_instance, mark_pixels
 from segfix.instances.refine_images import (
@@ -81,7 +82,7 @@ def refine_instance_files(
         settings: How to refine.
         spread: How the files are spread; of one file, `workers` is the images worked on at a time.
         annotations: COCO JSON with the file names of image ids.
-        recursive: Whether to go into folders within.
+        recursive: Whether to go into folders within, as is done for YOLO data sets, too.
         naming: Of `pair_entries`.
         name: Of the result of a single file, which may lie beside it; None: as the file.
         photographs: See `Run`.
@@ -102,14 +103,16 @@ def refine_instance_files(
         )
     check_folders({"the offset maps": offsets, **({} if name else {"PREDS": preds})}, out)
     lists = holds_lists(preds)
+    passed = Counter[str]()
     files = list_instance_files(
-        preds, away=[offsets, out], recursive=recursive, leave_out=[out, offsets]
+        preds,
+        away=[offsets, out],
+        recursive=recursive,
+        leave_out=[out, offsets],
+        passed_over=passed,
     )
-    maps = (
-        list_offsets(offsets, recursive=recursive or lists, leave_out=[out])
-        if looked is None
-        else []
-    )
+    recursive = recursive or lists or is_yolo_set(preds)
+    maps = list_offsets(offsets, recursive=recursive, leave_out=[out]) if looked is None else []
     inputs = [*(entry.path for entry in (*files, *maps)), *([annotations] if annotations else [])]
     check_results((out / (name or _name(file)) for file in files), inputs)
     # Of one file the images are worked on side by side, of many the files.
@@ -131,7 +134,7 @@ def refine_instance_files(
     task = Task(work, "file", (lambda _: name) if name else _name)
     with require_extra("eval"):  # or polygons, whose packages tell
         over_files = replace(spread, workers=1, quiet=True) if one else spread
-        summary = run_task(task, files, out, over_files)
+        summary = run_task(task, files, out, over_files, passed_over=passed)
     for row in summary.done:
         summary.failed += row.pop("failed", [])
         summary.left += row.pop("left", 0)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segfix.errors import PairingError
+from segfix.errors import PairingError, tell_number
 
 
 def summarize(
@@ -67,6 +67,7 @@ def check_complete(preds: Path, missing: Sequence[Any], total: int) -> None:
     """Refuse predictions that lack some of the ground truth's images."""
     if missing:
         raise PairingError(
-            f"{preds}: no prediction for {len(missing)} of {total} images of the ground truth "
-            f"({list_some(missing)}); predict them too, or keep the ground truth of the others."
+            f"{preds}: no prediction for {len(missing)} of {tell_number(total, 'image')} of the "
+            f"ground truth ({list_some(missing)}); predict them too, or keep the ground truth of "
+            "the others."
         )

@@ -43,6 +43,7 @@ class Summary:
         passed_over: Numbers of files that are none of those that are worked on, by their ending or
             by what they are.
         looked: Rows of offset maps that were made on the way to those files, if they are apart.
+        unpaired: How many photographs have no prediction, where others have one; None: not counted.
     """
 
     done: list[Row] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Summary:
     left: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
     looked: list[Row] = field(default_factory=list)
+    unpaired: int | None = None
     _passed: list[PassedOverError] = field(default_factory=list, repr=False)
 
     def refuse_others(self) -> None:

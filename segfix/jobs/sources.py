@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segfix.errors import ArgumentError, PairingError
-from segfix.files import Entry, list_entries
-from segfix.formats import LABEL_SUFFIXES, OFFSET_SUFFIXES
+from segfix.files import Entry, Pair, list_entries
+from segfix.files.provenance import NOT_TAKEN, own_kind
+from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES, VIDEO_SUFFIXES
 
 
 def check_folders(sources: Mapping[str, Path | None], out: Path) -> None:
@@ -106,6 +108,80 @@ def list_offsets(source: Path, *, recursive: bool, leave_out: Sequence[Path]) ->
         source, OFFSET_SUFFIXES, what="offset maps", recursive=recursive, leave_out=leave_out
     )
     return refuse_problems(entries)
+
+
+def refuse_video(images: Path) -> None:
+    """Raise `ArgumentError` if a video is given where photographs are looked at."""
+    if images.suffix.lower() in VIDEO_SUFFIXES and not images.is_dir():
+        raise ArgumentError(
+            "a video, not a photograph",
+            path=images,
+            advice=f"'segfix predict-offsets {images}' looks at its frames, 'segfix refine' takes "
+            "their predictions (docs/video.md)",
+        )
+
+
+def list_both(
+    images: Path,
+    preds: Path,
+    out: Path,
+    *,
+    what: str = "predictions",
+    recursive: bool = False,
+    one_per_stem: bool = True,
+    passed_over: Counter[str] | None = None,
+) -> tuple[list[Entry], list[Entry]]:
+    """List predictions and photographs.
+
+    Args:
+        images: A photograph or a folder of them.
+        preds: A label map or a folder of them.
+        out: Folder of the results.
+        what: What the label maps are, for messages.
+        recursive: Whether to go into folders within.
+        one_per_stem: Of `list_entries`, for the label maps.
+        passed_over: Of `list_entries`; of one folder, receives what is neither.
+
+    Returns:
+        Entries of label maps, and of photographs.
+
+    Raises:
+        PairingError: There is nothing to list.
+        ArgumentError: `images` is a video.
+    """
+    refuse_video(images)
+    others = Counter[str](), Counter[str]()
+    how: dict[str, Any] = {"recursive": recursive}
+    maps = list_entries(
+        preds,
+        LABEL_SUFFIXES,
+        what=what,
+        leave_out=[out, images],
+        one_per_stem=one_per_stem,
+        passed_over=others[0],
+        **how,
+    )
+    photographs = list_entries(
+        images, IMAGE_SUFFIXES, what="images", leave_out=[out, preds], passed_over=others[1], **how
+    )
+    if passed_over is not None:
+        same = images.resolve() == preds.resolve()
+        passed_over.update(others[0] & others[1] if same else others[0] + others[1])
+    return maps, photographs
+
+
+def count_unpaired(photographs: Iterable[Entry], pairs: Iterable[Pair]) -> int:
+    """Count photographs that no prediction is of.
+
+    Args:
+        photographs: The files; results of ours and predictions among them don't count.
+        pairs: Predictions, each with its photograph.
+    """
+    known = {one.path for pair in pairs for one in (pair.entry, pair.partner) if one}
+    return sum(
+        one.path not in known and own_kind(one.path) not in NOT_TAKEN["photograph"]
+        for one in photographs
+    )
 
 
 def list_preds(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:

@@ -187,6 +187,18 @@ def epl_line_loss(
         return reduce_images(losses, valid, reduction)
 
 
+def choose_weights(
+    point_weight: float | None, line_weight: float | None, lines: str, released: bool
+) -> tuple[float, float]:
+    """Choose the weights of `epl_loss` that are None."""
+    summed = SUMMED_LINE_WEIGHT if lines == "sum" else LINE_WEIGHT
+    weights = RELEASED_WEIGHTS if released else (POINT_WEIGHT, summed)
+    return (
+        weights[0] if point_weight is None else point_weight,
+        weights[1] if line_weight is None else line_weight,
+    )
+
+
 def epl_loss(
     logits: Tensor,
     target: Tensor,
@@ -244,10 +256,7 @@ def epl_loss(
     Reference:
         Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 5.
     """
-    summed = SUMMED_LINE_WEIGHT if lines == "sum" else LINE_WEIGHT
-    weights = RELEASED_WEIGHTS if released else (POINT_WEIGHT, summed)
-    point_weight = weights[0] if point_weight is None else point_weight
-    line_weight = weights[1] if line_weight is None else line_weight
+    point_weight, line_weight = choose_weights(point_weight, line_weight, lines, released)
     if released:
         rays: dict[str, Any] = {"ignore_index": ignore_index, "width": width, "splitter": splitter}
         rays["weights"] = point_weight, line_weight
@@ -357,6 +366,7 @@ class EPLLoss(LossModule):
         released: bool = False,
         weight: float | str = 1.0,
     ) -> None:
+        point_weight, line_weight = choose_weights(point_weight, line_weight, lines, released)
         super().__init__(
             epl_loss,
             ignore_index=ignore_index,

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from segfix.errors import SegfixError
 from segfix.files.provenance import read_record, recorded_path
-from segfix.formats import read_image, read_label_map, read_offset_map
+from segfix.formats import read_label_map, read_offset_map
+from segfix.formats.images import open_photograph
 from segfix.refinement import refine
 from segfix.refinement.sizes import as_displayed
 from segfix.report.layers import (
@@ -173,12 +174,12 @@ def draw_finding(audited: Audited, rank: int) -> Finding:
     Raises:
         SegfixError: A file can't be read any more, or has another size.
     """
-    image, offset_map = read_image(audited.image), read_offset_map(audited.offsets)
+    offset_map = read_offset_map(audited.offsets)
+    key, bands = (offset_map.source.get(name) for name in ("key", "bands"))
+    with open_photograph(audited.image, bands) as photograph:
+        orientation = photograph.orientation
+        image = photograph[:, :]
     size = image.shape[:2]
-    orientation = 1
-    with Image.open(audited.image) as picture:
-        orientation = picture.getexif().get(0x0112, 1)
-    key = offset_map.source.get("key")
     ids = as_displayed(read_label_map(audited.labels, key=key), size, orientation).ids()
     if ids.shape != size or offset_map.codes.shape != size:
         raise SegfixError("changed since it was audited", path=audited.labels, advice="run again")

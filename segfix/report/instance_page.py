@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segfix.errors import SegfixError
+from segfix.errors import SegfixError, tell_number
 from segfix.evaluation.instance_sets import compare_instances
 from segfix.evaluation.totals import REPLICAS
 from segfix.files import Entry
@@ -28,7 +28,7 @@ from segfix.report.origin import link_file, without_folders
 from segfix.report.overlay import label_colours
 from segfix.report.page import describe_sources, fill_page, write_page
 from segfix.report.tables import Cell, Table, difference_cell, percent, score_cell
-from segfix.report.wording import name_score, tell_number
+from segfix.report.wording import name_score
 
 
 def write_instance_report(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfix.errors import SegfixError
+from segfix.errors import SegfixError, tell_number
 from segfix.files import Entry, pair_entries
 from segfix.files.provenance import NOT_TAKEN, content_digest
 from segfix.formats import LabelMap, OffsetMap, read_image, read_label_map, read_offset_map
@@ -309,7 +309,7 @@ def draw_panel(
     else:
         colours = label_colours(shared_palette(label_maps), settings.ignore_index)
         known = np.unique(ids_here).tolist()
-        words = [(f"{len(known)} ids", None)]
+        words = [(tell_number(len(known), "id"), None)]
         if len(known) <= MOST_IDS:
             words = [(str(k), tuple(colours[k % NUM_COLOURS].tolist())) for k in known]
     return overlay(image, ids_here, colours, opacity=settings.opacity), words, {}

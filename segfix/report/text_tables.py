@@ -6,6 +6,7 @@ import csv as csv_files
 import io
 from typing import Any
 
+from segfix.errors import tell_number
 from segfix.evaluation.harm import HARMED
 from segfix.evaluation.statistics import CHANGES, SCORES
 from segfix.evaluation.surfaces import SURFACE_SCORES
@@ -16,7 +17,6 @@ from segfix.report.wording import (
     layout,
     percent,
     plain_cell,
-    tell_number,
     with_note,
 )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from segfix.errors import one_line
+from segfix.errors import one_line, tell_number
 
 
 def percent(value: float | None, *, sign: str = "") -> str:
@@ -37,16 +37,6 @@ def name_score(key: str) -> str:
     return re.sub(r"(?<![a-z])(ap|pq|sq|rq)(?![a-z])", lambda m: m[0].upper(), words)
 
 
-def tell_number(number: int, noun: str) -> str:
-    """Write a number of things.
-
-    Example:
-        >>> tell_number(1, "image"), tell_number(0, "pixel")
-        ('1 image', '0 pixels')
-    """
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def band_names(bands: Sequence[int | None]) -> list[str]:
     """Name the bands of distance."""
     ends = [*bands[:-1]]
@@ -70,7 +60,8 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
     """Tell what a reader of the scores must know: what was left out, what is suspicious."""
     if result["left_out"]:
         total = result["left_out"] + result["images"]
-        yield f"{result['left_out']} of {total} images failed and count in no set"
+        count = "counts" if result["left_out"] == 1 else "count"
+        yield f"{result['left_out']} of {tell_number(total, 'image')} failed and {count} in no set"
     if result["void_images"]:
         hold = "image holds" if result["void_images"] == 1 else "images hold"
         yield f"{result['void_images']} {hold} void ({ignore_index}) alone: nothing to score"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from segfix.errors import SegfixError
-from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label_map, write_offset_map
+from segfix.formats import read_label_map, write_offset_map
 from segfix.formats.images import open_photograph
 from segfix.geometry.suspicion import Region, Suspicion, find_suspicion
 from segfix.jobs.run import Summary
-from segfix.jobs.sources import check_folders, check_results
+from segfix.jobs.sources import check_folders, check_results, count_unpaired, list_both
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.apply import PREDICTION_KEY
@@ -57,7 +57,7 @@ def pair_labels(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> list[Pair]:
+) -> tuple[list[Pair], int | None]:
     """Pair label maps with their photographs; a label map without one has a problem.
 
     Args:
@@ -66,25 +66,26 @@ def pair_labels(
         out: Folder of the results.
         recursive: Whether to go into folders within.
         naming: `suffixes` and `name_map` of `pair_entries`.
-        passed_over: Of `list_entries`.
+        passed_over: Of `list_both`.
+
+    Returns:
+        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
         ArgumentError: A result would replace an input.
     """
     check_folders({"IMAGES": images, "LABELS": labels}, out)
-    how: dict[str, Any] = {"recursive": recursive, "passed_over": passed_over}
-    photographs = list_entries(
-        images, IMAGE_SUFFIXES, what="images", leave_out=[out, labels], **how
+    maps, photographs = list_both(
+        *(images, labels, out), what="label maps", recursive=recursive, passed_over=passed_over
     )
-    maps = list_entries(labels, LABEL_SUFFIXES, what="label maps", leave_out=[out, images], **how)
     pairs = [
         pair if pair.partner or pair.entry.problem else Pair(without_photograph(pair.entry), None)
         for pair in pair_entries(maps, photographs, leave=NOT_TAKEN["photograph"], **(naming or {}))
     ]
     results = (out / OFFSETS / name_png(pair) for pair in pairs)
     check_results(results, (entry.path for entry in (*photographs, *maps)))
-    return pairs
+    return pairs, None if labels.is_file() else count_unpaired(photographs, pairs)
 
 
 def without_photograph(labels: Entry) -> Entry:
@@ -98,7 +99,11 @@ def without_photograph(labels: Entry) -> Entry:
 
 
 def audit_task(
-    model: OffsetModel, *, ignore_index: int = 255, key: str | None = None
+    model: OffsetModel,
+    *,
+    ignore_index: int = 255,
+    key: str | None = None,
+    bands: Sequence[int] | None = None,
 ) -> Task[Pair]:
     """Make the task of auditing label maps, each a pair with its photograph.
 
@@ -106,27 +111,35 @@ def audit_task(
         model: A network that looks at label maps, too.
         ignore_index: Void id.
         key: The array of an .npz file that is meant; None: the largest.
+        bands: See `segfix.formats.read_image`.
 
     Raises:
         SegfixError: The network looks at photographs alone.
     """
     model.check_conditioned()
-    work = partial(audit_file, model=model, ignore_index=ignore_index, key=key)
+    work = partial(audit_file, model=model, ignore_index=ignore_index, key=key, bands=bands)
     return Task(work, "map", network=True, takes="label map")
 
 
 def audit_file(
-    pair: Pair, output: Output, *, model: OffsetModel, ignore_index: int, key: str | None
+    pair: Pair,
+    output: Output,
+    *,
+    model: OffsetModel,
+    ignore_index: int,
+    key: str | None,
+    bands: Sequence[int] | None = None,
 ) -> Row:
     """Write the offset map of one label map, with what contradicts this in its record.
 
     Returns:
-        The `Suspicion`, as a dictionary, and `image`, the photograph's path.
+        The `Suspicion`, as a dictionary, `image`, the photograph's path, and the `scaling` of
+        values that weren't bytes.
     """
     labels, image = pair.entry, pair.partner
     if image is None:
         raise SegfixError("no photograph of that name", path=labels.path)
-    with open_photograph(image.path) as photograph:
+    with open_photograph(image.path, bands) as photograph:
         size = photograph.shape[0], photograph.shape[1]
         source = {
             **model.record(photograph.shape, None),
@@ -134,6 +147,7 @@ def audit_file(
             "labels": content_digest(labels.path),
             "void": ignore_index,
             **({"key": key} if key else {}),
+            **({"bands": list(bands)} if bands else {}),
         }
         output.check({"source": source}, following=(PREDICTION_KEY, AUDIT_KEY))
         found = read_label_map(labels.path, key=key)
@@ -151,7 +165,8 @@ def audit_file(
     )
     source |= offset_map.source | {AUDIT_KEY: asdict(suspicion)}
     write_offset_map(output.path, replace(offset_map, source=source))
-    return {**asdict(suspicion), "image": f"{image.path}"}
+    scaling = {"scaling": photograph.scaling} if photograph.scaling else {}
+    return {**asdict(suspicion), "image": f"{image.path}", **scaling}
 
 
 def rank_maps(pairs: Sequence[Pair], summary: Summary, out: Path) -> list[Audited]:

@@ -12,16 +12,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segfix.errors import ArgumentError, PairingError, require_extra
-from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN
-from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from segfix.instances.listing import holds_instances
 from segfix.instances.photographs import InstanceEntry
 from segfix.instances.refine_files import refine_instance_files
 from segfix.instances.refine_images import Form, InstanceSettings
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings
-from segfix.jobs.sources import check_folders, check_results, refuse_problems
+from segfix.jobs.sources import (
+    check_folders,
+    check_results,
+    count_unpaired,
+    list_both,
+    refuse_problems,
+)
 from segfix.jobs.task import Job, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import load
@@ -182,17 +187,18 @@ def fix_files(
         check_folders(sources, out)
     if fixing.offsets is not None:
         check_folders({"IMAGES": images, "PREDS": preds}, fixing.offsets)
-    if holds_instances(preds, recursive=recursive):
+    if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
         )
     passed = Counter[str]()
-    pairs = list_predictions(
+    pairs, unpaired = list_predictions(
         images, preds, out, name, argmax=fixing.reading.argmax, passed_over=passed, **listed
     )
     if announce:
         announce(pairs)
-    return run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
+    summary = run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
+    return replace(summary, unpaired=unpaired)
 
 
 def list_predictions(
@@ -205,38 +211,28 @@ def list_predictions(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> list[Pair]:
+) -> tuple[list[Pair], int | None]:
     """List label maps, soft predictions and arrays of masks, each with its photograph.
 
-    Files of other kinds are counted in `passed_over`, see `list_entries`.
+    Files of other kinds are counted in `passed_over`, see `list_both`.
+
+    Returns:
+        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
         ArgumentError: A result would replace an input.
     """
-    entries = list_entries(
-        preds,
-        LABEL_SUFFIXES,
-        what="predictions",
-        recursive=recursive,
-        leave_out=[out, images],
-        one_per_stem=argmax,
-        passed_over=passed_over,
-    )
-    photographs = list_entries(
-        images,
-        IMAGE_SUFFIXES,
-        what="images",
-        recursive=recursive,
-        leave_out=[out, preds],
-        passed_over=passed_over,
+    entries, photographs = list_both(
+        *(images, preds, out), recursive=recursive, one_per_stem=argmax, passed_over=passed_over
     )
     check_results(
         (out / (name or name_result(entry, argmax=argmax)) for entry in entries),
         (entry.path for entry in (*entries, *photographs)),
     )
     leave = NOT_TAKEN["photograph"]
-    return pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
+    pairs = pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
+    return pairs, None if preds.is_file() else count_unpaired(photographs, pairs)
 
 
 def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
@@ -314,6 +310,7 @@ def fix_instances(
         failed=list(dict.fromkeys([*looked.failed, *summary.failed])),
         passed_over=summary.passed_over + looked.passed_over,
         looked=looked.done,
+        unpaired=looked.unpaired,
     )
 
 
@@ -343,6 +340,7 @@ def look_at_instances(
     counted = None if images.resolve() == preds.resolve() else passed
     asked: dict[str, Path] = {}
     missing: list[str] = []
+    unpaired: list[Entry] = []
     faulty = False
 
     def list_jobs() -> Iterator[Pair]:
@@ -353,8 +351,9 @@ def look_at_instances(
                 asked[job.partner.where] = offsets / name_png(job)
                 yield job if fixing.seen else Pair(job.entry, None)
             elif job.entry.problem and InstanceEntry in map(type, (job.entry, job.partner)):
-                # Not of a photograph that nothing is known of.
                 faulty = True
+            elif job.entry.problem:
+                unpaired.append(job.entry)
 
     how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
     task = predict_task(fixing.model, reading=fixing.seen, **how)
@@ -368,6 +367,7 @@ def look_at_instances(
             "names of image ids)."
         )
     looked.passed_over += passed
+    looked.unpaired = None if images.is_file() else count_unpaired(unpaired, ())
     made = {*(row["output"] for row in looked.done), *looked.skipped}
     return looked, {
         where: Entry(path, path.stem) if f"{path}" in made else None

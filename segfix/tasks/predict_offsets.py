@@ -28,11 +28,11 @@ from segfix.formats import (
 from segfix.formats.arguments import as_path
 from segfix.formats.images import Photograph, open_photograph, turn_transform
 from segfix.instances.by_image import read_file_names
-from segfix.instances.listing import holds_instances, list_instance_files
+from segfix.instances.listing import holds_instances, is_yolo_set, list_instance_files
 from segfix.instances.photographs import pair_instances
 from segfix.jobs.run import Summary, run_task
 from segfix.jobs.run_settings import RunSettings, Workers
-from segfix.jobs.sources import check_folders, check_results, list_preds
+from segfix.jobs.sources import check_folders, check_results, list_preds, refuse_video
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.jobs.urls import stage_urls
 from segfix.network.offset_model import OffsetModel, load
@@ -145,29 +145,37 @@ def list_photographs(
         annotations: COCO JSON with the file names of image ids, for instances.
         recursive: Whether to go into folders within.
         naming: Of `pair_entries`.
-        passed_over: Of `list_entries`, for the photographs.
+        passed_over: Of `list_entries`, for the folder of the photographs.
         share: See `pair_instances`.
         missing: See `pair_instances`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
-        ArgumentError: A result would replace an input.
+        ArgumentError: A result would replace an input, or `images` is a video.
     """
     check_folders({"IMAGES": images, "PREDS": preds}, out)
+    refuse_video(images)
     leave_out = [out] if preds is None else [out, preds]
+    instances = preds is not None and holds_instances(preds, recursive=recursive, images=images)
+    # Beside the photographs, as LabelMe's, they aren't passed over.
+    beside = instances and preds is not None and images.resolve() == preds.resolve()
     entries = list_entries(
         images,
         IMAGE_SUFFIXES,
         what="images",
-        recursive=recursive,
+        recursive=recursive or (instances and preds is not None and is_yolo_set(preds)),
         leave_out=leave_out,
-        passed_over=passed_over,
+        passed_over=None if beside else passed_over,
     )
     maps: list[Entry] = []
     jobs: Iterable[Pair] = [Pair(entry, None) for entry in entries]
-    if preds is not None and holds_instances(preds, recursive=recursive):
+    if preds is not None and instances:
         maps = list_instance_files(
-            preds, away=[images, out], recursive=recursive, leave_out=[out, images]
+            preds,
+            away=[images, out],
+            recursive=recursive,
+            leave_out=[out, images],
+            passed_over=passed_over if beside else None,
         )
         root = preds if preds.is_dir() else preds.parent
         file_names = read_file_names(annotations) if annotations else None

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-WARNING = "offset maps were made for other predictions, such as that of "
+WARNING = "made for other predictions, such as that of "
 
 
 def segmentation(mask: NDArray[np.bool_]) -> dict[str, Any]:

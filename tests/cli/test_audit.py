@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from segfix.formats import read_offset_map
 from tests.cli.commands import flat, pixels, run, run_json
+from tests.fuzz.samples import banded_tiff
 
 
 @pytest.fixture
@@ -156,6 +157,23 @@ def test_label_maps_of_a_stored_photograph_are_turned_with_it(audit: tuple[objec
     found = run(*audit)
     assert found.exit_code == 0, found.stderr
     assert read_offset_map(Path("audit/offsets/a.png")).codes.shape == (40, 24)
+
+
+def test_bands_are_chosen_and_values_scaled(audit: tuple[object, ...]) -> None:
+    assert run(*audit).exit_code == 0
+    before = Path("audit/audit.csv").read_bytes().replace(b".png,labels", b".tif,labels")
+    for stem in "abc":
+        image = pixels(Path(f"images/{stem}.png"))
+        many = np.dstack([image[..., ::-1], image]) / np.float32(255)
+        Path(f"images/{stem}.tif").write_bytes(banded_tiff(many))
+        Path(f"images/{stem}.png").unlink()
+    assert "--bands" in run(*audit, "-o", "again").stderr
+    found = run(*audit, "-o", "again", "--bands", "4,5,6")
+    assert found.exit_code == 0, found.stderr
+    assert "audit.html shows the worst; values scaled (0–1 × 255 in 3)" in found.stdout
+    assert Path("again/audit.csv").read_bytes() == before
+    assert read_offset_map(Path("again/offsets/b.png")).source["bands"] == [4, 5, 6]
+    assert "3 already there" in run(*audit, "-o", "again", "--bands", "4,5,6").stdout
 
 
 def test_void_is_not_judged(audit: tuple[object, ...]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segfix.cli import COMMANDS
 from tests.cli.commands import pixels, run
 
 
@@ -66,3 +67,9 @@ def test_a_share_that_is_none_is_refused(work: Path, share: str) -> None:
     result = run("refine", "preds", "--shard", share)
     assert result.exit_code == 2
     assert "expected I/N with I from 1 to N" in " ".join(result.stderr.split())
+
+
+def test_only_commands_that_take_videos_speak_of_them() -> None:
+    for command in COMMANDS:
+        told = " ".join(run(command, "--help").stdout.split())
+        assert ("of videos on a CPU" in told) == (command == "predict-offsets")

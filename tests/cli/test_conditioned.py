@@ -73,13 +73,14 @@ def test_other_predictions_are_refined_with_a_warning(
     found = run("refine", "preds", "--json", "-q")
     assert found.exit_code == 0
     assert found.stderr == (
-        f"segfix: 1 of 3 {WARNING}preds/c.png; run predict-offsets again with --preds preds.\n"
+        f"segfix: 1 of 3 offset maps was {WARNING}preds/c.png; run predict-offsets again with "
+        "--preds preds.\n"
     )
     report = json.loads(found.stdout)
     assert [row["other_prediction"] for row in report["done"]] == [False, False, True]
     # What has been refined is another prediction.
     again = run("refine", "refined", "-o", "twice")
-    assert f"3 of 3 {WARNING}refined/a.png; run" in again.stderr
+    assert f"3 of 3 offset maps were {WARNING}refined/a.png; run" in again.stderr
     assert again.exit_code == 0
     # Where nothing is done, nothing is said.
     assert "other predictions" not in run("refine", "refined", "-o", "twice").stderr
@@ -104,7 +105,7 @@ def test_converted_offsets_still_know_their_prediction(
     assert run("convert", "offsets", "-o", "mat", "--format", "mat").exit_code == 0
     assert WARNING not in run("refine", "preds", "--offsets", "mat").stderr
     other = run("refine", "labels", "--offsets", "mat", "-o", "other")
-    assert f"3 of 3 {WARNING}labels/a.png" in other.stderr
+    assert f"3 of 3 offset maps were {WARNING}labels/a.png" in other.stderr
     assert run("show", "images", "--offsets", "offsets", "--preds", "preds").exit_code == 0
 
 
@@ -163,7 +164,10 @@ def test_masks_are_looked_at_together(
     assert WARNING not in found.stderr
     assert np.load("refined/a.npy")[0, :, 20:].all()
     np.save("masks/b.npy", masks[:2])
-    assert f"1 of 3 {WARNING}masks/b.npy" in run("refine", "masks", "--overwrite").stderr
+    assert (
+        f"1 of 3 offset maps was {WARNING}masks/b.npy"
+        in run("refine", "masks", "--overwrite").stderr
+    )
 
 
 def test_names_are_paired_as_everywhere(work: Path, conditioned_onnx: Path) -> None:

@@ -46,7 +46,7 @@ def test_instances_in_files_are_looked_at_together(
     # Of another prediction, the photograph's own is made anew, and the others are there.
     write_instances(kind, {**by_stem, "b": pair})
     warned = run("refine", *preds, "--overwrite", "--json", "-q")
-    assert f"1 of 3 {WARNING}" in warned.stderr
+    assert f"1 of 3 offset maps was {WARNING}" in warned.stderr
     others = [row["other_predictions"] for row in json.loads(warned.stdout)["done"]]
     assert sum(others) == 1
     again = run_json(*predict, "--preds", *preds)
@@ -226,4 +226,4 @@ def test_panoptic_pictures_are_label_maps(
     assert (row["images"], row["other_predictions"], row["changed"]) == (3, 0, 6)
     Image.fromarray(np.stack([0 * pred, pred, pred], axis=2)).save("panoptic/b.png")
     other = run("refine", "panoptic.json", "--overwrite")
-    assert f"1 of 3 {WARNING}panoptic.json; run" in other.stderr
+    assert f"1 of 3 offset maps was {WARNING}panoptic.json; run" in other.stderr

@@ -259,7 +259,7 @@ def test_a_true_id_that_the_list_lacks_fails_and_a_predicted_one_is_wrong(work: 
     result = run("preds", "labels", "--class-names", "classes.txt")
     assert result.exit_code == 1
     assert "failed: labels/a.png: the ground truth holds 9, none of the 2 classes" in result.stderr
-    assert "1 of 3 images failed and count in no set" in result.stderr
+    assert "1 of 3 images failed and counts in no set" in result.stderr
     assert "PREDS: 960 pixels predicted as ids that are no classes (9)" in result.stderr
     assert rows(result.stdout)["pixel accuracy"] == ["47.50"]
 

@@ -61,7 +61,7 @@ def test_evaluate_compares_sets_on_the_images_that_all_have(work: Path) -> None:
     Path("part/a.png").unlink()
     result = run("evaluate", "preds", "labels", "--against", "part")
     assert result.exit_code == 1
-    assert "1 of 3 images failed and count in no set" in result.stderr
+    assert "1 of 3 images failed and counts in no set" in result.stderr
     assert "failed: labels/a.png: no prediction of that name" in result.stderr
     assert "2 images" in result.stdout
     assert "100.00 +9.55 [+9.55 +9.55]" in result.stdout

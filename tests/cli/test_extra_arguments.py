@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.commands import flat, run
 
@@ -59,6 +61,16 @@ def test_it_says_what_to_type(arguments: tuple[str, ...], advice: str) -> None:
     assert done.exit_code == 2
     assert advice in flat(done.stderr)
     assert not Path("refined").exists()
+
+
+def test_a_photograph_is_known_by_its_pixels() -> None:
+    rows, columns = np.mgrid[:64, :400]
+    wave = 128 + 60 * np.sin(columns / 20) + 60 * np.sin(rows / 20)
+    Image.fromarray(wave.astype(np.uint8)).save("photo.png")
+    Image.fromarray((wave > 128).astype(np.uint8)).save("mask.png")
+    for command in ("refine", "predict-offsets"):
+        for given in (("mask.png", "photo.png"), ("photo.png", "mask.png")):
+            assert "segfix fix photo.png mask.png" in flat(run(command, *given).stderr)
 
 
 def test_options_that_do_not_exist_are_still_refused() -> None:

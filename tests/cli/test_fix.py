@@ -179,7 +179,8 @@ def test_a_file_of_instances_is_fixed_here(
     preds = write_instances("results", {"a": np.stack([pred == 2]), "z": np.stack([pred == 1])})
     found = run("fix", "images", *preds, *weights)
     assert found.exit_code == 1
-    assert found.stdout.startswith("results_fixed.json: 1 written, 1 failed; 1 of 2 instances")
+    counted = "1 written, 1 failed, 2 photographs without a prediction"
+    assert found.stdout.startswith(f"results_fixed.json: {counted}; 1 of 2 instances")
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: results.json: image 1: no photograph of that name; say")
     assert len(json.loads(Path("results_fixed.json").read_text())) == 2
@@ -362,7 +363,7 @@ def test_shapes_on_a_geotiff(work: Path, weights: tuple[object, ...]) -> None:
     write(22)
     done = run("fix", "photo.tif", "shapes.geojson", *weights)
     assert (done.exit_code, done.stderr) == (0, "weights conditioned on cpu\n")
-    assert done.stdout == "shapes_fixed.geojson: 1 written; 1 of 1 instances changed\n"
+    assert done.stdout == "shapes_fixed.geojson: 1 written; 1 of 1 instance changed\n"
     fixed = json.loads(Path("shapes_fixed.geojson").read_text())
     (ring,) = fixed["features"][0]["geometry"]["coordinates"]
     assert sorted({x for x, _ in ring}) == [500_010, 500_020]
@@ -391,7 +392,7 @@ def test_files_of_any_tool_pair_with_the_only_photograph(
     done = run("fix", "images/b.png", "one.json", *weights)
     assert (done.exit_code, done.stdout) == (
         0,
-        "one_fixed.json: 1 written; 1 of 1 instances changed\n",
+        "one_fixed.json: 1 written; 1 of 1 instance changed\n",
     )
 
 

@@ -47,7 +47,7 @@ def test_the_table_compares_sets_and_classes(sets: Sets) -> None:
     done = report(*sets)
     assert (done.exit_code, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[0] == ["1", "images", "PREDS", "refined"]
+    assert lines[0] == ["1", "image", "PREDS", "refined"]
     assert lines[1] == ["AP", "50.00", "100.00", "+50.00"]
     assert ["AP", "medium", "–", "–"] in lines
     assert ["AP", "of", "PREDS", "refined"] in lines
@@ -76,7 +76,7 @@ def test_notes_name_their_set_and_quiet_leaves_them_out(sets: Sets, form: list[s
     preds, labels, against = sets
     write_json(preds, [])
     done = report(preds, labels, against, *form)
-    assert done.stderr == "PREDS: 1 of 1 images have no result: their objects are missed\n"
+    assert done.stderr == "PREDS: 1 of 1 image has no result: their objects are missed\n"
     quiet = report(preds, labels, against, *form, "-q")
     assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
 

@@ -39,8 +39,8 @@ def test_what_is_passed_over_is_counted_by_ending(work: Path, tiny_onnx: Path) -
     done = run("predict-offsets", "images", "--weights", tiny_onnx)
     assert done.exit_code == 0
     assert (
-        "offsets: 3 written, 6 passed over: 2 .txt, 2 dangling links, 1 .mp4 (videos are given one "
-        "by one), 1 without ending\n" in done.stdout
+        "offsets: 3 written, 6 passed over: 2 .txt, 2 dangling links, 1 .mp4 (videos go to "
+        "predict-offsets), 1 without ending\n" in done.stdout
     )
     again = run_json("predict-offsets", "images", "--weights", tiny_onnx)
     assert again["passed_over"] == {".txt": 2, "dangling link": 2, ".mp4": 1, "without ending": 1}

@@ -117,6 +117,18 @@ def test_a_closed_stream_is_told(closed: str, tiny_onnx: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("imported", "frozen"), [("json", True), ("torch", False)])
+def test_what_torch_imports_is_not_said_to_leak(imported: str, frozen: bool) -> None:
+    code = (
+        "import gc, sys, types; from segfix.cli import main; gc.freeze = lambda: print('frozen');"
+        "sys.modules.setdefault(sys.argv.pop(), types.ModuleType('torch')); main()"
+    )
+    command = [sys.executable, "-c", code, "--version", imported]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("frozen" in done.stdout) == frozen
+
+
 @pytest.fixture
 def endless_onnx(tiny_onnx: Path, tmp_path: Path) -> Path:
     """The tiny network, which first counts to a number that it never reaches."""

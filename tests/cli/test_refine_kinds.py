@@ -243,7 +243,7 @@ def test_no_id_of_an_instance_map_gets_lost(crop: NDArray[np.uint8]) -> None:
     assert kept[spot] == 1200
     assert (kept != not_kept + 1000).sum() == 1, "classes may get lost"
     result = run("refine", "preds", "--scale", "2", "--empty", "drop", "-o", "dropped")
-    assert "1 instances of which nothing was left are left out" in result.stdout
+    assert "1 instance of which nothing was left is left out" in result.stdout
     assert np.array_equal(read_label_map(Path("dropped/a.png")).array, not_kept + 1000)
 
 

@@ -278,3 +278,23 @@ def test_a_map_goes_before_equal_names(
         pair_entries(files, others, name_map={"other": ["more"]})
     found = pair_entries(files, others, name_map=name_map)
     assert [pair.partner and pair.partner.stem for pair in found] == partners
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (("a/{}", "b/{}"), "give one of their folders, such as a."),
+        (("a/{}_pred", "b/{}_pred"), "give one of their folders, such as a."),
+        (("a/{}_pred", "b/{}"), "--suffix _pred takes one kind."),
+    ],
+)
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    names: tuple[str, ...], advice: str
+) -> None:
+    one = entries(*(name.format("x") for name in names))
+    two = entries(*(name.format(stem) for stem in ("x", "y") for name in names))
+    with pytest.raises(PairingError) as raised:
+        pair_entries(entries("x", "y"), two)
+    assert str(raised.value).endswith(advice)
+    (pair, _) = pair_entries(entries("x", "z"), [*one, *entries("z")])
+    assert ("give one of their folders" in str(pair.entry.problem)) == ("folders" in advice)

@@ -238,7 +238,7 @@ def test_many_bands_are_named_and_no_log_line_appears(
             read_image(path)
         assert str(caught.value) == (
             f"{path}: 8 bands of 8-bit numbers{listed}; say which are red, green and blue, such as "
-            f"--bands {example}."
+            f"--bands {example}; commands without that option need files of RGB."
         )
     with pytest.raises(FileFormatError, match="no band 9"):
         read_image(path, (9, 2, 1))

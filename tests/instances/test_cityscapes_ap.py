@@ -99,7 +99,7 @@ def test_lists_may_hold_spaces_blank_lines_and_unknown_classes(
     result = evaluate_instances(preds, labels)
     assert result["mean"]["ap"] == pytest.approx(1)
     assert result["notes"] == [
-        "2 instances are of class ids that Cityscapes doesn't score (260, 7): not counted"
+        "2 instances of class ids that Cityscapes doesn't score (260, 7): not counted"
     ]
 
 

@@ -70,7 +70,7 @@ def test_results_may_be_polygons_or_plain_run_lengths(
         ("segmentation", {"size": [60, 80], "counts": "garbage!!"}, "broken run lengths"),
         ("segmentation", {"size": [60, 80], "counts": ""}, "broken run lengths"),
         ("segmentation", {"size": [60, 80], "counts": "oooooooooo0"}, "broken run lengths"),
-        ("image_id", 5, "1 of 1 results are of images that"),
+        ("image_id", 5, "1 of 1 result is of images that"),
         ("image_id", [0], "expected a number or a text"),
     ],
 )
@@ -95,7 +95,7 @@ def test_unknown_categories_of_results_are_counted_and_stated(coco: tuple[Path, 
     edited(preds, lambda results: results.append(results[0] | {"category_id": 99}))
     result = evaluate_instances(preds, labels)
     assert result["mean"]["ap"] == pytest.approx(1)
-    assert result["notes"] == ["1 of 2 results are of unknown categories (99): not counted"]
+    assert result["notes"] == ["1 of 2 results is of unknown categories (99): not counted"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_annotations_may_leave_out_area_and_crowd(coco: tuple[Path, Path]) -> No
 
     result = evaluate_instances(preds, edited(labels, strip))
     assert result["mean"]["ap_small"] == pytest.approx(1)
-    assert result["notes"] == ["1 annotations state no area: their masks' is taken"]
+    assert result["notes"] == ["no area is stated in 1 annotation: the mask's is taken"]
 
 
 def test_ids_may_be_texts_and_names_may_repeat(coco: tuple[Path, Path]) -> None:

@@ -63,9 +63,9 @@ def first_segment(document: Any) -> Any:
     ("side", "change", "text"),
     [
         (0, lambda table: table.pop("annotations"), "no list 'annotations'"),
-        (0, lambda table: table["annotations"].clear(), "no prediction for 1 of 1 images"),
+        (0, lambda table: table["annotations"].clear(), "no prediction for 1 of 1 image"),
         (0, lambda table: table["annotations"].extend(table["annotations"]), "two annotations"),
-        (0, lambda table: first_segment(table).update(category_id=9), "1 segments are of"),
+        (0, lambda table: first_segment(table).update(category_id=9), "1 segment of categories"),
         (0, lambda table: first_segment(table).pop("id"), "has no 'id'"),
         (0, lambda table: first_segment(table).update(id=8), "its segments aren't those in"),
         (0, lambda table: table["annotations"][0].update(file_name="b.png"), "no such file"),
@@ -74,7 +74,7 @@ def first_segment(document: Any) -> Any:
         (1, lambda table: table.pop("categories"), "no list 'categories'"),
         (1, lambda table: table["categories"][0].pop("isthing"), "has no 'isthing'"),
         (1, lambda table: table["annotations"].clear(), "nothing to score"),
-        (1, lambda table: first_segment(table).update(category_id=9), "1 segments are of"),
+        (1, lambda table: first_segment(table).update(category_id=9), "1 segment of categories"),
         (1, lambda table: first_segment(table).pop("area"), "has no 'area'"),
         (1, lambda table: first_segment(table).update(area=5000), "exceed 80×60 pixels"),
         (1, lambda table: first_segment(table).update(area="big"), "not a number"),
@@ -131,5 +131,5 @@ def test_predicted_panoptic_images_without_ground_truth_are_stated(
         lambda table: table["annotations"].append(table["annotations"][0] | {"image_id": "more"}),
     )
     assert evaluate_instances(preds, labels)["notes"] == [
-        "1 predicted images without ground truth (more)"
+        "1 predicted image without ground truth (more)"
     ]

@@ -421,3 +421,16 @@ def test_wrong_options_say_what_was_found(
     for loss in losses:
         with pytest.raises(ValueError, match=f"^Expected {told}\\.$"):
             loss(*batch, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, "point_weight=0.1, line_weight=0.2"),
+        ({"lines": "sum"}, "point_weight=0.1, line_weight=0.01"),
+        ({"released": True}, "point_weight=0.02, line_weight=0.2"),
+        ({"line_weight": 0.5}, "point_weight=0.1, line_weight=0.5"),
+    ],
+)
+def test_the_module_shows_the_weights_in_force(options: dict[str, Any], weights: str) -> None:
+    assert weights in repr(EPLLoss(**options))

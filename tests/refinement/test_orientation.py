@@ -121,7 +121,7 @@ def test_a_command_turns_it_back_and_says_so(
     Image.fromarray(ids).save("upright/a.png")
     assert run("predict-offsets", "images", "--weights", tiny_onnx).exit_code == 0
     done = run("refine", "stored", "-o", "turned", "--scale", "1")
-    assert "1 turned as EXIF says of their photographs, and back" in done.stdout
+    assert "1 turned as EXIF says of the photographs, and back" in done.stdout
     plain = run("refine", "upright", "-o", "plain", "--scale", "1")
     assert "EXIF" not in plain.stdout
     turned, same = (read_label_map(Path(name, "a.png")).array for name in ("turned", "plain"))
@@ -131,7 +131,7 @@ def test_a_command_turns_it_back_and_says_so(
     corner[:3, :4] = 2
     Image.fromarray(corner).save("stored/a.png")
     unsure = run("refine", "stored", "-o", "unsure")
-    assert "1 taken as upright, though EXIF says that their photographs are stored" in unsure.stdout
+    assert "1 taken as upright, though EXIF says that the photographs are stored" in unsure.stdout
     (row,) = json.loads(run("refine", "stored", "-o", "again", "--json", "-q").stdout)["done"]
     assert row["turned"] is None
 

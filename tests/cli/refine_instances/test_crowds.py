@@ -46,7 +46,7 @@ def test_crowd_regions_of_coco_stay_and_what_they_cover(form: Any) -> None:
     path = write_crowd(form)
     done = run(path)
     assert done.exit_code == 0
-    assert "; 1 crowd regions kept as they were (--keep none refines them, too)" in done.stdout
+    assert "; 1 crowd region kept unchanged (--keep none refines such, too)" in done.stdout
     before, after = items_of(path), items_of(out_of(path))
     assert after[1] == before[1], "not even its area, which is not that of its pixels"
     offset_map = read_offset_map(Path("offsets/a.png"))
@@ -79,7 +79,7 @@ def test_crowd_segments_and_void_of_panoptic_maps_stay() -> None:
         annotation["segments_info"][2]["iscrowd"] = 1
     write_json(path, document)
     done = run(path)
-    said = "; 2 crowd regions and 2 voids kept as they were (--keep none refines them, too)"
+    said = "; 2 crowd regions and 2 voids kept unchanged (--keep none refines such, too)"
     assert (done.exit_code, said in done.stdout) == (0, True)
     segments = json.loads(out_of(path).read_text())["annotations"]
     for stem, annotation, original in zip("ab", segments, document["annotations"], strict=True):
@@ -99,6 +99,6 @@ def test_id_0_that_is_a_segment_is_no_void() -> None:
     for annotation in document["annotations"]:
         annotation["segments_info"].append({"id": 0, "category_id": 0})
     done = run(write_json(path, document))
-    assert (done.exit_code, "kept as they were" in done.stdout) == (0, False)
+    assert (done.exit_code, "kept unchanged" in done.stdout) == (0, False)
     before, after = (segment_ids(Path(one, "a.png")) for one in ("preds/x", "refined/x"))
     assert ((before == 0) != (after == 0)).any()

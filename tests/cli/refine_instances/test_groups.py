@@ -114,7 +114,7 @@ def test_other_labels_and_other_groups_are_other_objects(write: Write) -> None:
 def test_a_part_of_which_nothing_is_left_stays_or_is_left_out() -> None:
     shapes: list[Shape] = [corners(8, 9, 16, 1), corners(6, 33, 20, 21)]
     path = labelme(shapes, [4, 4])
-    assert "1 instances would have vanished and stay as they were" in run(path).stdout
+    assert "1 instance would have vanished and stays as it was" in run(path).stdout
     assert np.array_equal(masks(out_of(path))[0], mask_of(shapes[0]))
     run(path, "--empty", "drop", "-o", "left")
     assert len(read_shapes(Path("left", path.name))) == 1

@@ -251,7 +251,8 @@ def test_an_instance_that_would_vanish_stays_and_is_flagged_or_is_left_out(
     assert len(after) == len(before) - (empty == "drop")
     assert (before[1] in after) == (empty == "keep")
     text = run(path, "--empty", empty, "--overwrite").stdout
-    told = "would have vanished and stay as they were" if empty == "keep" else "are left out"
+    told = "1 instance would have vanished and stays as it was"
+    told = told if empty == "keep" else "1 instance of which nothing was left is left out"
     assert told in text
 
 

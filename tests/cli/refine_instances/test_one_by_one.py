@@ -79,7 +79,7 @@ def test_empty_segments_of_ultralytics_have_not_vanished() -> None:
     items = items_of(path)
     items[0]["segments"] = {"x": [], "y": []}
     done = run(write_json(path, items))
-    assert "; 1 have no mask" in done.stdout
+    assert "; 1 has no mask" in done.stdout
     assert "vanished" not in done.stdout
     assert items_of(out_of(path))[0] == items[0]
 
@@ -142,7 +142,7 @@ def test_masks_of_the_stored_pixels_are_turned_and_back(orientation: int) -> Non
     for item in items:
         item["segmentation"] = compressed(turn_back(decoded(item["segmentation"]), orientation))
     done = run(write_json(path, items))
-    assert "2 turned as EXIF says of their photographs, and back" in done.stdout
+    assert "2 turned as EXIF says of the photographs, and back" in done.stdout
     upright = items_of(Path("upright/x.json"))
     for old, new in zip(upright, items_of(out_of(path)), strict=True):
         turned = turn_upright(decoded(new["segmentation"]), orientation)

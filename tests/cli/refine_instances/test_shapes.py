@@ -115,7 +115,7 @@ def test_what_lies_beyond_the_photograph_stays(write: Callable[..., Path], crs: 
     path = write([[over], [away], [OTHER]], crs)
     done = run(path, "--simplify", 0)
     assert (done.exit_code, done.stderr) == (0, "")
-    assert "1 shapes outside of their photograph stay as they are" in done.stdout
+    assert "1 shape outside of their photograph stay as they are" in done.stdout
     old, new = read_areas(path), read_areas(out_of(path))
     assert new[1].equals_exact(old[1])
     before, after = (to_pixels(areas[0], crs) for areas in (old, new))
@@ -160,7 +160,7 @@ def test_a_layer_of_polygons_becomes_one_of_multi_polygons_where_one_has_parts()
 def test_shapes_that_would_vanish_are_left_out_if_asked() -> None:
     thin = corners(8, 9, 16, 1)
     for path in (write_geojson([[thin], [ONE]]), write_gpkg([[thin], [ONE]])):
-        assert "1 instances would have vanished and stay as they were" in run(path).stdout
+        assert "1 instance would have vanished and stays as it was" in run(path).stdout
         assert len(read_areas(out_of(path))) == 2
         assert run(path, "--empty", "drop", "-o", "left").exit_code == 0
         assert len(read_areas(Path("left", path.name))) == 1
@@ -315,7 +315,7 @@ def test_heights_are_lost_where_polygons_change() -> None:
         rings = feature["geometry"]["coordinates"]
         feature["geometry"]["coordinates"] = [[[*xy[:2], 7.5] for xy in ring] for ring in rings]
     write_text(path, json.dumps(document, indent=1))
-    assert "2 polygons that changed lost their heights" in run(path).stdout
+    assert "heights are lost of 2 polygons that changed" in run(path).stdout
     assert not any(area.has_z for area in read_areas(out_of(path)))
     assert run(path, "--offsets", "zeros", "-o", "same").exit_code == 0
     assert Path("same", path.name).read_bytes() == path.read_bytes()
