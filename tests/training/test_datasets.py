@@ -371,7 +371,7 @@ def test_ids_that_are_no_class_are_void() -> None:
     assert targets.index(np.array([0, 3, 5, 7, 200, 201, -1])).tolist() == [-1, 0, -1, 1, 2, -1, -1]
 
 
-def test_half_of_the_crops_see_what_a_network_predicted(
+def test_two_fifths_of_the_crops_see_what_a_network_predicted(
     tmp_path: Path, write_pair: WritePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.zeros((48, 48), np.uint8)
@@ -394,7 +394,7 @@ def test_half_of_the_crops_see_what_a_network_predicted(
         wrong.append(int((sample["wrong"][known] == 1).any()))
         # What is wrong lies beside the predicted boundary, on its first side.
         assert (sample["distance"][sample["wrong"] == 1] <= 6 * 8).all()
-    assert 0.3 < np.mean(wrong) < 0.7
+    assert 0.2 < np.mean(wrong) < 0.6
 
 
 def targets_of(
