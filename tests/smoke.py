@@ -27,10 +27,14 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CROPS = ROOT / "tests" / "data" / "camvid"
+LARGEST = 30_000_000
+"""Bytes of a wheel."""
 
 
 def main(sdist: Path, wheel: Path) -> None:
-    """Fail with a message, or say how long each part took."""
+    """Fail with a message, or say how large it is and how long each part took."""
+    size = wheel.stat().st_size
+    check(size <= LARGEST, f"{wheel.name} has {size:,} bytes; more than {LARGEST:,}")
     with tempfile.TemporaryDirectory(prefix="segfix-smoke-") as folder:
         started = time.perf_counter()
         check_sdist(sdist, wheel, Path(folder, "sdist"))
@@ -41,7 +45,7 @@ def main(sdist: Path, wheel: Path) -> None:
         shutil.rmtree(work / "offsets")
         check_commands(bin_folder, work)
         ended = time.perf_counter()
-    print(f"{wheel.name}: built and installed in {installed - started:.0f} s,", end=" ")
+    print(f"{wheel.name} ({size / 1e6:.1f} MB): built and installed in {installed - started:.0f} s,", end=" ")
     print(f"works ({ended - installed:.0f} s)")
 
 
