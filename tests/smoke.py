@@ -45,8 +45,8 @@ def main(sdist: Path, wheel: Path) -> None:
         shutil.rmtree(work / "offsets")
         check_commands(bin_folder, work)
         ended = time.perf_counter()
-    print(f"{wheel.name} ({size / 1e6:.1f} MB): built and installed in {installed - started:.0f} s,", end=" ")
-    print(f"works ({ended - installed:.0f} s)")
+    print(f"{wheel.name} ({size / 1e6:.1f} MB):", end=" ")
+    print(f"built and installed in {installed - started:.0f} s, works ({ended - installed:.0f} s)")
 
 
 def check_sdist(sdist: Path, wheel: Path, folder: Path) -> None:
