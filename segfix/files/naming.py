@@ -99,9 +99,10 @@ def core_of(stem: str, suffixes: Sequence[str] = ()) -> str:
         stem = _without_ending(stem)
     known = KNOWN_SUFFIXES if stem.endswith(KNOWN_SUFFIXES) else ()
     # What the user gives may be the end of a known one.
-    for suffix in sorted((*suffixes, *known), key=len, reverse=True):
-        if suffix and stem.endswith(suffix) and not stem.endswith("/" + suffix):
-            stem = stem[: -len(suffix)]
+    fitting = [len(one) for one in (*suffixes, *known) if one and stem.endswith(one)]
+    for length in sorted(fitting, reverse=True):
+        if stem[-length - 1 : -length] != "/":
+            stem = stem[:-length]
             break
     if dotted:
         stem = _without_ending(stem)
