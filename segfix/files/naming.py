@@ -98,11 +98,11 @@ def core_of(stem: str, suffixes: Sequence[str] = ()) -> str:
     if dotted:
         stem = _without_ending(stem)
     known = KNOWN_SUFFIXES if stem.endswith(KNOWN_SUFFIXES) else ()
-    # What the user gives may be the end of a known one.
-    fitting = [len(one) for one in (*suffixes, *known) if one and stem.endswith(one)]
-    for length in sorted(fitting, reverse=True):
-        if stem[-length - 1 : -length] != "/":
-            stem = stem[:-length]
+    # Of known ones, the longer come first, but what the user gives may be the end of one.
+    ordered = sorted((*suffixes, *known), key=len, reverse=True) if suffixes else known
+    for suffix in ordered:
+        if suffix and stem.endswith(suffix) and not stem.endswith("/" + suffix):
+            stem = stem[: -len(suffix)]
             break
     if dotted:
         stem = _without_ending(stem)

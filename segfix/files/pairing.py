@@ -281,11 +281,11 @@ def _refuse_unpaired(
                 same.setdefault(name_of(core_of(entry.stem, suffixes)), []).append(entry)
             # They would fit, were there but one of each name.
             alike = (same[name] for name in same if name in partners.by_name)
-            stems = [[one.stem for one in side] for side in (entries, partners.entries)]
-            names = [list(map(name_of, side)) for side in stems]
+            left, right = ([one.stem for one in side] for side in (entries, partners.entries))
+            names, others = ([*map(name_of, stems)] for stems in (left, right))
             advice = next((_advise_choice(found, suffixes) for found in alike), "")
-            advice = advice or propose_suffixes(*stems, suffixes)
-            advice = advice or propose_suffixes(*names, suffixes)
+            advice = advice or propose_suffixes(left, right, suffixes)
+            advice = advice or propose_suffixes(names, others, suffixes)
         advice = advice or (
             "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
         )
