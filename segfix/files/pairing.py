@@ -280,7 +280,7 @@ def _refuse_unpaired(
             for entry in entries:
                 same.setdefault(name_of(core_of(entry.stem, suffixes)), []).append(entry)
             # They would fit, were there but one of each name.
-            alike = (same[name] for name in same if name in partners.by_name)
+            alike = (same[one] for one in same if len(same[one]) > 1 and one in partners.by_name)
             left, right = ([one.stem for one in side] for side in (entries, partners.entries))
             names, others = ([*map(name_of, stems)] for stems in (left, right))
             advice = next((_advise_choice(found, suffixes) for found in alike), "")
