@@ -14,8 +14,7 @@ from segfix.errors import FileFormatError
 from segfix.files.folders import Entry
 from segfix.files.reading import read_text
 
-KNOWN_SUFFIXES = (
-    "_leftImg8bit",
+GROUND_TRUTH_SUFFIXES = (
     *(
         f"_gt{quality}_{kind}"
         for quality in ("Fine", "Coarse")
@@ -29,6 +28,12 @@ KNOWN_SUFFIXES = (
     "_instanceIds",
     "_pixelmaps",
     "_panoptic",
+)
+"""Of the several kinds of ground truth that data sets have of one picture, side by side."""
+
+KNOWN_SUFFIXES = (
+    "_leftImg8bit",
+    *GROUND_TRUTH_SUFFIXES,
     "_prediction",
     "_offsets",
     "_labels",
@@ -74,7 +79,7 @@ MAP_SEPARATORS = ("\t", ",", " ")
 
 
 def core_of(stem: str, suffixes: Sequence[str] = ()) -> str:
-    """Take from a stem what only tells the kind of file: one suffix, and known parts.
+    """Take from a stem what only tells the kind of file: the longest suffix, and known parts.
 
     Args:
         stem: Path below a folder, without the file name ending.
@@ -93,7 +98,9 @@ def core_of(stem: str, suffixes: Sequence[str] = ()) -> str:
     if dotted:
         stem = _without_ending(stem)
     known = KNOWN_SUFFIXES if stem.endswith(KNOWN_SUFFIXES) else ()
-    for suffix in (*suffixes, *known):
+    # Of known ones, the longer come first, but what the user gives may be the end of one.
+    ordered = sorted((*suffixes, *known), key=len, reverse=True) if suffixes else known
+    for suffix in ordered:
         if suffix and stem.endswith(suffix) and not stem.endswith("/" + suffix):
             stem = stem[: -len(suffix)]
             break
@@ -194,7 +201,9 @@ def _folder_key(entry: Entry) -> Key:
     return next(filter(None, keys), ())
 
 
-def propose_suffixes(stems: Sequence[str], others: Sequence[str]) -> str:
+def propose_suffixes(
+    stems: Sequence[str], others: Sequence[str], suffixes: Sequence[str] = ()
+) -> str:
     """Word what the names of two lists differ by, and the option that pairs them; or "".
 
     Example:
@@ -203,7 +212,7 @@ def propose_suffixes(stems: Sequence[str], others: Sequence[str]) -> str:
     """
     endings = Counter[str]()
     for short, long in ((stems, others), (others, stems)):
-        known = {core_of(stem) for stem in short}
+        known = {core_of(stem, suffixes) for stem in short}
         for stem in itertools.islice(long, 2000):
             for cut in re.finditer(r"(?<=[^\W_])(?=[\W_])|(?<=[a-z\d])(?=[A-Z])", stem):
                 if stem[: cut.start()] in known:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from segfix.errors import PairingError
 from segfix.files.folders import Entry
-from segfix.files.naming import MappedNames, core_of, link_names, name_of, propose_suffixes
+from segfix.files.naming import (
+    GROUND_TRUTH_SUFFIXES,
+    MappedNames,
+    core_of,
+    link_names,
+    name_of,
+    propose_suffixes,
+)
 from segfix.files.provenance import own_kind
 
 
@@ -112,7 +119,7 @@ def pair_entries(
         if len(several) > 1 and leave:
             found = [one for one in several if own_kind(one.path) not in leave]
         if len(found) > 1:
-            advice = _advise_folder(found) or "--suffix with the ending of one kind takes that"
+            advice = _advise_choice(found, suffixes)
             problem = f"{entry.path}: {found[0].path} and {found[1].path} both fit; {advice}."
             pairs.append(Pair(replace(entry, problem=problem), None))
         else:
@@ -124,9 +131,9 @@ def pair_entries(
         if linked:
             pairs = [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
     if one_to_one:
-        _check_one_to_one(pairs)
+        _check_one_to_one(pairs, suffixes)
     if not any(pair.partner for pair in pairs):
-        _refuse_unpaired(pairs, index.entries, fitting, propose=link)
+        _refuse_unpaired(pairs, index, fitting, suffixes, propose=link)
     return pairs
 
 
@@ -175,6 +182,44 @@ def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Ent
     ]
 
 
+def choose_kind(
+    entries: Sequence[Entry],
+    *,
+    suffixes: Sequence[str] = (),
+    name_map: Mapping[str, Sequence[str]] | None = None,
+    passed_over: Counter[str] | None = None,
+) -> list[Entry]:
+    """Choose the entries that are meant, where each is to have a result; see `meant_entries`.
+
+    Predictions of several networks may have one photograph; kinds of one ground truth may not.
+
+    Args:
+        entries: Label maps.
+        suffixes: Of `pair_entries`.
+        name_map: Of `pair_entries`.
+        passed_over: Receives how many are left out.
+
+    Raises:
+        PairingError: Neither `suffixes` nor `name_map` says which kind of ground truth is meant.
+    """
+    chosen = meant_entries(entries, suffixes)
+    if passed_over is not None and len(chosen) < len(entries):
+        passed_over["without the --suffix"] += len(entries) - len(chosen)
+    named = tuple(filter(None, suffixes))
+    kinds: dict[str, dict[str, Entry]] = {}
+    for entry in () if name_map else chosen:
+        if entry.stem.endswith(GROUND_TRUTH_SUFFIXES) and not entry.stem.endswith(named):
+            kinds.setdefault(core_of(entry.stem), {})[entry.stem] = entry
+    for several in kinds.values():
+        if len(several) > 1:
+            found = list(several.values())
+            raise PairingError(
+                f"several label maps are of one photograph, such as {_sample(found)}; "
+                f"{_advise_choice(found)}."
+            )
+    return chosen
+
+
 def _name_missing(
     pairs: Sequence[Pair], partners: Sequence[Entry], mapped: MappedNames
 ) -> list[Pair]:
@@ -198,23 +243,24 @@ def _name_missing(
     return found
 
 
-def _check_one_to_one(pairs: Sequence[Pair]) -> None:
-    owners = dict[Path, Entry]()
+def _check_one_to_one(pairs: Sequence[Pair], suffixes: Sequence[str]) -> None:
+    owners: dict[Path, list[Entry]] = {}
     for pair in pairs:
-        if pair.partner is None:
-            continue
-        owner = owners.setdefault(pair.partner.path, pair.entry)
-        if owner is not pair.entry:
+        if pair.partner:
+            owners.setdefault(pair.partner.path, []).append(pair.entry)
+    for path, several in owners.items():
+        if len(several) > 1:
             raise PairingError(
-                f"{owner.path} and {pair.entry.path} both belong to {pair.partner.path}; --suffix "
-                "with the ending of one kind takes that."
+                f"{several[0].path} and {several[1].path} both belong to {path}; "
+                f"{_advise_choice(several, suffixes)}."
             )
 
 
 def _refuse_unpaired(
     pairs: Sequence[Pair],
-    partners: Sequence[Entry],
+    partners: Partners,
     fitting: Sequence[Sequence[Entry]],
+    suffixes: Sequence[str],
     *,
     propose: bool,
 ) -> None:
@@ -223,35 +269,42 @@ def _refuse_unpaired(
     several = [number for number, found in enumerate(fitting) if len(found) > 1]
     if propose and len(several) > 1:
         found = sorted(fitting[several[0]], key=lambda one: one.stem)
-        endings = " or ".join(filter(None, map(_ending, found)))
         raise PairingError(
             f"several files fit each, such as {entries[several[0]].path}: "
-            f"{', '.join(one.stem for one in found)}; "
-            f"{_advise_folder(found) or f'--suffix {endings} takes one kind'}."
+            f"{', '.join(one.stem for one in found)}; {_advise_choice(found, suffixes)}."
         )
     if not any(entry.problem for entry in entries):
         advice = ""
         if propose:
-            sides = ([one.stem for one in side] for side in (entries, partners))
-            advice = propose_suffixes(*sides)
+            same: dict[str, list[Entry]] = {}
+            for entry in entries:
+                same.setdefault(name_of(core_of(entry.stem, suffixes)), []).append(entry)
+            # They would fit, were there but one of each name.
+            alike = (same[one] for one in same if len(same[one]) > 1 and one in partners.by_name)
+            left, right = ([one.stem for one in side] for side in (entries, partners.entries))
+            names, others = ([*map(name_of, stems)] for stems in (left, right))
+            advice = next((_advise_choice(found, suffixes) for found in alike), "")
+            advice = advice or propose_suffixes(left, right, suffixes)
+            advice = advice or propose_suffixes(names, others, suffixes)
         advice = advice or (
             "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
         )
         raise PairingError(
-            f"no file has a partner: {_sample(entries)} on one side, {_sample(partners)} on the "
-            f"other; {advice}."
+            f"no file has a partner: {_sample(entries)} on one side, "
+            f"{_sample(partners.entries)} on the other; {advice}."
         )
 
 
-def _ending(entry: Entry) -> str:
-    """What a stem has beyond the picture's name."""
-    return entry.stem.removeprefix(core_of(entry.stem))
-
-
-def _advise_folder(entries: Sequence[Entry]) -> str:
-    """Word what takes one of several files, if only their folders tell them apart; or ""."""
-    alike = len(set(map(_ending, entries))) == 1
-    return f"give one of their folders, such as {entries[0].path.parent}" if alike else ""
+def _advise_choice(entries: Sequence[Entry], suffixes: Sequence[str] = ()) -> str:
+    """Word what takes one of several files of one picture."""
+    # What their stems have beyond the picture's name.
+    stems = (entry.stem for entry in entries)
+    endings = sorted({stem.removeprefix(core_of(stem, suffixes)) for stem in stems})
+    if len(endings) > 1:
+        return f"--suffix {' or '.join(filter(None, endings))} takes one kind"
+    if len({entry.path.parent for entry in entries}) > 1:
+        return f"give one of their folders, such as {entries[0].path.parent}"
+    return "--map says which it is"
 
 
 def _sample(entries: Sequence[Entry]) -> str:

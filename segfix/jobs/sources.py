@@ -11,6 +11,7 @@ from typing import Any
 
 from segfix.errors import ArgumentError, PairingError
 from segfix.files import Entry, Pair, list_entries
+from segfix.files.pairing import choose_kind
 from segfix.files.provenance import NOT_TAKEN, own_kind
 from segfix.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, OFFSET_SUFFIXES, VIDEO_SUFFIXES
 
@@ -129,6 +130,7 @@ def list_both(
     what: str = "predictions",
     recursive: bool = False,
     one_per_stem: bool = True,
+    naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
 ) -> tuple[list[Entry], list[Entry]]:
     """List predictions and photographs.
@@ -140,13 +142,14 @@ def list_both(
         what: What the label maps are, for messages.
         recursive: Whether to go into folders within.
         one_per_stem: Of `list_entries`, for the label maps.
+        naming: Of `choose_kind`, for the label maps.
         passed_over: Of `list_entries`; of one folder, receives what is neither.
 
     Returns:
         Entries of label maps, and of photographs.
 
     Raises:
-        PairingError: There is nothing to list.
+        PairingError: There is nothing to list, or see `choose_kind`.
         ArgumentError: `images` is a video.
     """
     refuse_video(images)
@@ -167,7 +170,7 @@ def list_both(
     if passed_over is not None:
         same = images.resolve() == preds.resolve()
         passed_over.update(others[0] & others[1] if same else others[0] + others[1])
-    return maps, photographs
+    return choose_kind(maps, **(naming or {}), passed_over=passed_over), photographs
 
 
 def count_unpaired(photographs: Iterable[Entry], pairs: Iterable[Pair]) -> int:

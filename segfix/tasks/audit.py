@@ -77,7 +77,11 @@ def pair_labels(
     """
     check_folders({"IMAGES": images, "LABELS": labels}, out)
     maps, photographs = list_both(
-        *(images, labels, out), what="label maps", recursive=recursive, passed_over=passed_over
+        *(images, labels, out),
+        what="label maps",
+        recursive=recursive,
+        naming=naming,
+        passed_over=passed_over,
     )
     pairs = [
         pair if pair.partner or pair.entry.problem else Pair(without_photograph(pair.entry), None)

@@ -224,7 +224,11 @@ def list_predictions(
         ArgumentError: A result would replace an input.
     """
     entries, photographs = list_both(
-        *(images, preds, out), recursive=recursive, one_per_stem=argmax, passed_over=passed_over
+        *(images, preds, out),
+        recursive=recursive,
+        one_per_stem=argmax,
+        naming=naming,
+        passed_over=passed_over,
     )
     check_results(
         (out / (name or name_result(entry, argmax=argmax)) for entry in entries),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from segfix.errors import SegfixError
 from segfix.files import Entry, Pair, list_entries, pair_entries
+from segfix.files.pairing import choose_kind
 from segfix.files.provenance import NOT_TAKEN, content_digest, read_record
 from segfix.formats import (
     LABEL_SUFFIXES,
@@ -172,6 +173,7 @@ def list_pairs(
         one_per_stem=argmax,
         passed_over=passed_over,
     )
+    entries = choose_kind(entries, **(naming or {}), passed_over=passed_over)
     maps = list_offsets(offsets, recursive=recursive, leave_out=[out])
     check_results(
         (out / name_result(entry, argmax=argmax) for entry in entries),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,29 @@ def test_void_is_not_judged(audit: tuple[object, ...]) -> None:
     assert run(*audit).exit_code == 0
     maps = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))["maps"]
     assert {one["name"]: one["score"] for one in maps}["b"] == 0
+
+
+@pytest.mark.parametrize("command", ["audit", "fix", "refine"])
+@pytest.mark.parametrize("folder", [".", "val/aachen"])
+def test_of_the_kinds_of_one_ground_truth_a_suffix_takes_one(
+    audit: tuple[object, ...], command: str, folder: str
+) -> None:
+    kinds = ("color", "labelIds", "labelTrainIds")
+    for stem in "abc":
+        for kind in kinds:
+            path = Path("gtFine", folder, f"{stem}_gtFine_{kind}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(f"labels/{stem}.png", path)
+    weights = audit[-2:]
+    run("predict-offsets", "images", *weights)
+    arguments = ("gtFine",) if command == "refine" else ("images", "gtFine", *weights)
+    refused = run(command, *arguments, "-r", "-o", "out")
+    assert refused.exit_code == 2
+    advice = "--suffix _gtFine_color or _gtFine_labelIds or _gtFine_labelTrainIds takes one kind"
+    assert advice in flat(refused.stderr)
+    assert not Path("out").exists()
+    for suffix in ("_gtFine_labelIds", "_labelIds"):
+        taken = run(command, *arguments, "-r", "-o", "out", "--overwrite", "--suffix", suffix)
+        assert "3 written, 6 passed over: 6 without the --suffix" in taken.stdout
+    written = sorted(path.stem for path in Path("out").rglob("*.png"))
+    assert written == [f"{stem}_gtFine_labelIds" for stem in "abc"]

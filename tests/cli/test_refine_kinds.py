@@ -438,7 +438,7 @@ def test_a_suffix_says_which_of_several_ground_truths_is_meant(crop: NDArray[np.
     Image.fromarray(crop + np.uint8(1)).save("gt/a_gtFine_labelIds.png")
     result = run("evaluate", "preds", "gt")
     assert result.exit_code == 2
-    assert "--suffix with the ending of one kind takes that" in result.stderr
+    assert "--suffix _gtFine_labelIds or _gtFine_labelTrainIds takes one kind" in result.stderr
     result = run("evaluate", "preds", "gt", "--suffix", "_gtFine_labelTrainIds", "--json")
     assert json.loads(result.stdout)["sets"]["PREDS"]["mean"]["iou"] == 1
 

@@ -262,7 +262,7 @@ def test_a_photograph_that_two_maps_fit_is_named(maps: Path) -> None:
     result = run("show", "images", *GIVEN)
     assert result.exit_code == 1
     assert "failed: images/b.png: preds/b_" in result.stderr
-    assert "both fit; --suffix with the ending of one kind takes that" in result.stderr
+    assert "both fit; --suffix _mask or _pred takes one kind" in result.stderr
 
 
 def test_names_are_paired_by_known_and_given_suffixes(maps: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from segfix.errors import FileFormatError, PairingError
 from segfix.files import Entry, list_entries, pair_entries
 from segfix.files.naming import KNOWN_SUFFIXES, read_name_map
+from segfix.files.pairing import choose_kind
 
 
 def make_files(folder: Path, *names: str) -> Path:
@@ -181,6 +183,13 @@ def test_a_suffix_of_the_user_is_passed_over_too() -> None:
         partners("a_v2", "z", of=entries("a", "b"))
 
 
+@pytest.mark.parametrize("suffix", ["_gtFine_labelTrainIds", "_labelTrainIds", "TrainIds"])
+def test_the_visible_end_of_a_known_suffix_chooses_the_kind(suffix: str) -> None:
+    stems = [f"{stem}_gtFine_{kind}" for stem in "ab" for kind in ("labelIds", "labelTrainIds")]
+    photographs = entries("a_leftImg8bit", "b_leftImg8bit")
+    assert partners(*stems, of=photographs, suffixes=(suffix,)) == stems[1::2]
+
+
 def test_an_equal_stem_goes_before_a_stem_without_suffix() -> None:
     assert partners("a_pred", "a", of=entries("a", "b")) == ["a", None]
     assert partners("a", "a_pred", of=entries("a_pred", "b")) == ["a_pred", None]
@@ -201,8 +210,53 @@ def test_two_candidates_are_none_and_both_are_named() -> None:
 def test_one_candidate_for_two_is_refused_where_pairs_must_be_one_to_one() -> None:
     truth, found = entries("a_gtFine_labelIds", "a_gtFine_labelTrainIds"), entries("a_pred")
     assert [pair.partner for pair in pair_entries(truth, found)] == [*found, *found]
-    with pytest.raises(PairingError, match="both belong to a_pred"):
+    with pytest.raises(PairingError, match="both belong to a_pred") as caught:
         pair_entries(truth, found, one_to_one=True)
+    advice = "--suffix _gtFine_labelIds or _gtFine_labelTrainIds takes one kind."
+    assert str(caught.value).endswith(advice)
+    with pytest.raises(PairingError, match="--map says which it is"):
+        pair_entries(
+            entries("a", "b"), found, one_to_one=True, name_map={s: ["a_pred"] for s in "ab"}
+        )
+    # In folders of their own, it is by their names alone that they would be found.
+    with pytest.raises(PairingError, match="no file has a partner") as caught:
+        pair_entries(entries(*(f"aachen/{one.stem}" for one in truth)), found, one_to_one=True)
+    assert str(caught.value).endswith(advice)
+
+
+def test_suffixes_of_the_user_that_all_fit_are_told() -> None:
+    (pair, _) = pair_entries(entries("a", "b"), entries("a-x", "a-y", "b"), suffixes=("-x", "-y"))
+    assert str(pair.entry.problem).endswith("both fit; --suffix -x or -y takes one kind.")
+
+
+def test_a_suffix_proposed_beside_another_is_that_of_the_other_side() -> None:
+    for left in ("a_v2", "aachen/a_gtFine_labelIds"):
+        with pytest.raises(PairingError, match="names differ by '_mine': add --suffix _mine"):
+            partners("a_mine", "b", of=entries(left, "c"), suffixes=("_v2", "_labelIds"))
+
+
+KINDS = entries(*(f"{stem}_gtFine_{kind}" for stem in "ab" for kind in ("color", "labelIds")))
+
+
+def test_of_kinds_of_ground_truth_one_must_be_chosen() -> None:
+    for suffixes in ((), ("_other",)):
+        with pytest.raises(PairingError) as caught:
+            choose_kind(KINDS, suffixes=suffixes)
+        assert str(caught.value) == (
+            "several label maps are of one photograph, such as a_gtFine_color.png, "
+            "a_gtFine_labelIds.png; --suffix _gtFine_color or _gtFine_labelIds takes one kind."
+        )
+    passed = Counter[str]()
+    assert choose_kind(KINDS, suffixes=["_labelIds"], passed_over=passed) == KINDS[1::2]
+    assert passed == {"without the --suffix": 2}
+    assert choose_kind(KINDS, suffixes=["_labelIds", "_color"], passed_over=passed) == KINDS
+    assert choose_kind(KINDS, name_map={"a": ["b"]}, passed_over=passed) == KINDS
+    assert passed.total() == 2
+
+
+def test_predictions_of_several_networks_are_all_taken() -> None:
+    several = entries("a_pred", "a_mask", "a_seg", "a_gtFine_labelIds", "x/a_labelIds", "a_mine")
+    assert choose_kind(several) == several
 
 
 def test_two_endings_of_one_candidate_are_one() -> None:
