@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from segfix.errors import ArgumentError, PairingError, require_extra
+from segfix.errors import ArgumentError, PairingError, require_extra, tell_some
 from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN
 from segfix.instances.listing import holds_instances
@@ -276,7 +276,8 @@ def fix_instances(
         naming: Of `pair_entries`.
 
     Returns:
-        As `refine_instance_files`; photographs that could not be looked at are failures, too.
+        As `refine_instance_files`; photographs that could not be looked at are failures, too. Of
+        one photograph, files may hold instances of others, which stay as they are.
 
     Raises:
         SegfixError: There is nothing to fix or to pair, or only a share is to be fixed, or that
@@ -295,14 +296,15 @@ def fix_instances(
     place = TemporaryDirectory() if fixing.offsets is None else nullcontext(fixing.offsets)
     with place as folder, require_extra("eval"):
         offsets = Path(folder)
-        looked, found = look_at_instances(images, preds, offsets, fixing, spread, **listed)
+        looked, found, others = look_at_instances(images, preds, offsets, fixing, spread, **listed)
         if spread.max_failures and len(looked.failed) >= spread.max_failures:
             return Summary(failed=looked.failed, left=looked.left)
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         photographs = {row["output"]: row["input"] for row in looked.done}
         # Those that are kept can be named.
-        listed |= {"photographs": photographs if fixing.offsets is None else {}, "looked": found}
+        listed |= {"photographs": photographs if fixing.offsets is None else {}}
+        listed |= {"looked": found, "others": others}
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,
@@ -316,7 +318,7 @@ def fix_instances(
 
 def look_at_instances(
     images: Path, preds: Path, offsets: Path, fixing: Fixing, spread: RunSettings, **listed: Any
-) -> tuple[Summary, dict[str, Entry | None]]:
+) -> tuple[Summary, dict[str, Entry | None], Set[str]]:
     """Look at each photograph with its instances, once for each file of them.
 
     Args:
@@ -330,7 +332,8 @@ def look_at_instances(
     Returns:
         What became of the photographs, and the offset maps by `where` of their `InstanceEntry`,
         None where there is none. What has no instance is left out, and of whatever else is wrong,
-        the refinement of its file tells.
+        the refinement of its file tells. Last, where `images` is a photograph, the `where` of what
+        is of others.
 
     Raises:
         PairingError: There is none to look at, and nothing is wrong either.
@@ -339,7 +342,7 @@ def look_at_instances(
     # Beside the photographs, as LabelMe's, they aren't passed over.
     counted = None if images.resolve() == preds.resolve() else passed
     asked: dict[str, Path] = {}
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     unpaired: list[Entry] = []
     faulty = False
 
@@ -359,8 +362,7 @@ def look_at_instances(
     task = predict_task(fixing.model, reading=fixing.seen, **how)
     looked = run_task(task, list_jobs(), offsets, spread)
     if not (looked.done or looked.skipped or looked.failed or faulty):
-        some = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
-        told = f", which has those of {some}" if missing else ""
+        told = f", which has those of {tell_some(missing.values())}" if missing else ""
         raise PairingError(
             f"no photograph in {images} has instances in {preds}{told}; names must be equal up to "
             "a known suffix (--suffix adds one, --map pairs any names, --annotations has the file "
@@ -369,7 +371,8 @@ def look_at_instances(
     looked.passed_over += passed
     looked.unpaired = None if images.is_file() else count_unpaired(unpaired, ())
     made = {*(row["output"] for row in looked.done), *looked.skipped}
-    return looked, {
+    found = {
         where: Entry(path, path.stem) if f"{path}" in made else None
         for where, path in asked.items()
     }
+    return looked, found, missing.keys() if images.is_file() else frozenset()
