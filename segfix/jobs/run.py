@@ -43,7 +43,8 @@ class Summary:
         passed_over: Numbers of files that are none of those that are worked on, by their ending or
             by what they are.
         looked: Rows of offset maps that were made on the way to those files, if they are apart.
-        unpaired: How many photographs have no prediction, where others have one; None: not counted.
+        unpaired_names: Photographs that have no prediction, where others have one; None: not
+            listed.
     """
 
     done: list[Row] = field(default_factory=list)
@@ -52,8 +53,13 @@ class Summary:
     left: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
     looked: list[Row] = field(default_factory=list)
-    unpaired: int | None = None
+    unpaired_names: list[str] | None = None
     _passed: list[PassedOverError] = field(default_factory=list, repr=False)
+
+    @property
+    def unpaired(self) -> int | None:
+        """Return how many photographs have no prediction; None: not counted."""
+        return None if self.unpaired_names is None else len(self.unpaired_names)
 
     def refuse_others(self) -> None:
         """Make failures of files that were looked into and left, if there were no others."""

@@ -23,8 +23,8 @@ from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import (
     check_folders,
     check_results,
-    count_unpaired,
     list_both,
+    list_unpaired,
     refuse_problems,
 )
 from segfix.jobs.task import Job, Task, name_png
@@ -198,7 +198,7 @@ def fix_files(
     if announce:
         announce(pairs)
     summary = run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
-    return replace(summary, unpaired=unpaired)
+    return replace(summary, unpaired_names=unpaired)
 
 
 def list_predictions(
@@ -211,13 +211,13 @@ def list_predictions(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> tuple[list[Pair], int | None]:
+) -> tuple[list[Pair], list[str] | None]:
     """List label maps, soft predictions and arrays of masks, each with its photograph.
 
     Files of other kinds are counted in `passed_over`, see `list_both`.
 
     Returns:
-        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
+        The pairs and, of folders, the photographs that are left, see `list_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -232,7 +232,7 @@ def list_predictions(
     )
     leave = NOT_TAKEN["photograph"]
     pairs = pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
-    return pairs, None if preds.is_file() else count_unpaired(photographs, pairs)
+    return pairs, None if preds.is_file() else list_unpaired(photographs, pairs)
 
 
 def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
@@ -312,7 +312,7 @@ def fix_instances(
         failed=list(dict.fromkeys([*looked.failed, *summary.failed])),
         passed_over=summary.passed_over + looked.passed_over,
         looked=looked.done,
-        unpaired=looked.unpaired,
+        unpaired_names=looked.unpaired_names,
     )
 
 
@@ -369,7 +369,7 @@ def look_at_instances(
             "names of image ids)."
         )
     looked.passed_over += passed
-    looked.unpaired = None if images.is_file() else count_unpaired(unpaired, ())
+    looked.unpaired_names = None if images.is_file() else list_unpaired(unpaired, ())
     made = {*(row["output"] for row in looked.done), *looked.skipped}
     found = {
         where: Entry(path, path.stem) if f"{path}" in made else None

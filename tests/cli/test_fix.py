@@ -179,7 +179,7 @@ def test_a_file_of_instances_is_fixed_here(
     preds = write_instances("results", {"a": np.stack([pred == 2]), "z": np.stack([pred == 1])})
     found = run("fix", "images", *preds, *weights)
     assert found.exit_code == 1
-    counted = "1 written, 1 failed, 2 photographs without a prediction"
+    counted = "1 written, 1 failed, 2 photographs without a prediction (b.png, c.png)"
     assert found.stdout.startswith(f"results_fixed.json: {counted}; 1 of 2 instances")
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: results.json: image 1: no photograph of that name; say")

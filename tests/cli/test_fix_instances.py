@@ -73,7 +73,7 @@ def test_a_photograph_is_looked_at_for_each_file_of_it(
         path = write(f"both/{name}.json", {"a.png": polygons})
         assert run("fix", "images/a.png", path, *weights, "-o", f"alone/{name}.json").exit_code == 0
     done = run("fix", "images", "both", *weights, *kept, "-o", "fixed")
-    told = "fixed: 2 written, 2 photographs without a prediction"
+    told = "fixed: 2 written, 2 photographs without a prediction (b.png, c.png)"
     assert (done.exit_code, done.stdout.partition(";")[0]) == (0, told), done.stderr
     assert WARNING not in done.stderr
     for name in "xy":
