@@ -68,7 +68,7 @@ class Run:
         max_failures: Stop after this many failed images of a file.
         quiet: No progress bar over the images of a file.
         photographs: Where offset maps are made on the way, the paths of photographs by those of
-            offset maps that messages don't name.
+            the offset maps, in whose place messages name them.
         looked: Where offset maps are made on the way, that of each image (`where` of its
             `InstanceEntry`), None where this has failed and is told; None: the user has given them.
         others: `where` of the images that are of other photographs than that to be looked at.

@@ -182,11 +182,11 @@ def fix_files(
         SegfixError: There is nothing to fix or to pair.
     """
     listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
-    sources = {"IMAGES": images, "PREDS": preds, "--keep-offsets": fixing.offsets}
+    sources = {"PHOTO": images, "MASK": preds, "--keep-offsets": fixing.offsets}
     if name is None:
         check_folders(sources, out)
     if fixing.offsets is not None:
-        check_folders({"IMAGES": images, "PREDS": preds}, fixing.offsets)
+        check_folders({"PHOTO": images, "MASK": preds}, fixing.offsets)
     if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
@@ -302,9 +302,7 @@ def fix_instances(
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         photographs = {row["output"]: row["input"] for row in looked.done}
-        # Those that are kept can be named.
-        listed |= {"photographs": photographs if fixing.offsets is None else {}}
-        listed |= {"looked": found, "others": others}
+        listed |= {"photographs": photographs, "looked": found, "others": others}
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,
