@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from segfix.errors import (
     OUT_OF_MEMORY,
     Interrupted,
+    MissingExtraError,
     PassedOverError,
     SegfixError,
     SeveralFaultsError,
@@ -84,6 +85,9 @@ class Summary:
         except PassedOverError as passed:
             self._passed.append(passed)
             self.passed_over[passed.kind] += 1
+        except MissingExtraError:
+            # No fault of this file's.
+            raise
         except SeveralFaultsError as errors:
             self.failed += errors.texts
         except SegfixError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,25 @@ def test_of_one_photograph_that_no_image_is_of(work: Path, weights: tuple[object
     broken = run("fix", "images/a.png", write("all.json", {"a.png": LEFT, "b.png": LEFT}), *weights)
     (line,) = [line for line in broken.stderr.splitlines() if "failed" in line]
     assert (broken.exit_code, "images/a.png: " in line) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "extra"),
+    [(LEFT, "polygons"), ({"size": [24, 40], "counts": [40, 920]}, "eval")],
+)
+def test_the_extra_that_brings_all_is_named(
+    work: Path,
+    weights: tuple[object, ...],
+    offsets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    segmentation: Any,
+    extra: str,
+) -> None:
+    path = write("all.json", {"a.png": segmentation, "b.png": segmentation})
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    look = ("predict-offsets", "images", "--preds", path, "-o", "looked", *weights)
+    for command in (("fix", "images", path, *weights), ("refine", path), look):
+        done = run(*command)
+        assert done.exit_code == 1
+        assert done.stderr.count("pycocotools isn't installed") == 1
+        assert f"pycocotools isn't installed; this needs the extra {extra!r}" in done.stderr
