@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 
@@ -56,7 +57,7 @@ class PassedOverError(FileFormatError):
     """
 
     def __init__(
-        self, found: str = "", *, kind: str = "", path: Path | None = None, advice: str = ""
+        self, found: str = "", *, kind: str = "", path: Path | str | None = None, advice: str = ""
     ) -> None:
         super().__init__(found, path=path, advice=advice)
         self.kind = kind
@@ -150,6 +151,17 @@ def tell_share(number: int, total: int, noun: str, verb: str = "is", plural: str
         ('1 of 3 images is', '2 of 3 images have')
     """
     return f"{number} of {tell_number(total, noun)} {verb if number == 1 else plural}"
+
+
+def tell_some(names: Iterable[str]) -> str:
+    """List the first three of some names.
+
+    Example:
+        >>> tell_some("ab"), tell_some("abcd")
+        ('a, b', 'a, b, c, …')
+    """
+    first = list(islice(names, 4))
+    return ", ".join([*first[:3], "…"] if len(first) > 3 else first)
 
 
 def one_line(text: object) -> str:

@@ -83,7 +83,7 @@ def audit(
     model = load_model(weights, device, batch)
     task = audit_task(model, ignore_index=ignore_index, key=key, bands=bands)
     summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
-    summary.unpaired = unpaired
+    summary.unpaired_names = unpaired
     told: dict[str, Any] = {"partner": "label map"}
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"

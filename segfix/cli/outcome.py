@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segfix.errors import one_line, tell_number, tell_share
+from segfix.errors import one_line, tell_number, tell_share, tell_some
 
 if TYPE_CHECKING:
     from segfix.cli.options import BatchOptions
@@ -49,6 +49,7 @@ def finish(
         extra: More entries of the JSON.
     """
     if batch.as_json:
+        keys = () if summary.unpaired is None else ("unpaired", "unpaired_names")
         report = {
             "out": f"{out}",
             "done": summary.done,
@@ -56,7 +57,7 @@ def finish(
             "failed": summary.failed,
             "passed_over": dict(summary.passed_over),
             "not_tried": summary.left,
-            **({} if summary.unpaired is None else {"unpaired": summary.unpaired}),
+            **{key: getattr(summary, key) for key in keys},
             **extra,
         }
         click.echo(json.dumps(report, indent=2))
@@ -69,7 +70,9 @@ def finish(
         if summary.left:
             parts.append(f"{summary.left} not tried (--max-failures)")
         if summary.unpaired:
-            parts.append(f"{tell_number(summary.unpaired, 'photograph')} without a {partner}")
+            told = f"{tell_number(summary.unpaired, 'photograph')} without a {partner}"
+            names = (Path(one).name for one in summary.unpaired_names or ())
+            parts.append(f"{told} ({tell_some(names)})")
         if summary.passed_over:
             parts.append(count_passed(summary.passed_over))
         end = note + scaling_note([*summary.done, *summary.looked]) if summary.done else ""

@@ -38,7 +38,10 @@ class Scale(click.ParamType[float | None]):
         """Convert to the number; None for auto."""
         if value in (None, "auto"):
             return None
-        return options.FiniteRange(0, 64).convert(value, param, ctx)
+        try:
+            return options.FiniteRange(0, 64).convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r}: expected auto or a number from 0 to 64.", param, ctx)
 
 
 class Ids(click.ParamType[tuple[int, ...]]):

@@ -146,6 +146,8 @@ def finish_instances(
     note = f"; {changed} of {tell_number(total, 'instance')} changed{emptied_note(emptied, empty)}"
     if nothing := sum(row.get("nothing", 0) for row in summary.done):
         note += f"; {nothing} {'has' if nothing == 1 else 'have'} no mask"
+    if apart := sum(row.get("other_photographs", 0) for row in summary.done):
+        note += f"; {tell_number(apart, 'image')} of other photographs kept"
     note += left_alone_note(summary.done)
     note += turned_note([turn for row in summary.done for turn in row.get("turned", ())])
     kept = sum((Counter(row.get("kept")) for row in summary.done), Counter[str]())

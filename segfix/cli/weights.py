@@ -89,7 +89,8 @@ def tabulate(found: list[dict[str, Any]]) -> Iterator[str]:
     for name, *cells in table:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         yield "  ".join([name.ljust(widths[0]), *padded])
-    yield "Gains: Δ mIoU / Δ F@1px. Harm rate: of the moved pixels, those that were right before."
+    yield "Gains: Δ mIoU / Δ F@1px."
+    yield "Harm rate: of the moved pixels, those that were right before and are wrong now."
     yield ""
 
 

@@ -27,9 +27,10 @@ the median of these differences is no larger. In rows of label maps 1 % differ, 
 many ids the median is 18 or more."""
 
 PHOTOGRAPH = "colours or grey levels that change from pixel to pixel, as a photograph's do, not ids"
+ADD_SOFT = "add --soft, which fix, refine and predict-offsets have"
 EXPORT_IDS = (
     "where a command takes both, the photograph comes first; else export ids as PNG (grey levels "
-    "that are scores: add --soft where there is such an option)"
+    f"that are scores: {ADD_SOFT})"
 )
 
 
@@ -47,8 +48,7 @@ def check_hard(path: Path, array: NDArray[Any]) -> None:
         raise FileFormatError(
             "grey levels of a soft mask (antialiased, blurred, or probabilities), not ids",
             path=path,
-            advice="add --soft where there is such an option (one band), or write levels above the "
-            "middle as 1 and others as 0",
+            advice=f"{ADD_SOFT} (one band), or write levels above the middle as 1 and others as 0",
         )
     if is_photograph(array):
         raise FileFormatError(PHOTOGRAPH, path=path, advice=EXPORT_IDS)

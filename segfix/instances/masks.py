@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segfix.errors import require_extra
 from segfix.polygons.tracing import join_rings
 
 LONGEST_OUTLINE, LONGEST_OF_LARGE = 1_000_000, 16_000_000
@@ -36,10 +37,13 @@ def decode_mask(
 
     Raises:
         ValueError: The mask is of another size, or broken.
+        MissingExtraError: pycocotools isn't installed.
     """
-    from pycocotools import mask as masks
-
     segmentation = segmentation_of(item)
+    # To write polygons again takes the rest of that extra.
+    with require_extra("polygons" if isinstance(segmentation, list) else "eval"):
+        from pycocotools import mask as masks
+
     if segmentation in ([], [[]]) or (segmentation is None and item.get("segments") is None):
         return np.zeros((height, width), np.uint8)
     try:

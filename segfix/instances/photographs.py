@@ -125,7 +125,7 @@ def pair_instances(
     naming: Mapping[str, Any] | None = None,
     file_names: Mapping[int | str, str] | None = None,
     share: bool = False,
-    missing: list[str] | None = None,
+    missing: dict[str, str] | None = None,
 ) -> Iterator[Pair]:
     """Pair photographs with their instances in files, of which one is in memory at a time.
 
@@ -137,7 +137,8 @@ def pair_instances(
         file_names: Of images by their ids, for files that don't tell them.
         share: Whether a photograph may have instances in several files: it is yielded once for
             each, with another stem every time.
-        missing: Receives the names of images with instances, but without a photograph.
+        missing: Receives the names of images with instances, but without a photograph, by the
+            `where` of their `InstanceEntry`.
 
     Yields:
         For every photograph a pair with an `InstanceEntry`, or with a problem; and each file or
@@ -169,7 +170,7 @@ def pair_instances(
                 if problem:
                     yield Pair(replace(entry, problem=problem), None)
                 elif entry.items and missing is not None:
-                    missing.append(stems[0])
+                    missing[entry.where] = stems[0]
             elif photograph.path in owners and share and entry.items:
                 stem = ".".join([photograph.stem, file.stem, *([f"{number}"] if number else [])])
                 yield Pair(replace(photograph, stem=stem, problem=problem), entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -72,6 +72,7 @@ def refine_instance_files(
     name: str | None = None,
     photographs: Mapping[str, str] | None = None,
     looked: Mapping[str, Entry | None] | None = None,
+    others: Set[str] = frozenset(),
 ) -> Summary:
     """Refine a file or a folder of instances.
 
@@ -87,6 +88,7 @@ def refine_instance_files(
         name: Of the result of a single file, which may lie beside it; None: as the file.
         photographs: See `Run`.
         looked: See `Run`.
+        others: See `Run`.
 
     Returns:
         Of each file a row as `refine_instances` reports it, but the images that `failed` and those
@@ -128,6 +130,7 @@ def refine_instance_files(
         quiet=spread.quiet or not one,
         photographs=photographs,
         looked=looked,
+        others=others,
     )
     root = preds if preds.is_dir() else preds.parent
     work = partial(refine_list, root=root, run=run) if lists else partial(refine_instances, run=run)
@@ -162,8 +165,9 @@ def refine_instances(file: Entry, output: Output, run: Run) -> Row:
         `emptied`: which would have vanished; `left_alone` and `flattened`: how many geo-referenced
         features stayed as they were, by why, and how many lost their heights; `images`: how many
         were refined, and `other_predictions`: how many of their offset maps were made for other
-        ones; `failed`: one text per image or instance that failed, `turned`: how the masks of
-        images were, see `find_turn` (None: unsure), and `left`: how many images were not tried.
+        ones; `other_photographs`: how many images are of others than the one to be looked at;
+        `failed`: one text per image or instance that failed, `turned`: how the masks of images
+        were, see `find_turn` (None: unsure), and `left`: how many images were not tried.
 
     Raises:
         Skipped: The result is there already.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segfix.errors import SegfixError, SeveralFaultsError
+from segfix.errors import PassedOverError, SegfixError, SeveralFaultsError
 from segfix.files import Entry, Pair
 from segfix.files.pairing import Partners
 from segfix.files.provenance import content_digest, is_whole, read_record
@@ -29,6 +29,7 @@ from segfix.refinement.apply import PREDICTION_KEY, RefineSettings
 
 NO_OFFSETS = "no offset map of that name; run predict-offsets on its image"
 NO_PHOTOGRAPH = "no photograph of that name; say with --map or --suffix which one it is"
+OF_OTHERS = "with instances of other photographs"
 Form = Literal["polygons", "rle"]
 
 INSTANCE_KIND = "refined instances"
@@ -67,9 +68,10 @@ class Run:
         max_failures: Stop after this many failed images of a file.
         quiet: No progress bar over the images of a file.
         photographs: Where offset maps are made on the way, the paths of photographs by those of
-            offset maps that messages don't name.
+            the offset maps, in whose place messages name them.
         looked: Where offset maps are made on the way, that of each image (`where` of its
             `InstanceEntry`), None where this has failed and is told; None: the user has given them.
+        others: `where` of the images that are of other photographs than that to be looked at.
     """
 
     maps: Sequence[Entry] | Partners
@@ -82,6 +84,7 @@ class Run:
     quiet: bool = True
     photographs: Mapping[str, str] | None = None
     looked: Mapping[str, Entry | None] | None = None
+    others: Set[str] = frozenset()
 
 
 def refine_images(
@@ -108,6 +111,9 @@ def refine_images(
         parts: Pictures that belong to the result.
         pictures: By image, those that belong to the file.
     """
+    others = {one.image for one in images if name_image(file.path, one.image) in run.others}
+    if others and len(others) == len(images):
+        raise of_others(f"{file.path}")
     digests = dict[Any, str]()
     for image, picture in pictures.items():
         # Of one that can't be read, work tells.
@@ -118,6 +124,7 @@ def refine_images(
         if (pair := pairs.get(image.image)) and pair.partner
         else None
         for image in images
+        if image.image not in others
     }
     record = start_record(INSTANCE_KIND, file.path, run) | {"offsets": offsets}
     check_result(output, record, parts)
@@ -142,6 +149,7 @@ def refine_images(
         "flattened": sum(row.get("flattened", 0) for row in summary.done),
         "emptied": [item for row in summary.done for item in row["emptied"]],
         "images": len(summary.done),
+        "other_photographs": len(others),
         "other_predictions": sum(row["other_prediction"] for row in summary.done),
         "nothing": sum(row.get("nothing", 0) for row in summary.done),
         "turned": [row["turned"] for row in summary.done if "turned" in row],
@@ -164,7 +172,10 @@ def find_partner(where: str, pair: Pair | None, run: Run) -> Entry:
 
     Raises:
         SegfixError: There is none; the text begins with `where`, or was told before.
+        PassedOverError: It is of another photograph than that to be looked at.
     """
+    if where in run.others:
+        raise of_others(where)
     if run.looked and where in run.looked:
         if offsets := run.looked[where]:
             return offsets
@@ -177,6 +188,11 @@ def find_partner(where: str, pair: Pair | None, run: Run) -> Entry:
     raise SegfixError(
         f"{missing}, or give --annotations with the file names of image ids", path=where
     )
+
+
+def of_others(where: str) -> PassedOverError:
+    """Say of a file or an image of one that other photographs are meant."""
+    return PassedOverError(NO_PHOTOGRAPH, kind=OF_OTHERS, path=where)
 
 
 def name_map_of(offsets: Entry, run: Run) -> str:

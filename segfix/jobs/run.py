@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from segfix.errors import (
     OUT_OF_MEMORY,
     Interrupted,
+    MissingExtraError,
     PassedOverError,
     SegfixError,
     SeveralFaultsError,
@@ -43,7 +44,8 @@ class Summary:
         passed_over: Numbers of files that are none of those that are worked on, by their ending or
             by what they are.
         looked: Rows of offset maps that were made on the way to those files, if they are apart.
-        unpaired: How many photographs have no prediction, where others have one; None: not counted.
+        unpaired_names: Photographs that have no prediction, where others have one; None: not
+            listed.
     """
 
     done: list[Row] = field(default_factory=list)
@@ -52,8 +54,13 @@ class Summary:
     left: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
     looked: list[Row] = field(default_factory=list)
-    unpaired: int | None = None
+    unpaired_names: list[str] | None = None
     _passed: list[PassedOverError] = field(default_factory=list, repr=False)
+
+    @property
+    def unpaired(self) -> int | None:
+        """Return how many photographs have no prediction; None: not counted."""
+        return None if self.unpaired_names is None else len(self.unpaired_names)
 
     def refuse_others(self) -> None:
         """Make failures of files that were looked into and left, if there were no others."""
@@ -78,6 +85,9 @@ class Summary:
         except PassedOverError as passed:
             self._passed.append(passed)
             self.passed_over[passed.kind] += 1
+        except MissingExtraError:
+            # No fault of this file's.
+            raise
         except SeveralFaultsError as errors:
             self.failed += errors.texts
         except SegfixError as error:

@@ -173,18 +173,19 @@ def list_both(
     return choose_kind(maps, **(naming or {}), passed_over=passed_over), photographs
 
 
-def count_unpaired(photographs: Iterable[Entry], pairs: Iterable[Pair]) -> int:
-    """Count photographs that no prediction is of.
+def list_unpaired(photographs: Iterable[Entry], pairs: Iterable[Pair]) -> list[str]:
+    """List photographs that no prediction is of.
 
     Args:
         photographs: The files; results of ours and predictions among them don't count.
         pairs: Predictions, each with its photograph.
     """
     known = {one.path for pair in pairs for one in (pair.entry, pair.partner) if one}
-    return sum(
-        one.path not in known and own_kind(one.path) not in NOT_TAKEN["photograph"]
+    return [
+        f"{one.path}"
         for one in photographs
-    )
+        if one.path not in known and own_kind(one.path) not in NOT_TAKEN["photograph"]
+    ]
 
 
 def list_preds(source: Path, *, recursive: bool, leave_out: Sequence[Path]) -> list[Entry]:

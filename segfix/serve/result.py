@@ -41,7 +41,7 @@ from segfix.tasks.in_memory import as_photograph
 from segfix.tasks.predict_offsets import list_photographs
 from segfix.tasks.predictions import FileSettings, read_prediction
 
-TOLD = ("pixels", "changed", "instances", "refined_before")
+TOLD = ("pixels", "changed", "instances", "other_photographs", "refined_before")
 """Of the report on a file, what a client is told."""
 
 FORM = "multipart/form-data"

@@ -17,7 +17,7 @@ from segfix.formats import read_label_map, write_offset_map
 from segfix.formats.images import open_photograph
 from segfix.geometry.suspicion import Region, Suspicion, find_suspicion
 from segfix.jobs.run import Summary
-from segfix.jobs.sources import check_folders, check_results, count_unpaired, list_both
+from segfix.jobs.sources import check_folders, check_results, list_both, list_unpaired
 from segfix.jobs.task import Output, Row, Task, name_png
 from segfix.network.offset_model import OffsetModel
 from segfix.refinement.apply import PREDICTION_KEY
@@ -57,7 +57,7 @@ def pair_labels(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> tuple[list[Pair], int | None]:
+) -> tuple[list[Pair], list[str] | None]:
     """Pair label maps with their photographs; a label map without one has a problem.
 
     Args:
@@ -69,7 +69,7 @@ def pair_labels(
         passed_over: Of `list_both`.
 
     Returns:
-        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
+        The pairs and, of folders, the photographs that are left, see `list_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -89,7 +89,7 @@ def pair_labels(
     ]
     results = (out / OFFSETS / name_png(pair) for pair in pairs)
     check_results(results, (entry.path for entry in (*photographs, *maps)))
-    return pairs, None if labels.is_file() else count_unpaired(photographs, pairs)
+    return pairs, None if labels.is_file() else list_unpaired(photographs, pairs)
 
 
 def without_photograph(labels: Entry) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from segfix.errors import ArgumentError, PairingError, require_extra
+from segfix.errors import ArgumentError, PairingError, require_extra, tell_some
 from segfix.files import Entry, Pair, pair_entries
 from segfix.files.provenance import NOT_TAKEN
 from segfix.instances.listing import holds_instances
@@ -23,8 +23,8 @@ from segfix.jobs.run_settings import RunSettings
 from segfix.jobs.sources import (
     check_folders,
     check_results,
-    count_unpaired,
     list_both,
+    list_unpaired,
     refuse_problems,
 )
 from segfix.jobs.task import Job, Task, name_png
@@ -182,11 +182,11 @@ def fix_files(
         SegfixError: There is nothing to fix or to pair.
     """
     listed: dict[str, Any] = {"recursive": recursive, "naming": naming}
-    sources = {"IMAGES": images, "PREDS": preds, "--keep-offsets": fixing.offsets}
+    sources = {"PHOTO": images, "MASK": preds, "--keep-offsets": fixing.offsets}
     if name is None:
         check_folders(sources, out)
     if fixing.offsets is not None:
-        check_folders({"IMAGES": images, "PREDS": preds}, fixing.offsets)
+        check_folders({"PHOTO": images, "MASK": preds}, fixing.offsets)
     if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
@@ -198,7 +198,7 @@ def fix_files(
     if announce:
         announce(pairs)
     summary = run_task(fix_task(fixing, name), pairs, out, spread, passed_over=passed)
-    return replace(summary, unpaired=unpaired)
+    return replace(summary, unpaired_names=unpaired)
 
 
 def list_predictions(
@@ -211,13 +211,13 @@ def list_predictions(
     recursive: bool = False,
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
-) -> tuple[list[Pair], int | None]:
+) -> tuple[list[Pair], list[str] | None]:
     """List label maps, soft predictions and arrays of masks, each with its photograph.
 
     Files of other kinds are counted in `passed_over`, see `list_both`.
 
     Returns:
-        The pairs and, of folders, the number of photographs that are left, see `count_unpaired`.
+        The pairs and, of folders, the photographs that are left, see `list_unpaired`.
 
     Raises:
         PairingError: There is nothing to list or to pair.
@@ -236,7 +236,7 @@ def list_predictions(
     )
     leave = NOT_TAKEN["photograph"]
     pairs = pair_entries(entries, refuse_problems(photographs), leave=leave, **(naming or {}))
-    return pairs, None if preds.is_file() else count_unpaired(photographs, pairs)
+    return pairs, None if preds.is_file() else list_unpaired(photographs, pairs)
 
 
 def fix_task(fixing: Fixing, name: str | None = None) -> Task[Pair]:
@@ -280,7 +280,8 @@ def fix_instances(
         naming: Of `pair_entries`.
 
     Returns:
-        As `refine_instance_files`; photographs that could not be looked at are failures, too.
+        As `refine_instance_files`; photographs that could not be looked at are failures, too. Of
+        one photograph, files may hold instances of others, which stay as they are.
 
     Raises:
         SegfixError: There is nothing to fix or to pair, or only a share is to be fixed, or that
@@ -299,14 +300,13 @@ def fix_instances(
     place = TemporaryDirectory() if fixing.offsets is None else nullcontext(fixing.offsets)
     with place as folder, require_extra("eval"):
         offsets = Path(folder)
-        looked, found = look_at_instances(images, preds, offsets, fixing, spread, **listed)
+        looked, found, others = look_at_instances(images, preds, offsets, fixing, spread, **listed)
         if spread.max_failures and len(looked.failed) >= spread.max_failures:
             return Summary(failed=looked.failed, left=looked.left)
         drop = fixing.reading.drop_empty
         masks = InstanceSettings(fixing.refining, drop, fixing.form, fixing.simplify)
         photographs = {row["output"]: row["input"] for row in looked.done}
-        # Those that are kept can be named.
-        listed |= {"photographs": photographs if fixing.offsets is None else {}, "looked": found}
+        listed |= {"photographs": photographs, "looked": found, "others": others}
         summary = refine_instance_files(preds, offsets, out, masks, spread, name=name, **listed)
     return replace(
         summary,
@@ -314,13 +314,13 @@ def fix_instances(
         failed=list(dict.fromkeys([*looked.failed, *summary.failed])),
         passed_over=summary.passed_over + looked.passed_over,
         looked=looked.done,
-        unpaired=looked.unpaired,
+        unpaired_names=looked.unpaired_names,
     )
 
 
 def look_at_instances(
     images: Path, preds: Path, offsets: Path, fixing: Fixing, spread: RunSettings, **listed: Any
-) -> tuple[Summary, dict[str, Entry | None]]:
+) -> tuple[Summary, dict[str, Entry | None], Set[str]]:
     """Look at each photograph with its instances, once for each file of them.
 
     Args:
@@ -334,7 +334,8 @@ def look_at_instances(
     Returns:
         What became of the photographs, and the offset maps by `where` of their `InstanceEntry`,
         None where there is none. What has no instance is left out, and of whatever else is wrong,
-        the refinement of its file tells.
+        the refinement of its file tells. Last, where `images` is a photograph, the `where` of what
+        is of others.
 
     Raises:
         PairingError: There is none to look at, and nothing is wrong either.
@@ -343,7 +344,7 @@ def look_at_instances(
     # Beside the photographs, as LabelMe's, they aren't passed over.
     counted = None if images.resolve() == preds.resolve() else passed
     asked: dict[str, Path] = {}
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     unpaired: list[Entry] = []
     faulty = False
 
@@ -363,17 +364,17 @@ def look_at_instances(
     task = predict_task(fixing.model, reading=fixing.seen, **how)
     looked = run_task(task, list_jobs(), offsets, spread)
     if not (looked.done or looked.skipped or looked.failed or faulty):
-        some = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
-        told = f", which has those of {some}" if missing else ""
+        told = f", which has those of {tell_some(missing.values())}" if missing else ""
         raise PairingError(
             f"no photograph in {images} has instances in {preds}{told}; names must be equal up to "
             "a known suffix (--suffix adds one, --map pairs any names, --annotations has the file "
             "names of image ids)."
         )
     looked.passed_over += passed
-    looked.unpaired = None if images.is_file() else count_unpaired(unpaired, ())
+    looked.unpaired_names = None if images.is_file() else list_unpaired(unpaired, ())
     made = {*(row["output"] for row in looked.done), *looked.skipped}
-    return looked, {
+    found = {
         where: Entry(path, path.stem) if f"{path}" in made else None
         for where, path in asked.items()
     }
+    return looked, found, missing.keys() if images.is_file() else frozenset()

@@ -134,7 +134,7 @@ def list_photographs(
     naming: Mapping[str, Any] | None = None,
     passed_over: Counter[str] | None = None,
     share: bool = False,
-    missing: list[str] | None = None,
+    missing: dict[str, str] | None = None,
 ) -> Iterable[Pair]:
     """List photographs, each with its prediction if there are any.
 

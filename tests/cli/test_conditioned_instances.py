@@ -224,6 +224,11 @@ def test_panoptic_pictures_are_label_maps(
     assert (found.exit_code, found.stderr) == (0, "")
     (row,) = json.loads(found.stdout)["done"]
     assert (row["images"], row["other_predictions"], row["changed"]) == (3, 0, 6)
+    alone = run("fix", "images/a.png", "panoptic.json", *predict[2:], "-o", "alone/panoptic.json")
+    assert "; 2 images of other photographs kept" in alone.stdout, alone.stderr
+    for stem, folder in {"a": "refined", "b": ".", "c": "."}.items():
+        written, same = (Image.open(f"{place}/panoptic/{stem}.png") for place in ("alone", folder))
+        assert np.array_equal(np.array(written), np.array(same))
     Image.fromarray(np.stack([0 * pred, pred, pred], axis=2)).save("panoptic/b.png")
     other = run("refine", "panoptic.json", "--overwrite")
     assert f"1 of 3 offset maps was {WARNING}panoptic.json; run" in other.stderr

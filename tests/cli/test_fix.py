@@ -179,7 +179,7 @@ def test_a_file_of_instances_is_fixed_here(
     preds = write_instances("results", {"a": np.stack([pred == 2]), "z": np.stack([pred == 1])})
     found = run("fix", "images", *preds, *weights)
     assert found.exit_code == 1
-    counted = "1 written, 1 failed, 2 photographs without a prediction"
+    counted = "1 written, 1 failed, 2 photographs without a prediction (b.png, c.png)"
     assert found.stdout.startswith(f"results_fixed.json: {counted}; 1 of 2 instances")
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: results.json: image 1: no photograph of that name; say")
@@ -253,8 +253,8 @@ def test_what_is_in_the_way_or_broken_fails_alone(work: Path, weights: tuple[obj
     [
         (("images", "nowhere"), "nowhere: no such file or folder"),
         (("nowhere", "preds"), "nowhere: no such file or folder"),
-        (("images", "preds", "-o", "preds"), "preds is the folder of PREDS"),
-        (("images", "preds", "--keep-offsets", "images"), "images is the folder of IMAGES"),
+        (("images", "preds", "-o", "preds"), "preds is the folder of MASK"),
+        (("images", "preds", "--keep-offsets", "images"), "images is the folder of PHOTO"),
         (("images/a.png", "preds/a.png", "-o", "a.jpg"), "the result is a .png file"),
         (("images/a.png", "preds/a.png", "-o", "images"), "would replace an input"),
         (("images", "preds", "--scale", "1", "--iterate", "2"), "--scale has no effect"),
@@ -324,10 +324,12 @@ def test_a_broken_instance_is_told_with_its_photograph(
     items = json.loads(path.read_text())
     items[0]["segmentation"] = [[10, 10, 20, 20]]
     path.write_text(json.dumps(items))
-    done = run("fix", "images", *preds, *weights)
-    assert done.exit_code == 1
-    assert "doesn't fit its photograph images/a.png (no polygon of three" in flat(done.stderr)
-    assert "offset map" not in flat(done.stderr)
+    # As the service has it, which keeps the offset maps.
+    for kept in ((), ("--keep-offsets", "kept")):
+        done = run("fix", "images", *preds, *weights, *kept, "--overwrite")
+        assert done.exit_code == 1
+        assert "doesn't fit its photograph images/a.png (no polygon of three" in flat(done.stderr)
+        assert "offset map" not in flat(done.stderr)
 
 
 def test_a_file_is_no_folder_of_results(work: Path, weights: tuple[object, ...]) -> None:

@@ -93,14 +93,19 @@ def test_photographs_without_a_prediction_are_counted(
             Path(folder, f"{stem}.png").unlink()
     done = run("fix", "images", "preds", *weights, "--keep-offsets", "kept")
     assert (done.exit_code, done.stderr) == (0, "weights conditioned on cpu\n")
-    assert done.stdout.startswith("fixed: 1 written, 2 photographs without a prediction; 5.00%")
+    assert done.stdout.startswith(
+        "fixed: 1 written, 2 photographs without a prediction (b.png, c.png); 5.00%"
+    )
     audited = run("audit", "images", "labels", *weights)
-    assert audited.stdout.startswith("audit: 1 written, 2 photographs without a label map; ")
+    assert audited.stdout.startswith(
+        "audit: 1 written, 2 photographs without a label map (b.png, c.png); "
+    )
     # Neither results of ours, nor predictions among the photographs, nor those of one file.
     shutil.copy("kept/a.png", "images/a_offsets.png")
     shutil.copytree("preds", "images/preds")
     report = run_json("fix", "images", "images/preds", "-r", *weights, "-o", "again")
     assert (len(report["done"]), report["unpaired"]) == (1, 2)
+    assert report["unpaired_names"] == [f"{Path('images', name)}" for name in ("b.png", "c.png")]
     assert "without" not in run("fix", "images", "preds/a.png", *weights).stdout
 
 
@@ -112,7 +117,7 @@ def test_photographs_without_instances_are_counted(work: Path, weights: tuple[ob
     Path("coco.json").write_text(json.dumps(document))
     # Of b, it is known that it has none.
     done = run("fix", "images", "coco.json", *weights)
-    told = "1 written, 1 photograph without a prediction; 1 of 1 instance"
+    told = "1 written, 1 photograph without a prediction (c.png); 1 of 1 instance"
     assert done.stdout.startswith(f"coco_fixed.json: {told}")
 
 

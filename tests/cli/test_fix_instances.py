@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_a_photograph_is_looked_at_for_each_file_of_it(
         path = write(f"both/{name}.json", {"a.png": polygons})
         assert run("fix", "images/a.png", path, *weights, "-o", f"alone/{name}.json").exit_code == 0
     done = run("fix", "images", "both", *weights, *kept, "-o", "fixed")
-    told = "fixed: 2 written, 2 photographs without a prediction"
+    told = "fixed: 2 written, 2 photographs without a prediction (b.png, c.png)"
     assert (done.exit_code, done.stdout.partition(";")[0]) == (0, told), done.stderr
     assert WARNING not in done.stderr
     for name in "xy":
@@ -115,3 +116,68 @@ def test_two_files_of_shapes_on_one_raster(
     path = Path("map/other.geojson")
     assert run("fix", "map/a.png", path, *weights, "-o", "alone.geojson").exit_code == 0
     assert Path("fixed/other.geojson").read_bytes() == Path("alone.geojson").read_bytes()
+
+
+@pytest.mark.parametrize("kept", [(), ("--keep-offsets", "kept")])
+def test_one_photograph_of_several_in_a_file(
+    work: Path, weights: tuple[object, ...], kept: tuple[str, ...]
+) -> None:
+    path = write("all.json", {"b.png": LEFT, "a.png": LEFT, "gone.png": RIGHT})
+    fix = ("fix", "images/a.png", path, *weights, *kept)
+    done = run(*fix)
+    assert (done.exit_code, "failed" in done.stderr) == (0, False), done.stderr
+    assert done.stdout.startswith("all_fixed.json: 1 written; ")
+    assert "; 2 images of other photographs kept" in done.stdout
+    before, after = (json.loads(Path(name).read_text()) for name in (path, "all_fixed.json"))
+    assert after["annotations"][::2] == before["annotations"][::2]
+    alone = write("alone.json", {"a.png": LEFT})
+    run("fix", "images/a.png", alone, *weights)
+    (one,) = json.loads(Path("alone_fixed.json").read_text())["annotations"]
+    assert after["annotations"][1]["segmentation"] == one["segmentation"]
+    assert "already there" in run(*fix).stdout
+    # Nor does it matter where they are files, of which the others aren't written.
+    for name in ("a.png", "b.png", "c.png"):
+        write(f"each/{name}.json", {name: LEFT})
+    each = run("fix", "images/a.png", "each", *weights)
+    assert each.exit_code == 0, each.stderr
+    told = "fixed: 1 written, 2 passed over: 2 with instances of other photographs; "
+    assert each.stdout.startswith(told)
+    assert [path.name for path in Path("fixed").glob("[!.]*")] == ["a.png.json"]
+
+
+def test_of_one_photograph_that_no_image_is_of(work: Path, weights: tuple[object, ...]) -> None:
+    path = write("all.json", {"x/a.png": LEFT, "y/a.png": LEFT, "b.png": LEFT})
+    unclear = run("fix", "images/a.png", path, *weights)
+    assert unclear.exit_code == 1
+    assert [line.split(": ")[2] for line in unclear.stderr.splitlines() if "failed" in line] == [
+        "image 0",
+        "image 1",
+    ]
+    none = run("fix", "images/a.png", write("all.json", {"b.png": LEFT, "c.png": LEFT}), *weights)
+    assert (none.exit_code, "which has those of b, c; names" in none.stderr) == (2, True)
+    Path("images/a.png").write_bytes(b"broken")
+    broken = run("fix", "images/a.png", write("all.json", {"a.png": LEFT, "b.png": LEFT}), *weights)
+    (line,) = [line for line in broken.stderr.splitlines() if "failed" in line]
+    assert (broken.exit_code, "images/a.png: " in line) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "extra"),
+    [(LEFT, "polygons"), ({"size": [24, 40], "counts": [40, 920]}, "eval")],
+)
+def test_the_extra_that_brings_all_is_named(
+    work: Path,
+    weights: tuple[object, ...],
+    offsets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    segmentation: Any,
+    extra: str,
+) -> None:
+    path = write("all.json", {"a.png": segmentation, "b.png": segmentation})
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    look = ("predict-offsets", "images", "--preds", path, "-o", "looked", *weights)
+    for command in (("fix", "images", path, *weights), ("refine", path), look):
+        done = run(*command)
+        assert done.exit_code == 1
+        assert done.stderr.count("pycocotools isn't installed") == 1
+        assert f"pycocotools isn't installed; this needs the extra {extra!r}" in done.stderr

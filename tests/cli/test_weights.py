@@ -28,6 +28,7 @@ def test_the_table_has_the_figures_of_shipped_weights(home: Path) -> None:
     assert found.exit_code == 0
     head, *rows = found.stdout.split("Gains:")[0].splitlines()
     assert " ".join(head.split()) == "weights MB CPU ms/MP CamVid FPN DAVIS OSVOS harm rate"
+    assert "those that were right before and are wrong now." in found.stdout
     assert {len(row) for row in rows} == {len(head)}
     assert [row.split()[0] for row in rows] == sorted(FIGURES)
     assert rows[0].split() == [DEFAULT_WEIGHTS, "20.1", *" ".join(FIGURES[DEFAULT_WEIGHTS]).split()]

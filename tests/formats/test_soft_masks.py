@@ -67,7 +67,10 @@ SOFT: dict[str, Callable[[], Image.Image]] = {
 def test_soft_masks_are_named_with_the_remedy(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     SOFT[kind]().save(path)
-    with pytest.raises(FileFormatError, match=r"x\.png: grey levels of a soft mask .* --soft"):
+    told = (
+        r"x\.png: grey levels of a soft mask .* --soft, which fix, refine and predict-offsets have"
+    )
+    with pytest.raises(FileFormatError, match=told):
         read_label_map(path)
     if len(SOFT[kind]().getbands()) == 1:
         assert read_label_map(path, soft=True).kind == "scores"

@@ -155,6 +155,34 @@ def test_instances_come_back_in_the_form_asked_for(service: Service) -> None:
     assert refused.error == "as is for instances, not for label maps and arrays; leave it out."
 
 
+def test_of_several_photographs_the_one_sent_is_fixed(service: Service) -> None:
+    path = Path("pred.json")
+    make_coco(path, np.array(Image.open(PREDICTION)))
+    document = json.loads(path.read_text())
+    document["images"] = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    document["annotations"] = [
+        {**item, "image_id": number} for number in (2, 1) for item in document["annotations"]
+    ]
+    path.write_text(json.dumps(document))
+    answer = post(service.port, IMAGE, path, accept=FORM)
+    assert answer.status == 200, answer.error
+    assert json.loads(answer.parts["report"][1])["other_photographs"] == 1
+    other, fixed = json.loads(answer.parts["result"][1])["annotations"]
+    assert other == document["annotations"][0]
+    assert fixed["segmentation"] != document["annotations"][1]["segmentation"]
+
+
+def test_a_broken_instance_is_told_with_the_photograph(service: Service) -> None:
+    path = Path("pred.json")
+    make_coco(path, np.array(Image.open(PREDICTION)))
+    document = json.loads(path.read_text())
+    document["annotations"][0]["segmentation"] = {"size": [24, 41], "counts": "0"}
+    path.write_text(json.dumps(document))
+    answer = post(service.port, IMAGE, path)
+    assert answer.status == 422
+    assert "doesn't fit its photograph a.png (" in answer.error
+
+
 @pytest.mark.parametrize("fit", FITS)
 def test_a_mask_of_another_size_fits_as_it_is_told(service: Service, fit: str) -> None:
     sides = {"letterbox": (40, 40), "corner": (40, 40), "crop": (30, 20)}.get(fit, (20, 12))
