@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from segfix.errors import SegfixError
 from segfix.training import loop
@@ -201,6 +203,8 @@ def test_killed_at_random_moments_a_training_goes_on_to_the_same_result(
     took, draws, kills, parts = time.monotonic() - started, random.Random(0), 0, tmp_path / "0"
     while kills < 15:
         if not (child := os.fork()):
+            # It may be killed while it holds the lock that all processes share.
+            tqdm.set_lock(threading.RLock())
             try:
                 run(parts, resume=True)
             except BaseException:
