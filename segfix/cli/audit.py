@@ -76,18 +76,16 @@ def audit(
     pairs, unpaired = pair_labels(
         images, labels, out, recursive=batch.recursive, naming=naming, passed_over=passed
     )
-    given = options.first_given("ignore_index") is not None
     maps = [pair.entry for pair in pairs if pair.partner]
-    check_void_of(maps, labels, ignore_index, given=given, key=key)
+    check_void_of(maps, labels, ignore_index, given=options.is_void_given(), key=key)
     check_files(out, overwrite=batch.overwrite)
     model = load_model(weights, device, batch)
     task = audit_task(model, ignore_index=ignore_index, key=key, bands=bands)
     summary = run_task(task, pairs, out / OFFSETS, batch, passed_over=passed)
     summary.unpaired_names = unpaired
-    told: dict[str, Any] = {"partner": "label map"}
     if batch.shard is not None:
         note = "; when all shares are done, the same command without --shard writes the page"
-        finish(summary, out, batch, note=note, **told)
+        finish(summary, out, batch, note=note, partner="label map")
         return
     ranked = rank_maps(pairs, summary, out / OFFSETS)
     sources = {"IMAGES": f"{images}", "LABELS": f"{labels}"}
@@ -97,4 +95,4 @@ def audit(
             out, ranked, sources=sources, failed=failed, examples=examples
         )
     note = f"; {out / 'audit.html'} shows the worst"
-    finish(summary, out, batch, note=note, weights=model.source, **told)
+    finish(summary, out, batch, note=note, partner="label map", weights=model.source)

@@ -185,8 +185,7 @@ def evaluate(
         quiet=quiet,
     )
     result = comparison.result()
-    void_given = options.first_given("ignore_index") is not None
-    check_void(result, labels, ignore_index, given=void_given)
+    check_void(result, labels, ignore_index, given=options.is_void_given())
     if as_json:
         click.echo(json.dumps(result, indent=2))
     elif as_csv:

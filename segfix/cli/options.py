@@ -197,6 +197,11 @@ def first_given(*names: str) -> str | None:
     return None
 
 
+def is_void_given() -> bool:
+    """Tell whether the user said which id is void, so that it is meant."""
+    return first_given("ignore_index") is not None
+
+
 def naming(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that pair files by name, as `naming`: for `pair_entries`."""
 

@@ -128,7 +128,7 @@ def report(
         photographs=photographs,
         sources=sources,
         ignore_index=ignore_index,
-        void_given=options.first_given("ignore_index") is not None,
+        void_given=options.is_void_given(),
         class_names=read_class_names(class_file) if class_file else None,
         **settings,
     )

@@ -112,9 +112,8 @@ def show(
     settings = ShowSettings(chosen, opacity, ignore_index, arrows, captions, bands)
     sheets = pair_maps(entries, maps, **naming)
     if labels is not None:
-        void_given = options.first_given("ignore_index") is not None
         truths = [truth for sheet in sheets if (truth := sheet.maps["labels"])]
-        check_void_of(truths, labels, ignore_index, given=void_given)
+        check_void_of(truths, labels, ignore_index, given=options.is_void_given())
     summary = run_task(show_task(settings), sheets, out, batch, passed_over=passed)
     finish(summary, out, batch)
 

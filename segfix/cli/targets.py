@@ -52,6 +52,5 @@ def targets(
         recursive=batch.recursive,
         passed_over=passed,
     )
-    void_given = options.first_given("ignore_index") is not None
-    check_void_of(entries, labels, ignore_index, given=void_given)
+    check_void_of(entries, labels, ignore_index, given=options.is_void_given())
     finish(run_task(task, entries, out, batch, passed_over=passed), out, batch)

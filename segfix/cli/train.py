@@ -289,9 +289,8 @@ def train(
         "run": make_settings(RunSettings, given),
     }
     if of_segfix:
-        void_given = options.first_given("ignore_index") is not None
         wanted = make_settings(SegFixSettings, given)
-        train_segfix(data, out, wanted, void_given=void_given, **shared)
+        train_segfix(data, out, wanted, void_given=options.is_void_given(), **shared)
     else:
         named = given["loss_weights"]
         weights = {

@@ -341,7 +341,7 @@ def look_at_instances(
         PairingError: There is none to look at, and nothing is wrong either.
     """
     passed = Counter[str]()
-    # Beside the photographs, as LabelMe's, they aren't passed over.
+    # What else lies in their folder, if it is the same, the refinement of the files counts.
     counted = None if images.resolve() == preds.resolve() else passed
     asked: dict[str, Path] = {}
     missing: dict[str, str] = {}
