@@ -252,7 +252,9 @@ def pair_sets(
     for name, folder in sets.items():
         preds = list_entries(folder, LABEL_SUFFIXES, what="label maps", recursive=recursive)
         leave = NOT_TAKEN["label map"]
-        pairs[name] = pair_entries(truth, preds, **naming, one_to_one=True, leave=leave)
+        pairs[name] = pair_entries(
+            truth, preds, **naming, one_to_one=True, leave=leave, itself=True
+        )
         tell_links(pairs[name], quiet=quiet)
         used = {pair.partner.path for pair in pairs[name] if pair.partner}
         spare = [entry.path for entry in preds if entry.path not in used]

@@ -74,6 +74,7 @@ def pair_entries(
     one_to_one: bool = False,
     leave: Sequence[str] = (),
     link: bool = True,
+    itself: bool = False,
 ) -> list[Pair]:
     """Find each entry's partner.
 
@@ -92,6 +93,7 @@ def pair_entries(
         leave: Kinds of our own files that are no partners, see `own_kind`; they are looked into
             only where several partners fit.
         link: Whether to look for links between names that differ otherwise.
+        itself: Whether a file may be its own partner.
 
     Returns:
         One pair per entry, in their order; an entry that several partners fit gets none, and a
@@ -110,9 +112,11 @@ def pair_entries(
     index = partners if isinstance(partners, Partners) else index_partners(partners, suffixes)
     # Two files that the user named are a pair, whatever their names.
     if len(entries) == len(index.entries) == 1 and entries[0].chosen and index.entries[0].chosen:
+        if entries[0].path == index.entries[0].path and not itself:
+            raise PairingError(f"{entries[0].path}: one file can't be both of a pair.")
         return [Pair(entries[0], index.entries[0])]
     mapped = MappedNames(name_map) if name_map else None
-    fitting = _find_fitting(entries, index, suffixes, mapped)
+    fitting = _find_fitting(entries, index, suffixes, mapped, itself=itself)
     pairs = []
     for entry, several in zip(entries, fitting, strict=True):
         found = several
@@ -127,7 +131,8 @@ def pair_entries(
     if mapped:
         pairs = _name_missing(pairs, index.entries, mapped)
     elif link and not any(fitting):
-        linked = link_names(entries, list(index.by_stem.values()))
+        own = frozenset[Path]() if itself else {entry.path for entry in entries}
+        linked = link_names(entries, [x for x in index.by_stem.values() if x.path not in own])
         if linked:
             pairs = [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
     if one_to_one:
@@ -142,8 +147,18 @@ def _find_fitting(
     partners: Partners,
     suffixes: Sequence[str],
     mapped: MappedNames | None,
+    *,
+    itself: bool,
 ) -> list[list[Entry]]:
     """Find all partners that fit each entry; see `pair_entries`."""
+    own = frozenset[Path]() if itself else {entry.path for entry in entries}
+
+    def others(found: Sequence[Entry | None], entry: Entry) -> list[Entry]:
+        # In a folder of both, what looks for a partner is hardly one.
+        return [one for one in found if one and one.path not in own] or [
+            one for one in found if one and (itself or one.path != entry.path)
+        ]
+
     cores = [core_of(entry.stem, suffixes) for entry in entries]
     names = Counter(map(name_of, cores))
     fitting = []
@@ -151,14 +166,11 @@ def _find_fitting(
         named = mapped.of(entry) if mapped else None
         if mapped and named is not None:
             # Said to belong elsewhere, it has no other partner, of whatever name.
-            meant = [mapped.find(name, partners.by_stem) for name in named]
-            found = [one for one in meant if one is not None]
-        elif entry.stem in partners.by_stem:
-            found = [partners.by_stem[entry.stem]]
-        else:
-            found = partners.by_core.get(core, [])
+            found = others([mapped.find(name, partners.by_stem) for name in named], entry)
+        elif not (found := others([partners.by_stem.get(entry.stem)], entry)):
+            found = others(partners.by_core.get(core, []), entry)
             if not found and names[name := name_of(core)] == 1:
-                found = partners.by_name.get(name, [])
+                found = others(partners.by_name.get(name, []), entry)
         fitting.append(found)
     return fitting
 
@@ -289,6 +301,8 @@ def _refuse_unpaired(
         advice = advice or (
             "names must be equal up to a known suffix (--suffix adds one, --map pairs any names)"
         )
+        if {entry.path for entry in entries} == {entry.path for entry in partners.entries}:
+            advice = "these are the same files"
         raise PairingError(
             f"no file has a partner: {_sample(entries)} on one side, "
             f"{_sample(partners.entries)} on the other; {advice}."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.cli.commands import flat, run, run_json
 
@@ -171,3 +172,24 @@ def test_videos_are_sent_to_the_command_that_takes_them(
     shutil.copy("clip.mp4", "images")
     told = run("fix", "images", "preds", *weights).stdout
     assert "1 .mp4 (videos go to predict-offsets)" in told
+
+
+@pytest.mark.parametrize("name", ["{}_mask", "lab_{}"])
+def test_label_maps_beside_their_photographs_are_not_taken_for_these(
+    work: Path, weights: tuple[object, ...], name: str
+) -> None:
+    Path("all").mkdir()
+    for number, stem in enumerate("abc"):
+        Image.open(f"images/{stem}.png").save(f"all/{number}.jpg")
+        shutil.copy(f"preds/{stem}.png", f"all/{name.format(number)}.png")
+    done = run("fix", "all", "all", *weights)
+    assert done.exit_code == 0, done.stderr
+    assert "fixed: 3 written; " in done.stdout
+    for number in range(3):
+        label_map = f"{name.format(number)}.png"
+        done = run("fix", f"all/{number}.jpg", f"all/{label_map}", "-o", "alone", *weights)
+        assert done.exit_code == 0, done.stderr
+        assert Path("fixed", label_map).read_bytes() == Path("alone", label_map).read_bytes()
+    done = run("fix", "preds", "preds", *weights, "-o", "none")
+    assert done.exit_code == 2
+    assert "these are the same files" in done.stderr

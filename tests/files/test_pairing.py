@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def entries(*stems: str) -> list[Entry]:
 
 
 def partners(*stems: str, of: list[Entry], suffixes: tuple[str, ...] = ()) -> list[str | None]:
-    pairs = pair_entries(of, entries(*stems), suffixes=suffixes)
+    others = [Entry(Path("other", one.path), one.stem) for one in entries(*stems)]
+    pairs = pair_entries(of, others, suffixes=suffixes)
     assert [pair.entry for pair in pairs] == of
     return [pair.partner.stem if pair.partner else None for pair in pairs]
 
@@ -307,7 +309,7 @@ def test_no_pair_at_all_is_an_error_that_shows_both_sides(others: list[str]) -> 
         partners(*others, of=entries("a", "b", "f"))
     text = str(caught.value)
     assert "a.png, b.png on one side" in text
-    assert ", ".join(f"{stem}.png" for stem in others[:2]) in text
+    assert ", ".join(f"{Path('other', stem)}.png" for stem in others[:2]) in text
     assert "e.png" not in text
 
 
@@ -352,3 +354,24 @@ def test_files_of_one_name_are_told_apart_by_their_folders(
     assert str(raised.value).endswith(advice)
     (pair, _) = pair_entries(entries("x", "z"), [*one, *entries("z")])
     assert ("give one of their folders" in str(pair.entry.problem)) == ("folders" in advice)
+
+
+# Files of both kinds in one folder
+
+
+def test_a_file_is_its_own_partner_only_where_that_is_meant() -> None:
+    maps, photographs = entries("a_mask", "b_mask"), entries("a", "a_mask", "b", "b_mask")
+    assert [pair.partner for pair in pair_entries(maps, photographs)] == photographs[::2]
+    # Both could be photographs: then what isn't the file itself.
+    assert pair_entries(photographs[:2], photographs)[0].partner == photographs[1]
+    assert [pair.partner for pair in pair_entries(maps, maps, itself=True)] == maps
+    with pytest.raises(PairingError, match="these are the same files"):
+        pair_entries(maps, maps)
+    chosen = replace(maps[0], chosen=True)
+    with pytest.raises(PairingError, match="one file can't be both"):
+        pair_entries([chosen], [chosen])
+
+
+def test_files_of_one_folder_are_linked_by_other_words() -> None:
+    maps, photographs = entries("lab_1", "lab_2"), entries("img_1", "img_2", "lab_1", "lab_2")
+    assert [pair.partner for pair in pair_entries(maps, photographs)] == photographs[:2]
