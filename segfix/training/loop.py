@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch._functorch.config
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
@@ -179,6 +180,8 @@ class Trainer:
         """Take the steps that are left, scoring, logging and saving on the way."""
         loader = make_loader(dataset, self.step, self.settings, self.run, self.accelerator)
         if self.run.compile:
+            # To compare losses, a graph is gone through several times.
+            torch._functorch.config.donated_buffer = False
             self.plain.compile()
         self.network, self.optimizer, loader = self.accelerator.prepare(
             self.plain, self.optimizer, loader
@@ -186,12 +189,8 @@ class Trainer:
         if self.main:
             self.log = Log(self.out, self.step, tensorboard=self.run.tensorboard)
         self.started, self.since = time.perf_counter(), self.step
-        self.bar = tqdm(
-            total=self.settings.steps,
-            initial=self.step,
-            unit="step",
-            disable=hide_progress(self.run.quiet or not self.main),
-        )
+        hidden, steps = hide_progress(self.run.quiet or not self.main), self.settings.steps
+        self.bar = tqdm(total=steps, initial=self.step, unit="step", disable=hidden)
         self.network.train()
         try:
             self.catch_up()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.config
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segfix.errors import DeviceError, FileFormatError
 from segfix.training import loop
@@ -62,6 +64,25 @@ def test_a_compiled_network_learns_the_same_and_saves_the_same_names(
     run(tmp_path / "compiled", compile=True)
     assert len(compiled) == 1
     check_same(tmp_path / "compiled", tmp_path / "eager")
+
+
+def test_gradients_of_a_compiled_network_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_quickly(network: nn.Module) -> None:
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager")
+
+    def two_losses(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        found = network(batch["image"])
+        return {"error": F.mse_loss(found, batch["target"]), "size_loss": found.abs().mean()}
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    # The first steps go through the graph once, as most do.
+    monkeypatch.setattr(loop, "LOG_EVERY", 4)
+    run(tmp_path, compute_loss=two_losses, reference="error", compile=True)
+    assert list(logged(tmp_path, "size_share")) == [4, 8]
 
 
 def test_the_learning_rate_rises_linearly_and_falls_with_power_0_9() -> None:

@@ -55,6 +55,7 @@ def run(
     metadata: dict[str, Any] | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     workers: int = 0,
+    reference: str | None = None,
     **options: Any,
 ) -> dict[str, float]:
     return fit(
@@ -66,6 +67,7 @@ def run(
         metadata=metadata or {"kind": "tiny", "boundary_width": 5},
         evaluate=evaluate,
         run=RunSettings("cpu", workers, quiet=True, **options),
+        reference=reference,
     )
 
 
