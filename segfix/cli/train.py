@@ -108,6 +108,18 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
     for name in (*given["loss_weights"], *given["loss_options"]):
         if name and name not in losses:
             raise click.UsageError(f"{name} has an option or a weight, but no --loss {name}.")
+    for name, flag in (("loss_from", "--loss-from"), ("freeze_norm_from", "--freeze-norm-from")):
+        if (given[name] or 0) >= given["steps"]:
+            raise click.BadParameter(
+                f"{given[name]} is never reached, as the training has {given['steps']} steps "
+                "(--steps).",
+                param_hint=flag,
+            )
+    if "semeda" not in losses and options.first_given("edge_network"):
+        raise click.UsageError("--edge-network has no effect without --loss semeda.")
+    alone = set(losses) <= {"segfix", "cross-entropy"}
+    if alone and (useless := options.first_given("loss_weights", "loss_from")):
+        raise click.UsageError(f"{useless} has no effect without a loss beside the cross-entropy.")
 
 
 def read_pretrained(given: Mapping[str, Any]) -> bool | Path:
@@ -142,7 +154,8 @@ def read_pretrained(given: Mapping[str, Any]) -> bool | Path:
     callback=parse_weights,
     help="Weight of a loss beside the cross-entropy, or of all that have none; auto:0.3 makes its "
     "gradient by the network's weights 0.3 of cross-entropy's, measured over its first 20 steps; "
-    "repeatable. [default: level-set 0.67, sobel 4, boundary 0.1, the others 1]",
+    "repeatable. That of boundary rises to it from 0. [default: level-set 0.67, sobel 4, "
+    "boundary 0.1, the others 1]",
 )
 @click.option(
     "--loss-option",

@@ -32,7 +32,9 @@ def closed_form(compute: Compute) -> Callable[..., Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(output[1])
 
-    def backward(ctx: Any, outer: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, outer: Tensor | None, twice: Any) -> tuple[Tensor | None, ...]:
+        if twice is not None:
+            raise RuntimeError(f"segfix::{name} can be differentiated only once.")
         (gradient,) = ctx.saved_tensors
         by_maps = None if outer is None else gradient * outer[:, None, None, None]
         return by_maps, *(None,) * num_others

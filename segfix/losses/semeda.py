@@ -126,9 +126,9 @@ def edge_network_loss(
         network: (N, C, H, W) class maps to (N, 2, H, W) logits.
         target: (N, H, W) integers, 0 … C - 1 or `ignore_index`.
         ignore_index: The void id.
-        soften: Largest share, different for each image, of `soften_maps` in the class maps, such
-            as 0.5: the network will see soft ones. With 0, as the paper has it, it sees one-hot
-            maps alone.
+        soften: Largest share in [0, 1], different for each image, of `soften_maps` in the class
+            maps, such as 0.5: the network will see soft ones. With 0, as the paper has it, it sees
+            one-hot maps alone.
         balanced: Whether edges weigh as much as the rest. Without, it is the plain cross-entropy
             of eq. 7, to which edges, some 5 % of the pixels, matter little.
 
@@ -136,11 +136,13 @@ def edge_network_loss(
         A scalar: the mean over the two classes that occur of their mean cross-entropy.
 
     Raises:
-        ValueError: An id is outside the classes.
+        ValueError: An id is outside the classes, or the share outside [0, 1].
 
     Reference:
         Chen et al., SEMEDA, 2019, eq. 7.
     """
+    if not 0 <= soften <= 1:
+        raise ValueError(f"Expected soften from 0 to 1 but got {soften}.")
     valid = torch.ones_like(target, dtype=torch.bool)
     if ignore_index is not None:
         valid = target != ignore_index
@@ -151,7 +153,7 @@ def edge_network_loss(
     with torch.autocast(target.device.type, enabled=False):
         if soften:
             share = soften * torch.rand(len(maps), 1, 1, 1, device=maps.device)
-            maps = maps + share * (soften_maps(maps) - maps)
+            maps = maps + share * (soften_maps(maps, valid) - maps)
         logits = network(maps * valid[:, None])
         entropy = F.cross_entropy(logits, edges.long(), ignore_index=EDGE_VOID, reduction="none")
         means = [mean_where(entropy, edges == kind) for kind in (0, 1)]
@@ -161,9 +163,19 @@ def edge_network_loss(
     return (means[0] + means[1]) / occurring.clamp(min=1)  # type: ignore[union-attr]
 
 
-def soften_maps(maps: Tensor) -> Tensor:
-    """Blur (N, C, H, W) class maps over 5×5 pixels, and make half of them equal for all classes."""
-    blurred = F.avg_pool2d(F.pad(maps, (2, 2, 2, 2), mode="replicate"), 5, 1)
+def soften_maps(maps: Tensor, valid: Tensor) -> Tensor:
+    """Blur class maps over 5×5 pixels, and make half of them equal for all classes.
+
+    Args:
+        maps: (N, C, H, W).
+        valid: (N, H, W) bool; void is left out of the means.
+    """
+    known = valid[:, None].to(maps.dtype)
+    total, share = (
+        F.avg_pool2d(F.pad(each, (2, 2, 2, 2), mode="replicate"), 5, 1)
+        for each in (maps * known, known)
+    )
+    blurred = total / share.clamp(min=1 / 25)
     return (blurred + 1 / maps.shape[1]) / 2
 
 
@@ -192,7 +204,7 @@ def semeda_loss(
         normalized: Whether the differences of a layer are relative to its mean ψ_l(G); the paper
             leaves open how large the outputs are, on which the effect of λ_l depends.
         quarter: Whether to look at a random quarter of the images instead, the same on average
-            but sooner computed.
+            (normalized, about the same) but sooner computed.
         reduction: "none" (one loss for each image), their "sum", or their "mean".
 
     Returns:

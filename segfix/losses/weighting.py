@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 MEASURED_STEPS = 20
 """After a loss is switched on."""
+SCALE = 2.0**12
+"""Of losses while their gradients are measured: in float16, small ones would vanish."""
 AUTO = "auto:"
 
 
@@ -42,7 +44,12 @@ class AutoWeight:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def measure(
-        self, loss: Tensor, logits: Tensor, target: Tensor, ignore_index: int | None
+        self,
+        loss: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        ignore_index: int | None,
+        name: str = "a loss",
     ) -> None:
         """Add the gradients of a step.
 
@@ -51,6 +58,7 @@ class AutoWeight:
             logits: (N, C, H, W), of which the loss and the cross-entropy are computed.
             target: (N, H, W) integers.
             ignore_index: The void id.
+            name: Of the loss, for the warning that it has no gradient.
         """
         void = -100 if ignore_index is None else ignore_index
         parameters = find_parameters(logits)
@@ -58,17 +66,19 @@ class AutoWeight:
         norms = torch.stack(
             [gradient_of(x, parameters).norm() for x in (reference, loss.float().mean())]
         )
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if shared:
             torch.distributed.all_reduce(norms)
         # Of a step of void alone, cross-entropy has none.
         usable = norms.isfinite().all()
         self.norms = self.norms.to(norms.device) + torch.where(usable, norms, 0)
         self.steps += 1
         self.measuring = self.steps < MEASURED_STEPS
-        if not self.measuring and not bool(self.norms[1] > 0):
+        first = not shared or torch.distributed.get_rank() == 0
+        if first and not self.measuring and not bool(self.norms[1] > 0):
             warnings.warn(
-                f"A loss with the weight {AUTO}{self.share:g} had no gradient in its first "
-                f"{self.steps} steps; it goes on with the weight 1.",
+                f"{name} with the weight {AUTO}{self.share:g} had no gradient that could be "
+                f"measured in its first {self.steps} steps; it goes on with the weight 1.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -92,7 +102,7 @@ def parse_weight(weight: float | str) -> float | AutoWeight:
     share = weight.removeprefix(AUTO) if isinstance(weight, str) else ""
     try:
         number = float(share or weight)
-    except ValueError:
+    except (TypeError, ValueError):
         number = math.nan
     auto = isinstance(weight, str) and weight.startswith(AUTO)
     if isinstance(weight, str) != auto or not 0 <= number < math.inf or (auto and not number):
@@ -121,13 +131,14 @@ def find_parameters(output: Tensor) -> list[Tensor]:
 
 def gradient_of(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Compute the gradient by all parameters as one vector, float32; the graph is kept."""
-    found = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
-    return torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).float().flatten()  # type: ignore[redundant-expr]
-            for g, p in zip(found, parameters, strict=True)
-        ]
+    found = torch.autograd.grad(
+        SCALE * loss, list(parameters), retain_graph=True, allow_unused=True
     )
+    scaled = [
+        (torch.zeros_like(p) if g is None else g).float().flatten()  # type: ignore[redundant-expr]
+        for g, p in zip(found, parameters, strict=True)
+    ]
+    return torch.cat(scaled) / SCALE
 
 
 def compare_gradients(loss: Tensor, reference: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:

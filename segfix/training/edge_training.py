@@ -16,6 +16,7 @@ from segfix.training.checkpoints import holds_training, read_checkpoint
 from segfix.training.datasets import CropDataset
 from segfix.training.layouts import VOID
 from segfix.training.loop import fit
+from segfix.training.segmentation_losses import EDGE_OPTIONS
 from segfix.training.settings import Optimization, RunSettings
 
 EDGE_METADATA = ("num_classes", "step")
@@ -40,12 +41,21 @@ def train_edge_network(
         settings: Of its training.
         run: Of the training that it belongs to.
         options: Of `edge_network_loss`.
+
+    Raises:
+        SegfixError: The checkpoint is of a training with other options.
     """
-    finished = (
-        path.exists() and read_checkpoint(path, "edge", EDGE_METADATA)[1]["step"] >= settings.steps
-    )
-    if finished:
-        return
+    if path.exists():
+        found = read_checkpoint(path, "edge", EDGE_METADATA)[1]
+        for name, default in EDGE_OPTIONS.items():
+            told, wanted = found.get(name, default), options.get(name, default)
+            if told != wanted:
+                raise SegfixError(
+                    f"{path}: was trained with {name}={told}, not {wanted}; remove its folder to "
+                    "train another one."
+                )
+        if found["step"] >= settings.steps:
+            return
 
     def compute_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         loss = edge_network_loss(network, batch["target"].long(), ignore_index=VOID, **options)

@@ -40,13 +40,29 @@ def load_encoder(encoder: nn.Module, timm_name: str, source: bool | Path = True)
     else:
         found, told = find_imagenet(timm_name), "the ImageNet weights found are"
     own = encoder.state_dict()
-    if not found.keys() >= own.keys():
-        # Packages call the tensors otherwise, in the same order; the classifier is left over.
-        found = dict(zip(own, found.values(), strict=False))
+    found = match_names(own, found)
     if any(key not in found or found[key].shape != value.shape for key, value in own.items()):
         advice = "; --init takes the checkpoint of a training" if isinstance(source, Path) else ""
         raise SegfixError(f"{told} not those of {timm_name}{advice}.")
     encoder.load_state_dict({key: found[key] for key in own})
+
+
+def match_names(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Call weights what an encoder calls them; what can't be matched keeps its name.
+
+    Whole models write a dot where an encoder has an underscore, and may put a prefix before all
+    names. Packages call the tensors otherwise, in the same order; the classifier is left over.
+    """
+    alike = {name.replace(".", "_"): name for name in found}
+    first = next(iter(own), "").replace(".", "_")
+    for prefix in [name.removesuffix(first) for name in alike if name.endswith(first)]:
+        names = {name: alike.get(prefix + name.replace(".", "_")) for name in own}
+        if None not in names.values():
+            return {name: found[str(other)] for name, other in names.items()}
+    pairs = list(zip(own, found, strict=False))
+    if all(one.rpartition(".")[2] == other.rpartition(".")[2] for one, other in pairs):
+        return {one: found[other] for one, other in pairs}
+    return found
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,7 +76,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-        found = found.get("state_dict", found)
+        found = found.get("state_dict", found.get("model", found))
         weights = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     except Exception as error:
         # Of broken files, PyTorch raises all kinds of exceptions.

@@ -20,6 +20,7 @@ from segfix.losses import (
     LevelSetLoss,
     SemedaLoss,
     SobelLoss,
+    edge_network_loss,
 )
 from segfix.losses.level_set import LEVEL_SET_WEIGHT
 from segfix.losses.module import LossModule
@@ -94,6 +95,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         needed = {"edge_network": EdgeNetwork(2)} if name == "semeda" else {}
         own = {key: value for key, value in options.items() if key not in EDGE_OPTIONS}
         loss = make_loss(name, {**own, **needed})
-        loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+        target = torch.zeros(1, 2, 2, dtype=torch.int64)
+        loss(torch.zeros(1, 2, 2, 2), target)
+        if name == "semeda":
+            of_edges = {key: value for key, value in options.items() if key in EDGE_OPTIONS}
+            edge_network_loss(needed["edge_network"], target, ignore_index=VOID, **of_edges)
     except ValueError as error:
         raise SegfixError(f"loss {name}: {error}") from error

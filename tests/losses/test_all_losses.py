@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from functools import partial
 from itertools import product
@@ -48,6 +49,22 @@ def test_logits_at_void_pixels_change_nothing(loss: Case, batch: Batch) -> None:
         new_value, new_gradient = value_and_gradient(loss, changed, target)
         torch.testing.assert_close(new_value, value, rtol=1e-12, atol=0)
         torch.testing.assert_close(new_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+
+@every_loss
+def test_what_cannot_be_differentiated_twice_says_so(loss: Case, batch: Batch) -> None:
+    logits, target = batch
+    logits = logits.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, target), logits, create_graph=True)
+    try:
+        (second,) = torch.autograd.grad(gradient.square().sum(), logits)
+    except RuntimeError as error:
+        assert re.search("differentiated only once|once_differentiable", str(error))  # noqa: PT017
+        return
+    step = 1e-5 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).double()
+    ends = [value_and_gradient(loss, logits.detach() + s * step, target)[1] for s in (1, -1)]
+    apart = (ends[0].square().sum() - ends[1].square().sum()) / 2
+    torch.testing.assert_close((second * step).sum(), apart, rtol=1e-3, atol=1e-13)
 
 
 @every_loss

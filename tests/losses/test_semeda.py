@@ -307,6 +307,25 @@ def test_edge_network_loss_equals_loops_over_pixels(
     assert edge_network_loss(network, batch[1]).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_softening_spreads_no_void() -> None:
+    seen: list[Tensor] = []
+
+    class Spy(EdgeNetwork):
+        def forward(self, maps: Tensor) -> Tensor:
+            seen.append(maps)
+            return super().forward(maps)
+
+    target = torch.full((1, 8, 8), 1)
+    target[..., :4] = VOID
+    torch.manual_seed(0)
+    edge_network_loss(Spy(3), target, soften=1.0)
+    (maps,) = seen
+    assert not maps[..., :4].any()
+    assert (maps[0, 1, :, 4:] > 0.4).all()
+    torch.testing.assert_close(maps[0, 0], maps[0, 2])
+    torch.testing.assert_close(maps[..., 4:].sum(dim=1), torch.ones(1, 8, 4))
+
+
 def test_edge_network_loss_takes_bytes(network: EdgeNetwork, batch: tuple[Tensor, Tensor]) -> None:
     expected = edge_network_loss(network, batch[1])
     assert edge_network_loss(network, batch[1].byte()) == expected

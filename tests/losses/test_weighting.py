@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from segfix.losses.weighting import (
     AutoWeight,
     compare_gradients,
     find_parameters,
+    gradient_of,
     parse_weight,
 )
 
@@ -86,7 +88,8 @@ def test_a_loss_without_a_gradient_says_so_once_and_goes_on() -> None:
         for _ in range(2 * MEASURED_STEPS):
             value = loss(model(image), target)
     assert len(told) == 1
-    assert "weight auto:0.3 had no gradient in its first 20 steps" in str(told[0].message)
+    text = "LevelSetLoss with the weight auto:0.3 had no gradient that could be measured in its "
+    assert f"{text}first 20 steps" in str(told[0].message)
     assert value == LevelSetLoss(heaviside="hf")(model(image), target)
 
 
@@ -115,6 +118,28 @@ def test_what_was_measured_is_gone_on_with() -> None:
     assert second.value() == first.value()
 
 
+def test_a_state_dict_holds_what_was_measured() -> None:
+    first, second = (DiceLoss(weight="auto:0.3") for _ in range(2))
+    model, holder = network(), nn.ModuleDict({"criterion": first})
+    first(model(scene()[0]), scene()[1])
+    assert list(holder.state_dict()) == ["criterion.measured"]
+    nn.ModuleDict({"criterion": second}).load_state_dict(holder.state_dict())
+    assert first.auto is not None
+    assert second.auto is not None
+    assert second.auto.state() == first.auto.state()
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\).*\"measured\""):
+        second.load_state_dict({})
+    second.load_state_dict({}, strict=False)
+    assert second.auto.state() == first.auto.state()
+    assert not DiceLoss(weight=0.3).state_dict()
+
+
+def test_small_gradients_are_measured_in_half_precision() -> None:
+    weight = torch.ones(8, dtype=torch.float16, requires_grad=True)
+    loss = (weight * 2.0**-10).float().sum() * 2.0**-18
+    assert gradient_of(loss, [weight]).tolist() == [2.0**-28] * 8
+
+
 def test_parameters_are_the_leaves_that_want_a_gradient() -> None:
     model = network()
     next(model.parameters()).requires_grad = False
@@ -134,9 +159,9 @@ def test_gradients_are_compared_by_length_and_angle() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["auto", "auto:", "auto:0", "auto:-1", "auto:x", "0.3", -1, math.nan]
+    "wrong", ["auto", "auto:", "auto:0", "auto:-1", "auto:x", "0.3", -1, math.nan, None]
 )
-def test_a_weight_that_is_none_is_refused(wrong: float | str) -> None:
+def test_a_weight_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"Expected a weight of 0 or more, or 'auto:SHARE'"):
         parse_weight(wrong)
 

@@ -109,7 +109,7 @@ def test_pretrained_weights_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -
         assert ("resnet10t", True) in asked
 
 
-@pytest.mark.parametrize("form", ["ours.safetensors", "timms.pth"])
+@pytest.mark.parametrize("form", ["ours.safetensors", "whole.safetensors", "packaged.pth"])
 @pytest.mark.parametrize(
     ("name", "backbone"), [("fcn16s", "resnet10t"), ("deeplabv3plus", "tf_efficientnet_lite0")]
 )
@@ -120,8 +120,12 @@ def test_a_file_of_weights_starts_the_backbone(
     whole = timm.create_model(backbone, features_only=True).state_dict()
     whole["fc.weight"] = torch.zeros(3)
     path = tmp_path / form
-    if path.suffix == ".pth":  # timm's own layout, by other names
-        torch.save({f"_other.{i}": v for i, v in enumerate(whole.values())}, path)
+    ends = [key.rpartition(".")[2] for key in whole]
+    if form == "packaged.pth":  # by other names, in the same order
+        renamed = zip(ends, whole.values(), strict=True)
+        torch.save({"model": {f"_x.{i}.{k}": v for i, (k, v) in enumerate(renamed)}}, path)
+    elif form == "whole.safetensors":  # in no order, of a model that holds it
+        save_file({f"backbone.{key.replace('_', '.')}": v for key, v in whole.items()}, path)
     else:
         save_file(whole, path)
     torch.manual_seed(1)
@@ -148,8 +152,13 @@ def test_weights_that_are_none_or_of_another_backbone_are_one_line(tmp_path: Pat
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "text.safetensors").write_text("none")
     torch.save({"weight": Path()}, tmp_path / "code.pth")
+    # Biases before weights: of the same shapes, but not in the same order.
+    whole = timm.create_model("resnet10t", features_only=True).state_dict()
+    ordered = sorted(whole.items(), key=lambda item: item[0].endswith("weight"))
+    torch.save({f"x.{i}.{k}": v for i, (k, v) in enumerate(ordered)}, tmp_path / "order.pth")
     for name, message in (
         ("other.pth", r"other\.pth: these weights are not those of resnet10t; --init takes"),
+        ("order.pth", r"order\.pth: these weights are not those of resnet10t"),
         ("text.safetensors", r"text\.safetensors: holds no weights that can be read"),
         ("code.pth", r"code\.pth: holds no weights that can be read without running code"),
     ):

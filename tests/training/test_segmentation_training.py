@@ -201,6 +201,21 @@ def test_semeda_hands_options_to_the_training_of_its_edge_network(
         )
 
 
+def test_an_edge_network_of_other_options_is_not_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_training, "EDGE_OPTIMIZATION", replace(TINY, steps=1))
+    out = tmp_path / "out"
+    soft = {"semeda": {"soften": 0.5}}
+    settings = replace(SMALL, losses={"semeda": 1.0}, loss_options=soft)
+    train_segmentation([DataFolder(folder)], out, settings, run=RUN)
+    for name in ("state.pt", "model.safetensors", "log.csv"):
+        (out / name).unlink()
+    with pytest.raises(SegfixError, match=r"edge.*: was trained with soften=0\.5, not 0\.0"):
+        train_segmentation([DataFolder(folder)], out, replace(settings, loss_options={}), run=RUN)
+    train_segmentation([DataFolder(folder)], out, settings, run=RUN)
+
+
 def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> None:
     scores = train_segmentation(
         [DataFolder(folder)],
@@ -244,6 +259,7 @@ def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
         ("dice", {"weight": 3}, "loss dice: no option 'weight'; it has none"),
         ("epl", {"reduction": "sum"}, "loss epl: no option 'reduction'"),
         ("semeda", {"soften": "much"}, "loss semeda: option soften is a number, not 'much'"),
+        ("semeda", {"soften": 7}, "loss semeda: Expected soften from 0 to 1 but got 7"),
         ("epl", {"ignore_index": 3}, "loss epl: no option 'ignore_index'"),
         ("semeda", {"edge_network": 3}, "loss semeda: no option 'edge_network'"),
         ("epl", {"width": 4}, "loss epl: Expected an odd width of 3 or more but got 4"),
