@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,14 @@ class AutoWeight:
         """Take over what `state` has listed."""
         self.steps, self.norms = int(state[0]), torch.tensor(state[1:3], dtype=torch.float32)
         self.measuring = self.steps < MEASURED_STEPS
+
+
+def uncompiled(*, needed: bool) -> AbstractContextManager[None]:
+    """Leave compiled networks out of it where gradients are needed several times.
+
+    A compiled graph may be gone through once: what it has kept is overwritten on the way.
+    """
+    return torch.compiler.set_stance("force_eager") if needed else nullcontext()
 
 
 def parse_weight(weight: float | str) -> float | AutoWeight:

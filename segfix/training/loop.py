@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch._functorch.config
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from segfix.errors import DeviceError, Interrupted, SegfixError
 from segfix.jobs.pool import hide_progress
-from segfix.losses.weighting import AutoWeight, compare_gradients
+from segfix.losses.weighting import AutoWeight, compare_gradients, uncompiled
 from segfix.training.batches import Batch, make_loader
 from segfix.training.checkpoints import (
     check_unused,
@@ -180,8 +179,6 @@ class Trainer:
         """Take the steps that are left, scoring, logging and saving on the way."""
         loader = make_loader(dataset, self.step, self.settings, self.run, self.accelerator)
         if self.run.compile:
-            # To compare losses, a graph is gone through several times.
-            torch._functorch.config.donated_buffer = False
             self.plain.compile()
         self.network, self.optimizer, loader = self.accelerator.prepare(
             self.plain, self.optimizer, loader
@@ -240,9 +237,9 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, self.settings)
             frozen = self.freeze_norm()
-            with self.accelerator.autocast():
-                losses = self.compute_loss(self.network, {**batch, "step": torch.tensor(self.step)})
             logged = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == self.settings.steps
+            with self.accelerator.autocast(), uncompiled(needed=logged):
+                losses = self.compute_loss(self.network, {**batch, "step": torch.tensor(self.step)})
             compared = self.compare(losses) if logged else {}
             self.optimizer.zero_grad(set_to_none=True)
             self.accelerator.backward(sum(losses.values()))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segfix.errors import FileFormatError, PairingError, SegfixError
 from segfix.losses.module import LossModule
+from segfix.losses.weighting import uncompiled
 from segfix.metrics import class_iou, confusion_matrix
 from segfix.training import edge_training
 from segfix.training.checkpoints import check_unused
@@ -249,12 +250,15 @@ def compute_losses(
     std: Sequence[float],
 ) -> dict[str, Tensor]:
     """Compute the cross-entropy of a batch and, once they count, the weighed other losses."""
-    # In the layout of the losses: once for all, the cross-entropy's softmax included.
-    logits = network(normalize_image(batch["image"], mean, std)).contiguous().float()
+    start = settings.loss_from or 0
+    counted = not start or int(batch["step"]) >= start
+    measured = any(loss.auto and loss.auto.measuring for loss in losses.values())
+    with uncompiled(needed=counted and measured):
+        # In the layout of the losses: once for all, the cross-entropy's softmax included.
+        logits = network(normalize_image(batch["image"], mean, std)).contiguous().float()
     target = batch["target"].long()
     found = {"cross_entropy": cross_entropy(logits, target)}
-    start = settings.loss_from or 0
-    if start and int(batch["step"]) < start:
+    if not counted:
         return found
     batch_size = settings.optimization.batch_size
     for name, loss in losses.items():

@@ -179,6 +179,23 @@ def test_losses_begin_late_with_a_share_and_resume_to_the_same_weights(
     assert found["dice_share"][0] == pytest.approx(0.5, rel=1e-3)
 
 
+def test_the_weight_of_a_loss_that_begins_late_is_measured_of_a_compiled_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_quickly(network: nn.Module) -> None:
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager")
+
+    torch.compiler.reset()
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    late = replace(SMALL, losses={"dice": "auto:0.5"}, loss_from=2)
+    measured = []
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}"
+        train_segmentation([DataFolder(folder)], out, late, run=replace(RUN, compile=compiled))
+        measured.append(torch.load(out / "state.pt", weights_only=True)["auto_weights"]["dice"])
+    assert measured[0] == pytest.approx(measured[1], rel=0.05)
+
+
 def test_semeda_hands_options_to_the_training_of_its_edge_network(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
