@@ -32,7 +32,7 @@ def entries(folder: Path) -> Any:
 
 def pairs(folder: Path, *kinds: str) -> dict[str, list[Pair]]:
     truth = entries(folder / "labels")
-    return {kind: pair_entries(truth, entries(folder / kind)) for kind in kinds}
+    return {kind: pair_entries(truth, entries(folder / kind), itself=True) for kind in kinds}
 
 
 def written(folder: Path, *kinds: str, **options: Any) -> tuple[str, dict[str, Any]]:

@@ -133,7 +133,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 def test_weights_of_a_package_are_loaded_by_order(install: Callable[..., None]) -> None:
     torch.manual_seed(0)
     source = timm.create_model(ENCODERS["hrnet_lite0"], features_only=True).state_dict()
-    renamed: dict[str, object] = {f"_other.{i}": value for i, value in enumerate(source.values())}
+    renamed: dict[str, object] = {
+        f"_other.{i}.{name.rpartition('.')[2]}": value
+        for i, (name, value) in enumerate(source.items())
+    }
     install({**renamed, "_fc.weight": torch.zeros(3)})
     network = ConditionedSegFixNet(pretrained=True)
     for found, wanted in zip(
