@@ -188,12 +188,10 @@ boundary_width = click.option(
 
 def first_given(*names: str) -> str | None:
     """Find the first of these parameters that the user gave, and how it was typed."""
-    context = click.get_current_context()
+    context, typed = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
     for option in context.command.params:
-        if option.name in names:
-            source = context.get_parameter_source(option.name)
-            if source is click.core.ParameterSource.COMMANDLINE:
-                return option.opts[0]
+        if option.name in names and context.get_parameter_source(option.name) is typed:
+            return option.opts[0]
     return None
 
 

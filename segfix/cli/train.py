@@ -84,7 +84,7 @@ def set_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 
 
 def check_kind(losses: Sequence[str]) -> bool:
-    """Tell whether the SegFix network is trained; refuse options of the other kind."""
+    """Tell whether the SegFix network is trained; refuse options that belong to other losses."""
     alone = "segfix" in losses
     if alone and len(set(losses)) > 1:
         raise click.UsageError(
@@ -94,6 +94,11 @@ def check_kind(losses: Sequence[str]) -> bool:
     if given := options.first_given(*(OF_SEGMENTATION if alone else OF_SEGFIX)):
         kind = "the other losses" if alone else "--loss segfix"
         raise click.UsageError(f"{given} belongs to {kind}.")
+    if "semeda" not in losses and options.first_given("edge_network"):
+        raise click.UsageError("--edge-network has no effect without --loss semeda.")
+    bare = set(losses) == {"cross-entropy"}
+    if bare and (given := options.first_given("loss_weights", "loss_from")):
+        raise click.UsageError(f"{given} has no effect without a loss beside the cross-entropy.")
     return alone
 
 
@@ -115,11 +120,6 @@ def check_values(losses: Sequence[str], given: Mapping[str, Any]) -> None:
                 "(--steps).",
                 param_hint=flag,
             )
-    if "semeda" not in losses and options.first_given("edge_network"):
-        raise click.UsageError("--edge-network has no effect without --loss semeda.")
-    alone = set(losses) <= {"segfix", "cross-entropy"}
-    if alone and (useless := options.first_given("loss_weights", "loss_from")):
-        raise click.UsageError(f"{useless} has no effect without a loss beside the cross-entropy.")
 
 
 def read_pretrained(given: Mapping[str, Any]) -> bool | Path:

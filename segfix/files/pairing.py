@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,13 +110,14 @@ def pair_entries(
         'a_pred'
     """
     index = partners if isinstance(partners, Partners) else index_partners(partners, suffixes)
+    own = frozenset[Path]() if itself else _paths_of_both(entries, index.entries)
     # Two files that the user named are a pair, whatever their names.
     if len(entries) == len(index.entries) == 1 and entries[0].chosen and index.entries[0].chosen:
-        if entries[0].path == index.entries[0].path and not itself:
+        if index.entries[0].path in own:
             raise PairingError(f"{entries[0].path}: one file can't be both of a pair.")
         return [Pair(entries[0], index.entries[0])]
     mapped = MappedNames(name_map) if name_map else None
-    fitting = _find_fitting(entries, index, suffixes, mapped, itself=itself)
+    fitting = _find_fitting(entries, index, suffixes, mapped, own)
     pairs = []
     for entry, several in zip(entries, fitting, strict=True):
         found = several
@@ -131,8 +132,8 @@ def pair_entries(
     if mapped:
         pairs = _name_missing(pairs, index.entries, mapped)
     elif link and not any(fitting):
-        own = frozenset[Path]() if itself else {entry.path for entry in entries}
-        linked = link_names(entries, [x for x in index.by_stem.values() if x.path not in own])
+        others = [one for one in index.by_stem.values() if not own or one.path not in own]
+        linked = link_names(entries, others)
         if linked:
             pairs = [Pair(*both, linked=True) for both in zip(entries, linked, strict=True)]
     if one_to_one:
@@ -147,17 +148,17 @@ def _find_fitting(
     partners: Partners,
     suffixes: Sequence[str],
     mapped: MappedNames | None,
-    *,
-    itself: bool,
+    own: Set[Path],
 ) -> list[list[Entry]]:
-    """Find all partners that fit each entry; see `pair_entries`."""
-    own = frozenset[Path]() if itself else {entry.path for entry in entries}
+    """Find all partners that fit each entry; see `pair_entries` and `_paths_of_both`."""
 
-    def others(found: Sequence[Entry | None], entry: Entry) -> list[Entry]:
+    def others(listed: Sequence[Entry | None], entry: Entry) -> list[Entry]:
+        found = [one for one in listed if one]
+        if not own:
+            return found
         # In a folder of both, what looks for a partner is hardly one.
-        return [one for one in found if one and one.path not in own] or [
-            one for one in found if one and (itself or one.path != entry.path)
-        ]
+        apart = [one for one in found if one.path not in own]
+        return apart or [one for one in found if one.path != entry.path]
 
     cores = [core_of(entry.stem, suffixes) for entry in entries]
     names = Counter(map(name_of, cores))
@@ -173,6 +174,21 @@ def _find_fitting(
                 found = others(partners.by_name.get(name, []), entry)
         fitting.append(found)
     return fitting
+
+
+def _paths_of_both(entries: Sequence[Entry], partners: Sequence[Entry]) -> Set[Path]:
+    """Paths of entries, of which some may be partners, too; none if their folders differ.
+
+    Folders are asked first: to hash the paths of a million files takes seconds.
+    """
+    if _folders(entries).isdisjoint(_folders(partners)):
+        return frozenset()
+    return {entry.path for entry in entries}
+
+
+def _folders(entries: Sequence[Entry]) -> Set[Path]:
+    one_of_each = {entry.stem.rpartition("/")[0]: entry for entry in entries}
+    return {entry.path.parent for entry in one_of_each.values()}
 
 
 def meant_entries(entries: Sequence[Entry], suffixes: Sequence[str]) -> list[Entry]:

@@ -186,8 +186,12 @@ class Trainer:
         if self.main:
             self.log = Log(self.out, self.step, tensorboard=self.run.tensorboard)
         self.started, self.since = time.perf_counter(), self.step
-        hidden, steps = hide_progress(self.run.quiet or not self.main), self.settings.steps
-        self.bar = tqdm(total=steps, initial=self.step, unit="step", disable=hidden)
+        self.bar = tqdm(
+            total=self.settings.steps,
+            initial=self.step,
+            unit="step",
+            disable=hide_progress(self.run.quiet or not self.main),
+        )
         self.network.train()
         try:
             self.catch_up()
@@ -238,7 +242,7 @@ class Trainer:
                 group["lr"] = learning_rate(self.step, self.settings)
             frozen = self.freeze_norm()
             logged = (self.step + 1) % LOG_EVERY == 0 or self.step + 1 == self.settings.steps
-            with self.accelerator.autocast(), uncompiled(needed=logged):
+            with self.accelerator.autocast(), uncompiled(needed=logged and bool(self.reference)):
                 losses = self.compute_loss(self.network, {**batch, "step": torch.tensor(self.step)})
             compared = self.compare(losses) if logged else {}
             self.optimizer.zero_grad(set_to_none=True)

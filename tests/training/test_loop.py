@@ -22,6 +22,7 @@ from tests.training.tiny_training import (
     SETTINGS,
     Noise,
     check_same,
+    compile_quickly,
     logged,
     run,
     squared_error,
@@ -53,13 +54,7 @@ def test_a_compiled_network_learns_the_same_and_saves_the_same_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path / "eager")
-    compiled: list[nn.Module] = []
-
-    def compile_quickly(network: nn.Module) -> None:
-        compiled.append(network)
-        network._compiled_call_impl = torch.compile(network._call_impl, backend="eager")
-
-    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    compiled = compile_quickly(monkeypatch, "eager")
     run(tmp_path / "compiled", compile=True)
     assert len(compiled) == 1
     check_same(tmp_path / "compiled", tmp_path / "eager")
@@ -68,15 +63,11 @@ def test_a_compiled_network_learns_the_same_and_saves_the_same_names(
 def test_gradients_of_a_compiled_network_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compile_quickly(network: nn.Module) -> None:
-        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager")
-
     def two_losses(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         found = network(batch["image"])
         return {"error": F.mse_loss(found, batch["target"]), "size_loss": found.abs().mean()}
 
-    torch.compiler.reset()
-    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    compile_quickly(monkeypatch, "aot_eager")
     # The first steps go through the graph once, as most do.
     monkeypatch.setattr(loop, "LOG_EVERY", 4)
     for kind in ("eager", "compiled"):

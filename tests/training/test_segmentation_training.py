@@ -45,7 +45,7 @@ from segfix.training.settings import (
     RunSettings,
     SegmentationSettings,
 )
-from tests.training.tiny_training import check_same
+from tests.training.tiny_training import check_same, compile_quickly
 
 WritePair = Callable[..., None]
 TINY = Optimization(steps=4, batch_size=2, warmup=1, ema=0.5)
@@ -182,11 +182,7 @@ def test_losses_begin_late_with_a_share_and_resume_to_the_same_weights(
 def test_the_weight_of_a_loss_that_begins_late_is_measured_of_a_compiled_network(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compile_quickly(network: nn.Module) -> None:
-        network._compiled_call_impl = torch.compile(network._call_impl, backend="aot_eager")
-
-    torch.compiler.reset()
-    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    compile_quickly(monkeypatch, "aot_eager")
     late = replace(SMALL, losses={"dice": "auto:0.5"}, loss_from=2)
     measured = []
     for compiled in (False, True):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,6 +70,19 @@ def run(
         run=RunSettings("cpu", workers, quiet=True, **options),
         reference=reference,
     )
+
+
+def compile_quickly(monkeypatch: pytest.MonkeyPatch, backend: str) -> list[nn.Module]:
+    """Let networks compile with a backend that makes no code; list those that are compiled."""
+    compiled: list[nn.Module] = []
+
+    def compile_network(network: nn.Module) -> None:
+        compiled.append(network)
+        network._compiled_call_impl = torch.compile(network._call_impl, backend=backend)
+
+    torch.compiler.reset()
+    monkeypatch.setattr(nn.Module, "compile", compile_network)
+    return compiled
 
 
 def interrupted(after: int, how: Callable[[], None]) -> Callable[..., dict[str, Tensor]]:
