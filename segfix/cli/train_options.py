@@ -14,7 +14,7 @@ import click
 from segfix.cli.options import FiniteRange
 from segfix.training.settings import DataFolder
 
-ADDED_LOSSES = ("level-set", "semeda", "epl", "dice", "boundary", "sobel")
+ADDED_LOSSES = ("level-set", "semeda", "epl", "dice", "lovasz", "boundary", "sobel")
 """What may be added to the cross-entropy."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

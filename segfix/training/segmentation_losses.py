@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,10 +23,32 @@ from segfix.losses import (
     SobelLoss,
     edge_network_loss,
 )
+from segfix.losses.inputs import check_inputs
 from segfix.losses.level_set import LEVEL_SET_WEIGHT
 from segfix.losses.module import LossModule
 from segfix.losses.semeda import SOBEL_WEIGHT
 from segfix.training.layouts import VOID
+
+
+class LovaszLoss(LossModule):
+    """Compute the Lovász-Softmax loss of segmentation-models-pytorch as a module like ours.
+
+    A surrogate of 1 - mIoU over the classes present in the whole batch (Berman et al., CVPR 2018).
+    """
+
+    def __init__(self, *, ignore_index: int | None = VOID, weight: float | str = 1.0) -> None:
+        super().__init__(lovasz_loss, ignore_index=ignore_index, weight=weight)
+
+
+def lovasz_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None) -> Tensor:
+    """Compute it of (N, C, H, W) logits, in [0, 1]; a zero with a gradient where all is void."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target, valid = check_inputs(logits, target, ignore_index)
+        loss = smp.losses.LovaszLoss("multiclass", ignore_index=VOID)
+        # Of void alone, it has no value: the sum has.
+        found: Tensor = loss(logits, target.masked_fill(~valid, VOID)).sum()
+        return found
+
 
 LOSSES: dict[str, tuple[Callable[..., LossModule], float]] = {
     "level-set": (LevelSetLoss, LEVEL_SET_WEIGHT),
@@ -33,6 +56,7 @@ LOSSES: dict[str, tuple[Callable[..., LossModule], float]] = {
     "epl": (EPLLoss, 1.0),
     "sobel": (SobelLoss, SOBEL_WEIGHT),
     "dice": (DiceLoss, 1.0),
+    "lovasz": (LovaszLoss, 1.0),
     "boundary": (BoundaryLoss, 0.1),
 }
 """What can be added to the cross-entropy, with its weight λ."""

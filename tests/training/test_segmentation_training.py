@@ -27,7 +27,6 @@ from segfix.training.edge_training import load_edge_network, train_edge_network
 from segfix.training.layouts import find_labelled_images
 from segfix.training.segmentation_losses import (
     LOSSES,
-    check_options,
     cross_entropy,
     make_loss,
 )
@@ -253,55 +252,6 @@ def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> Non
         described["std"],
     )
     assert again["miou"] == pytest.approx(scores["miou"], abs=1e-6)
-
-
-def test_cross_entropy_of_nothing_but_void_is_a_zero_with_a_gradient() -> None:
-    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
-    loss = cross_entropy(logits, torch.full((1, 3, 3), -1))
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss == 0
-    assert logits.grad is not None
-    assert not logits.grad.any()
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("epl", {"breadth": 3}, "loss epl: no option 'breadth'; it has width, splitter, norm"),
-        ("dice", {"width": 3}, "loss dice: no option 'width'; it has none"),
-        ("dice", {"weight": 3}, "loss dice: no option 'weight'; it has none"),
-        ("epl", {"reduction": "sum"}, "loss epl: no option 'reduction'"),
-        ("semeda", {"soften": "much"}, "loss semeda: option soften is a number, not 'much'"),
-        ("semeda", {"soften": 7}, "loss semeda: Expected soften from 0 to 1 but got 7"),
-        ("epl", {"ignore_index": 3}, "loss epl: no option 'ignore_index'"),
-        ("semeda", {"edge_network": 3}, "loss semeda: no option 'edge_network'"),
-        ("epl", {"width": 4}, "loss epl: Expected an odd width of 3 or more but got 4"),
-        ("epl", {"width": 7.5}, "loss epl: option width is a whole number, not 7.5"),
-        ("epl", {"width": "abc"}, "loss epl: option width is a whole number, not 'abc'"),
-        ("epl", {"released": "no"}, "loss epl: option released is true or false, not 'no'"),
-        ("epl", {"splitter": 3}, "loss epl: option splitter is a word, not 3"),
-        ("epl", {"point_weight": math.nan}, "loss epl: option point_weight is a number, not nan"),
-        ("epl", {"point_weight": True}, "loss epl: option point_weight is a number, not True"),
-        ("level-set", {"epsilon": math.inf}, "loss level-set: option epsilon is a number, not inf"),
-        ("level-set", {"epsilon": 0}, "loss level-set: Expected epsilon > 0 but got 0"),
-        ("level-set", {"heaviside": "step"}, "Expected heaviside to be one of 'mahf'"),
-        ("semeda", {"weights": 1}, "loss semeda: option weights is 3 numbers, not 1"),
-        ("semeda", {"weights": (math.nan, 1, 1)}, "loss semeda: option weights is 3 numbers"),
-        ("semeda", {"weights": (1, 1)}, "loss semeda: Expected three weights"),
-    ],
-)
-def test_an_option_that_makes_no_sense_is_one_line(
-    name: str, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(SegfixError) as caught:
-        check_options(name, options)
-    assert message in str(caught.value)
-
-
-def test_options_that_make_sense_pass() -> None:
-    check_options("epl", {"width": 11, "splitter": "B", "point_weight": 1, "released": True})
-    check_options("level-set", {"epsilon": 1})
-    check_options("semeda", {"weights": (2, 4.5, 0), "soften": 0.5, "balanced": False})
 
 
 def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(
