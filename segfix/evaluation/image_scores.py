@@ -93,7 +93,8 @@ def score_image(
     valid = valid_pixels(target, ignore_index)
     true_ids, *ids = (count_ids(labels[valid]) for labels in (target, *preds))
     known = np.unique(np.concatenate([true_ids[0], *(found for found, _ in ids)])).astype(np.int64)
-    known = known[known != ignore_index]  # void predicted is wrong, but no class
+    # Void, negative ids and NaN predicted are wrong, but no classes.
+    known = known[(known != ignore_index) & ((known >= 0) | np.isin(known, true_ids[0]))]
     if classes is not None:
         wanted = np.unique(np.asarray(classes, np.int64))
         wanted = wanted[wanted != ignore_index]

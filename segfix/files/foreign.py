@@ -27,7 +27,7 @@ CONTENTS: dict[str, tuple[bytes, tuple[str, str]]] = {
     "HDF5": (rb"\x89HDF\r\n", HDF5),
     "pickle": (rb"\x80[\x02-\x05][\x8a\x95}\](cq]", PICKLE),
     "torch": (rb"PK\x03\x04.{26}[^/]{1,80}/data\.pkl", TORCH),
-    "NumPy": (rb"\x93NUMPY", ("a NumPy array", "give it the ending .npy")),
+    "NumPy": (rb"\x93NUMPY", ("a NumPy array", "as a label map, give it the ending .npy")),
     "NumPy archive": (rb"PK\x03\x04.{26}[^/]{1,80}\.npy", ("NumPy arrays", "name it .npz")),
     "NIfTI": (rb".{344}n[i+]1\0", ("a NIfTI volume", VOLUME)),
     "DICOM": (rb".{128}DICM", ("DICOM", VOLUME)),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap
 from segfix.geometry import apply_offsets
-from segfix.geometry.evidence import mark_changes
+from segfix.geometry.evidence import MOST_WRONG, mark_changes, share_wrong_at_changes
 
 LITTLE, LITTLE_OF_BOUNDARY = 0.002, 0.02
 """Shares of all pixels, and of those beside a change of label, below which it is almost nothing."""
@@ -54,6 +54,13 @@ def explain_little_change(
     if bold.sum() < FEW * beside.sum():
         return (
             f"the offsets at the boundaries are less sure than --min-confidence {min_confidence:g}"
+        )
+    if offset_map.conditioned and (
+        share_wrong_at_changes(ids, offset_map.confidence_map()) > MOST_WRONG
+    ):
+        return (
+            "the network takes nearly all boundaries for wrong, which is unlikely (objects of a "
+            "few pixels?); predict-offsets without --preds makes offset maps that fit any"
         )
     across = apply_offsets(ids, offset_map.vectors(min_confidence), scale=1) != ids
     if offset_map.conditioned or across[bold].mean() < FEW:

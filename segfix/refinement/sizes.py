@@ -66,7 +66,7 @@ def match_sizes(
     label_map = as_displayed(label_map, size, offset_map.source.get("orientation", 1), fit)
     shape = label_map.shape
     if shape != size:
-        label_map, offset_map = apply_fit(label_map, offset_map, check_fit(shape, size, fit))
+        label_map, offset_map = apply_fit(label_map, offset_map, check_fit(label_map, size, fit))
     return settle_orientation(label_map, offset_map), offset_map
 
 
@@ -88,24 +88,32 @@ def see_whole(
     label_map = as_displayed(label_map, size, orientation, fit)
     if label_map.shape == size:
         return label_map
-    fit = check_fit(label_map.shape, size, fit)
+    fit = check_fit(label_map, size, fit)
     box = place_photograph(fit, label_map.shape, size)
     linear = label_map.kind == "scores" and fit != "crop"
     resize = resize_linear if linear else resize_nearest
     return label_map.with_planes(resize(label_map.planes, size, box))
 
 
-def check_fit(shape: tuple[int, ...], size: tuple[int, ...], fit: Fit | None) -> Fit:
-    """Check that a prediction of one size can be brought to another one; see `match_sizes`.
+def check_fit(label_map: LabelMap, size: tuple[int, ...], fit: Fit | None) -> Fit:
+    """Check that a prediction can be brought to another size; see `match_sizes`.
 
     Raises:
-        ValueError: It is None, or would stretch.
+        ValueError: It is None, or would stretch, or masks have that size along other axes.
     """
+    shape = label_map.shape
+    if masks_last(label_map, size):
+        raise ValueError(f"Expected (N, H, W) masks of {size} but got {label_map.array.shape}.")
     if fit is None:
         raise ValueError(f"Expected a prediction of {size} but got {shape}.")
     if fit in OF_ONE_ASPECT and not same_aspect(shape, size):
         raise ValueError(f"Expected a prediction of the aspect ratio of {size} but got {shape}.")
     return fit
+
+
+def masks_last(label_map: LabelMap, size: tuple[int, ...]) -> bool:
+    """Tell whether masks are (H, W, N) of this size, which isn't what they were read as."""
+    return label_map.kind == "masks" and label_map.array.shape[:2] == size != label_map.shape
 
 
 def apply_fit(label_map: LabelMap, offset_map: OffsetMap, fit: Fit) -> tuple[LabelMap, OffsetMap]:
@@ -180,6 +188,8 @@ def advise_fit(label_map: LabelMap, offset_map: OffsetMap) -> str:
     """
     size = offset_map.codes.shape
     shape = label_map.shape
+    if masks_last(label_map, size):
+        return "its masks are (H, W, N): np.moveaxis(masks, -1, 0) makes them (N, H, W)"
     if same_aspect(shape, size):
         return "--fit image enlarges or reduces the prediction to that, --fit labels the offset map"
     if same_aspect(shape[::-1], size):

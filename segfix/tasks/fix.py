@@ -187,6 +187,8 @@ def fix_files(
         check_folders(sources, out)
     if fixing.offsets is not None:
         check_folders({"PHOTO": images, "MASK": preds}, fixing.offsets)
+        if name is None and fixing.offsets.resolve() == out.resolve():
+            raise ArgumentError(f"{out}: offset maps and results have equal names; two folders.")
     if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed
@@ -363,12 +365,11 @@ def look_at_instances(
     how: dict[str, Any] = {"max_side": fixing.max_side, "bands": fixing.bands}
     task = predict_task(fixing.model, reading=fixing.seen, **how)
     looked = run_task(task, list_jobs(), offsets, spread)
-    if not (looked.done or looked.skipped or looked.failed or faulty):
-        told = f", which has those of {tell_some(missing.values())}" if missing else ""
+    if missing and not (looked.done or looked.skipped or looked.failed or faulty):
         raise PairingError(
-            f"no photograph in {images} has instances in {preds}{told}; names must be equal up to "
-            "a known suffix (--suffix adds one, --map pairs any names, --annotations has the file "
-            "names of image ids)."
+            f"no photograph in {images} has instances in {preds}, which has those of "
+            f"{tell_some(missing.values())}; names must be equal up to a known suffix (--suffix "
+            "adds one, --map pairs any names, --annotations has the file names of image ids)."
         )
     looked.passed_over += passed
     looked.unpaired_names = None if images.is_file() else list_unpaired(unpaired, ())

@@ -243,6 +243,13 @@ def refine_file(
     label_map, offset_map = read_pair(labels.path, offsets.path, reading, like)
     if settings.keep and label_map.kind == "masks":
         raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
+    if offset_map.source.get("image") == record["labels"] and not offset_map.conditioned:
+        raise SegfixError(
+            f"its offset map {offsets.path} was made of this very file",
+            path=labels.path,
+            expected="its photograph's is needed",
+            advice="delete that one, and keep photographs in a folder of their own",
+        )
     record.setdefault("source", offset_map.source)
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(first.path) or ""),

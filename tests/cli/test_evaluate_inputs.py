@@ -41,6 +41,22 @@ def test_evaluate_counts_ids_that_no_label_map_holds_as_wrong(work: Path) -> Non
     assert "PREDS: 960 pixels predicted as ids that are no class in LABELS (9)" in result.stderr
 
 
+def test_evaluate_counts_what_no_id_is_as_wrong(work: Path) -> None:
+    found = pixels(Path("preds/a.png")).astype(np.float32)
+    found[0, :2] = np.nan
+    found[0, 2] = -1
+    Path("preds/a.png").unlink()
+    np.save("preds/a.npy", found)
+    result = run("evaluate", "preds", "labels")
+    assert result.exit_code == 0, result.stderr
+    assert "PREDS: 3 pixels predicted as ids that are no class in LABELS (NaN, -1)" in result.stderr
+    np.save("labels/a.npy", found)
+    Path("labels/a.png").unlink()
+    result = run("evaluate", "preds", "labels")
+    assert result.exit_code == 1
+    assert "labels/a.npy" in result.stderr
+
+
 def test_evaluate_names_colour_coded_label_maps(work: Path) -> None:
     Image.new("RGB", (40, 24), (128, 64, 128)).save("preds/b.png")
     result = run("evaluate", "preds", "labels")

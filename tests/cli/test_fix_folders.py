@@ -193,3 +193,19 @@ def test_label_maps_beside_their_photographs_are_not_taken_for_these(
     done = run("fix", "preds", "preds", *weights, "-o", "none")
     assert done.exit_code == 2
     assert "these are the same files" in done.stderr
+
+
+def test_a_file_without_instances_is_written_as_it_is(
+    work: Path, weights: tuple[object, ...]
+) -> None:
+    pytest.importorskip("pycocotools")
+    write_coco(Path("empty.json"), *"abc")
+    document = {**json.loads(Path("empty.json").read_text()), "annotations": []}
+    Path("empty.json").write_text(json.dumps(document))
+    Path("results.json").write_text("[]")
+    Path("a.txt").write_text("")
+    for preds in ("empty.json", "results.json", "a.txt"):
+        done = run("fix", "images/a.png", preds, *weights, "-o", f"fixed/{preds}")
+        assert done.exit_code == 0, done.stderr
+        assert "1 written; 0 of 0 instances changed" in done.stdout
+        assert Path("fixed", preds).read_bytes() == Path(preds).read_bytes()

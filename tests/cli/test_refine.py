@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segfix.formats import OffsetMap, write_offset_map
-from tests.cli.commands import pixels, run
+from tests.cli.commands import flat, pixels, run
 
 
 def test_offsets_may_be_left_out_or_given_before_preds(offsets: Path) -> None:
@@ -155,6 +155,18 @@ def test_a_scale_that_would_be_ignored_is_refused(offsets: Path) -> None:
     result = run("refine", "preds", "--iterate", "5", "--scale", "3")
     assert result.exit_code == 2
     assert "--scale has no effect with --iterate" in result.stderr
+
+
+def test_an_offset_map_of_the_label_map_itself_is_refused(work: Path, tiny_onnx: Path) -> None:
+    for stem in "abc":
+        shutil.copy(f"preds/{stem}.png", f"images/{stem}_mask.png")
+    run("predict-offsets", "images", "--weights", tiny_onnx)
+    for path in Path("images").glob("?.png"):
+        path.unlink()
+    result = run("refine", "images")
+    assert result.exit_code == 1
+    assert "a_mask.png was made of this very file, but its photograph's" in flat(result.stderr)
+    assert not list(Path("refined").glob("*.png"))
 
 
 def test_refining_again_is_said(offsets: Path) -> None:

@@ -164,7 +164,7 @@ FOREIGN = {
     "drawing.svg": (b'<svg xmlns="a">', "SVG; save it as PNG"),
     "drawing.png": (b'<?xml version="1.0"?><!DOCTYPE svg PUBLIC "a"><svg>', "SVG"),
     "page.jpg": (b"<!DOCTYPE html>\n<html>", "a web page, as failed downloads leave"),
-    "ids.png": (numpy_file(IDS), "a NumPy array; give it the ending .npy"),
+    "ids.png": (numpy_file(IDS), "a NumPy array; as a label map, give it the ending .npy"),
     "ids.tif": (archive("arr_0.npy"), "NumPy arrays; name it .npz"),
     "paper.png": (b"%PDF-1.7", "a PDF file"),
     "film.png": (bytes(4) + b"ftypisom", "a video"),

@@ -19,6 +19,7 @@ from segfix.geometry import (
 from segfix.geometry.evidence import (
     CONDITIONED_WEIGHTS,
     MAX_DISTANCE,
+    MOST_WRONG,
     TYPICAL_SHARE,
     TYPICAL_WEIGHT,
     WEIGHTS,
@@ -98,6 +99,7 @@ def slow_fit(
             )
         ]
         share = (float(sum(beside)) + 30) / (len(beside) + 100)
+        assert share <= MOST_WRONG
 
     def logit(y: int, x: int) -> float:
         there = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
@@ -269,6 +271,17 @@ def test_where_hardly_anything_is_wrong_what_is_unsure_stays() -> None:
     for confidence in (sure, unsure):
         fitted = fit_offsets(true, true_offsets(true), confidence, conditioned=True)
         assert not fitted.any()
+
+
+def test_where_nearly_all_is_taken_for_wrong_nothing_moves() -> None:
+    labels, true = halves(23), halves(20)
+    # Of 60 pixels beside the change, with 0.3 of 100 more: at 0.65 they are 0.86 on average.
+    for height, moves in ((600, False), (30, True)):
+        tall, offsets = (np.resize(ids, (height, 40)) for ids in (labels, true))
+        for wrong, moved in ((0.5, True), (0.9, moves)):
+            confidence = np.full(tall.shape, wrong)
+            fitted = fit_offsets(tall, true_offsets(offsets), confidence, conditioned=True)
+            assert fitted.any() == moved
 
 
 @pytest.mark.parametrize("reach", range(1, 8))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segfix.formats import LabelMap, OffsetMap, read_label_map, read_offset_map
 from segfix.geometry import make_targets
+from segfix.network import load
 from segfix.refinement.apply import RefineSettings, refine_planes
 from segfix.refinement.kept_ids import find_kept
 from segfix.refinement.little_change import explain_little_change
@@ -71,3 +72,14 @@ def test_a_small_object_is_judged_by_its_boundary() -> None:
     offset_map = OffsetMap.encode(targets.boundary_map == 1, targets.direction_map, 0.95)
     assert explained(found, offset_map) is None
     assert explained(true, offset_map) == "the boundaries are already where the photographs' are"
+
+
+def test_dense_objects_of_a_few_pixels_stay_as_they_are() -> None:
+    rows, columns = np.mgrid[:120, :180] % 12 - 6
+    mask = (rows**2 + columns**2 <= 10).astype(np.uint8)
+    image = np.where(mask[..., None], (200, 180, 160), (60, 70, 50))
+    image = image + np.random.default_rng(0).normal(0, 5, image.shape)
+    offset_map = load("hrnet_lite0").offsets(image.clip(0, 255).astype(np.uint8), mask)
+    reason = explained(mask, offset_map)
+    assert reason is not None
+    assert "takes nearly all boundaries for wrong" in reason

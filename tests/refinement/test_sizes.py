@@ -13,7 +13,14 @@ from PIL import Image
 from segfix.formats import LabelMap, OffsetMap
 from segfix.formats.images import turn_back, turn_upright
 from segfix.refinement.orientation import ASSUMED
-from segfix.refinement.sizes import match_sizes, resize_linear, resize_nearest
+from segfix.refinement.sizes import (
+    Fit,
+    advise_fit,
+    match_sizes,
+    resize_linear,
+    resize_nearest,
+    see_whole,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -42,6 +49,16 @@ def test_other_sizes_are_an_error_unless_one_is_to_fit() -> None:
     assert same_labels is label_map
     assert small.codes.shape == (3, 4)
     assert set(small.codes.flat) <= set(offsets.codes.flat)
+
+
+@pytest.mark.parametrize("fit", [None, "crop", "stretch-image", "letterbox"])
+def test_masks_along_the_last_axis_are_refused(fit: Fit | None) -> None:
+    masks = LabelMap(RNG.random((7, 9, 3)) > 0.5, "masks", channels_first=True)
+    with pytest.raises(ValueError, match=r"\(7, 9, 3\)"):
+        match_sizes(masks, offset_map(7, 9), fit)
+    with pytest.raises(ValueError, match=r"\(7, 9, 3\)"):
+        see_whole(masks, (7, 9), 1, fit)
+    assert "np.moveaxis(masks, -1, 0)" in advise_fit(masks, offset_map(7, 9))
 
 
 def test_scores_take_the_layout_that_has_the_size_of_the_offsets() -> None:

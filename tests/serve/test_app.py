@@ -36,6 +36,17 @@ from tests.serve.client import (
 )
 from tests.serve.conftest import Service
 
+NOT_HERE = json.dumps(
+    {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 40, "height": 24} for n in (1, 2)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+            for n in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+).encode()
+"""Instances of two photographs that aren't there."""
 FIXED = ("result", "report")
 
 
@@ -251,7 +262,7 @@ class Harm:
         ("bomb.npz", "bomb", "bomb.npz: 25000128 bytes once unpacked, more than the 16777216"),
         ("size.npy", same_size()[:128] + bytes(7680), None),
         ("two.npy", "wide", "two.npy: 50×24, but its photograph a.png is 40×24; --fit letterbox"),
-        ("a.json", b"[]", "no photograph in a.png has instances in a.json; "),
+        ("a.json", NOT_HERE, "no photograph in a.png has instances in a.json, which has those of "),
         ("a.json", b'[{"image_id": 1}]', "a.json: "),
         ("a\x1b[31m.png", b"?", "a__31m.png: "),
     ],
