@@ -20,6 +20,7 @@ from segfix.evaluation.statistics import (
     mean_scores,
 )
 from segfix.evaluation.surfaces import summarize_surfaces
+from segfix.formats.label_maps import NO_ID
 from segfix.geometry.targets import IGNORE_INDEX
 
 REPLICAS = 1000
@@ -171,7 +172,7 @@ class Comparison:
                 "mean": _plain(mean_scores(total)),
                 "class": _plain(class_scores(total)),
                 "errors": (true - hits).sum(axis=0).astype(int).tolist(),
-                "outside": {str(k): outside[k] for k in sorted(outside)},
+                "outside": {"NaN" if k == NO_ID else str(k): outside[k] for k in sorted(outside)},
                 "shifted": self._shifted[number].tolist(),
                 "renumbered": int(self._renumbered[number]),
             }

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segfix.errors import one_line, tell_number
-from segfix.formats.label_maps import NO_ID
 
 
 def percent(value: float | None, *, sign: str = "") -> str:
@@ -73,8 +72,9 @@ def notes(result: dict[str, Any], ignore_index: int, *, classes_given: bool) -> 
     for name, scores in result["sets"].items():
         pixels = sum(scores["outside"].values())
         if pixels:
-            some = ["NaN" if one == f"{NO_ID}" else one for one in scores["outside"]]
-            ids = ", ".join(some[:5]) + (", …" if len(some) > 5 else "")
+            ids = ", ".join([*scores["outside"]][:5]) + (
+                ", …" if len(scores["outside"]) > 5 else ""
+            )
             where = "that are no classes" if classes_given else "that are no class in LABELS"
             hint = "PREDS and LABELS swapped? another --void?"
             if scores["outside"].get(str(ignore_index)):
