@@ -257,7 +257,12 @@ def epl_loss(
         Yin et al., Contour-Aware Equipotential Learning, TMM 2022, eq. 5.
     """
     point_weight, line_weight = choose_weights(point_weight, line_weight, lines, released)
+    for name, weight in (("point_weight", point_weight), ("line_weight", line_weight)):
+        if weight < 0:
+            raise ValueError(f"Expected {name} >= 0 but got {weight}.")
     if released:
+        if quarter or reduction != "mean":
+            raise ValueError("Expected no quarter and reduction='mean' with released.")
         rays: dict[str, Any] = {"ignore_index": ignore_index, "width": width, "splitter": splitter}
         rays["weights"] = point_weight, line_weight
         return released_loss(logits, target, norm=norm, power=power, **rays)

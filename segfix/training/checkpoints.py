@@ -22,7 +22,7 @@ from segfix.network.session import METADATA_KEY, are_numbers
 
 KINDS = {
     "segfix": ("a SegFix network", "segfix"),
-    "segmentation": ("a segmentation network", "level-set|semeda|epl"),
+    "segmentation": ("a segmentation network", "dice|level-set|…"),
     "edge": ("SEMEDA's edge network", "semeda"),
 }
 """Of checkpoints: what they hold, and the --loss that makes them."""

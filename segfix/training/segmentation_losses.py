@@ -46,7 +46,7 @@ def lovasz_loss(logits: Tensor, target: Tensor, *, ignore_index: int | None) -> 
         logits, target, valid = check_inputs(logits, target, ignore_index)
         loss = smp.losses.LovaszLoss("multiclass", ignore_index=VOID)
         # Of void alone, it has no value: the sum has.
-        found: Tensor = loss(logits, target.masked_fill(~valid, VOID)).sum()
+        found: Tensor = loss(logits.float(), target.masked_fill(~valid, VOID)).sum()
         return found
 
 

@@ -82,6 +82,7 @@ def train_segmentation(
     images = find_images(data, val, settings)
     if not run.resume:
         check_unused(out)
+        check_unused(out / "edge")
     torch.manual_seed(settings.optimization.seed)
     num_classes = len(images.targets.class_ids)
     network = Segmenter(settings.network, settings.backbone, num_classes, pretrained=pretrained)
@@ -92,18 +93,27 @@ def train_segmentation(
     evaluate = partial(
         score_segmentation, images=images.held_out, targets=images.targets, mean=mean, std=std
     )
-    return fit(
-        network,
-        make_crops(images, settings),
-        partial(compute_losses, settings=settings, losses=losses, mean=mean, std=std),
-        settings.optimization,
-        out,
-        metadata=describe_training(settings, images, data, mean, std),
-        evaluate=evaluate if images.held_out else None,
-        run=run,
-        reference="cross_entropy",
-        auto_weights={name: loss.auto for name, loss in losses.items() if loss.auto},
-    )
+    try:
+        return fit(
+            network,
+            make_crops(images, settings),
+            partial(compute_losses, settings=settings, losses=losses, mean=mean, std=std),
+            settings.optimization,
+            out,
+            metadata=describe_training(settings, images, data, mean, std),
+            evaluate=evaluate if images.held_out else None,
+            run=run,
+            reference="cross_entropy",
+            auto_weights={name: loss.auto for name, loss in losses.items() if loss.auto},
+        )
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        # Where a network pools each crop to one pixel, as DeepLab does.
+        raise SegfixError(
+            f"{settings.network}: batch norm has no statistics of a single crop; --batch-size 2, "
+            "or --freeze-norm-from 0."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def test_lovasz_of_label_maps_is_what_their_miou_lacks() -> None:
     sure = 50 * torch.nn.functional.one_hot(predicted, 4).permute(0, 3, 1, 2).float()
     confusion = confusion_matrix(predicted.numpy(), target.numpy(), 4, ignore_index=VOID)
     miou = np.nanmean(class_iou(confusion))
-    assert float(make_loss("lovasz", {})(sure, target)) == pytest.approx(1 - miou, abs=1e-6)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        found = make_loss("lovasz", {})(sure.to(dtype), target)
+        assert float(found) == pytest.approx(1 - miou, abs=1e-6)
 
 
 def test_lovasz_is_its_sorted_sum_and_leaves_void_out() -> None:
@@ -90,6 +92,8 @@ def test_losses_of_the_command_are_those_of_the_table() -> None:
         ("epl", {"splitter": 3}, "loss epl: option splitter is a word, not 3"),
         ("epl", {"point_weight": math.nan}, "loss epl: option point_weight is a number, not nan"),
         ("epl", {"point_weight": True}, "loss epl: option point_weight is a number, not True"),
+        ("epl", {"point_weight": -1.0}, "loss epl: Expected point_weight >= 0 but got -1.0"),
+        ("epl", {"released": True, "quarter": True}, "loss epl: Expected no quarter"),
         ("level-set", {"epsilon": math.inf}, "loss level-set: option epsilon is a number, not inf"),
         ("level-set", {"epsilon": 0}, "loss level-set: Expected epsilon > 0 but got 0"),
         ("level-set", {"heaviside": "step"}, "Expected heaviside to be one of 'mahf'"),

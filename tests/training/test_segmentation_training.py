@@ -223,9 +223,12 @@ def test_an_edge_network_of_other_options_is_not_gone_on_with(
     train_segmentation([DataFolder(folder)], out, settings, run=RUN)
     for name in ("state.pt", "model.safetensors", "log.csv"):
         (out / name).unlink()
+    with pytest.raises(SegfixError, match=r"edge: holds a training already; --resume goes on"):
+        train_segmentation([DataFolder(folder)], out, settings, run=RUN)
+    again = replace(RUN, resume=True)
     with pytest.raises(SegfixError, match=r"edge.*: was trained with soften=0\.5, not 0\.0"):
-        train_segmentation([DataFolder(folder)], out, replace(settings, loss_options={}), run=RUN)
-    train_segmentation([DataFolder(folder)], out, settings, run=RUN)
+        train_segmentation([DataFolder(folder)], out, replace(settings, loss_options={}), run=again)
+    train_segmentation([DataFolder(folder)], out, settings, run=again)
 
 
 def test_a_training_learns_what_colours_say(folder: Path, tmp_path: Path) -> None:
@@ -268,6 +271,14 @@ def test_nothing_is_begun_where_a_training_lies_or_an_option_is_wrong(
     with pytest.raises(SegfixError, match="holds a training already"):
         train_segmentation([DataFolder(folder)], out, right, run=RUN)
     assert not (out / "edge").exists()
+
+
+def test_a_single_crop_for_a_network_that_pools_it_to_a_pixel_is_one_line(
+    folder: Path, tmp_path: Path
+) -> None:
+    single = replace(SMALL, network="deeplabv3plus", optimization=replace(TINY, batch_size=1))
+    with pytest.raises(SegfixError, match=r"deeplabv3plus: batch norm .* --batch-size 2"):
+        train_segmentation([DataFolder(folder)], tmp_path / "out", single, run=RUN)
 
 
 def test_stopped_in_the_edge_training_the_command_goes_on_with_resume(
