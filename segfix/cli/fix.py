@@ -144,4 +144,5 @@ def fix(
     else:
         finish_label_maps(summary, preds, place, empty, keep, batch, passes)
     if max_side is None and not batch.quiet:
-        warn_of_huge([row["pixels"] for row in summary.looked or summary.done if "pixels" in row])
+        looked = summary.looked if instances else summary.done
+        warn_of_huge([row["pixels"] for row in looked])

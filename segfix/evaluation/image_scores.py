@@ -85,7 +85,7 @@ def score_image(
         confusion: Whether to count which class is taken for which.
 
     Raises:
-        ValueError: Shapes differ, an id is negative or beyond 1023, or a true one is no class.
+        ValueError: Shapes differ, an id is beyond 1023, or a true one is negative or no class.
     """
     for found in preds:
         if found.shape != target.shape:

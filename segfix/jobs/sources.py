@@ -27,11 +27,15 @@ def check_folders(sources: Mapping[str, Path | None], out: Path) -> None:
         ArgumentError: It is one of them.
     """
     for name, source in sources.items():
-        if source is None or not source.exists():
+        if source is None:
             continue
-        folder = source if source.is_dir() else source.parent
-        # Asked of the system, as some take preds and PREDS for one.
-        if out.exists() and out.samefile(folder):
+        folder = source.parent if source.is_file() else source
+        if out.exists() and folder.exists():
+            # Asked of the system, as some take preds and PREDS for one.
+            same = out.samefile(folder)
+        else:
+            same = os.path.realpath(out) == os.path.realpath(folder)
+        if same:
             raise ArgumentError(f"{out} is the folder of {name}; choose another one with -o.")
 
 

@@ -187,8 +187,6 @@ def fix_files(
         check_folders(sources, out)
     if fixing.offsets is not None:
         check_folders({"PHOTO": images, "MASK": preds}, fixing.offsets)
-        if name is None and fixing.offsets.resolve() == out.resolve():
-            raise ArgumentError(f"{out}: offset maps and results have equal names; two folders.")
     if holds_instances(preds, recursive=recursive, images=images):
         return fix_instances(
             images, preds, out, name, fixing, spread, annotations=annotations, **listed

@@ -243,13 +243,7 @@ def refine_file(
     label_map, offset_map = read_pair(labels.path, offsets.path, reading, like)
     if settings.keep and label_map.kind == "masks":
         raise SegfixError("masks, which have no ids", path=labels.path, advice="leave --keep out")
-    if offset_map.source.get("image") == record["labels"] and not offset_map.conditioned:
-        raise SegfixError(
-            f"its offset map {offsets.path} was made of this very file",
-            path=labels.path,
-            expected="its photograph's is needed",
-            advice="delete that one, and keep photographs in a folder of their own",
-        )
+    check_photograph(labels.path, offsets.path, offset_map, record["labels"])
     record.setdefault("source", offset_map.source)
     row: Row = {
         "refined_before": f'"{KIND}"' in (read_record(first.path) or ""),
@@ -282,6 +276,17 @@ def refine_file(
             label_map, offset_map, settings.min_confidence, row["changed"], kept
         )
     return row
+
+
+def check_photograph(labels: Path, offsets: Path, offset_map: OffsetMap, digest: str) -> None:
+    """Refuse an offset map of a photograph with the label map's digest."""
+    if offset_map.source.get("image") == digest and not offset_map.conditioned:
+        raise SegfixError(
+            f"its offset map {offsets} was made of this very file",
+            path=labels,
+            expected="its photograph's is needed",
+            advice="delete that one, and keep photographs in a folder of their own",
+        )
 
 
 def start_record(

@@ -255,7 +255,10 @@ def test_what_is_in_the_way_or_broken_fails_alone(work: Path, weights: tuple[obj
         (("nowhere", "preds"), "nowhere: no such file or folder"),
         (("images", "preds", "-o", "preds"), "preds is the folder of MASK"),
         (("images", "preds", "--keep-offsets", "images"), "images is the folder of PHOTO"),
-        (("images", "preds", "--keep-offsets", "new", "-o", "new"), "new: offset maps and results"),
+        (
+            ("images", "preds", "--keep-offsets", "new", "-o", "new"),
+            "new is the folder of --keep-offsets",
+        ),
         (("images/a.png", "preds/a.png", "-o", "a.jpg"), "the result is a .png file"),
         (("images/a.png", "preds/a.png", "-o", "images"), "would replace an input"),
         (("images", "preds", "--scale", "1", "--iterate", "2"), "--scale has no effect"),
